@@ -1,0 +1,1 @@
+"""Notifications that are delivered at least once, whatever crashes."""

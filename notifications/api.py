@@ -1,0 +1,44 @@
+"""The entrance for code in the same Django project.
+
+    from notifications.api import request_notification
+
+Call it inside your own transaction: what rolls back is never sent, what commits is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from django.db import transaction
+
+from notifications.events import DedupeConflict, InvalidNotification
+from notifications.intake import Accepted
+from notifications.nudge import nudge
+from notifications.service import NotificationService
+
+__all__ = ["Accepted", "DedupeConflict", "InvalidNotification", "request_notification", "request_notifications"]
+
+
+def request_notification(payload: object, *, deliver_at: datetime | None = None) -> Accepted:
+    """Ask for one notification; it goes out after your transaction has committed.
+
+    payload: the fields of docs/events.md. deliver_at: not before this time, with a time zone.
+    Returns the record's id, and whether the dedupe key was known already (then nothing new is sent).
+    Raises InvalidNotification listing every wrong field; DedupeConflict if the key belongs to another user.
+    """
+    [accepted] = request_notifications([payload], deliver_at=deliver_at)
+    return accepted
+
+
+def request_notifications(payloads: Iterable[object], *, deliver_at: datetime | None = None) -> list[Accepted]:
+    """Ask for many at once: all are stored, or none and the error is raised. Arguments as for one."""
+    accepted = NotificationService().accept(payloads, deliver_at=deliver_at)
+    if not all(one.reused for one in accepted):
+        transaction.on_commit(_nudge, robust=True)
+    return accepted
+
+
+def _nudge() -> None:
+    # A named function: Django's handler for a failing robust hook reads its __qualname__.
+    nudge()

@@ -1,0 +1,66 @@
+"""System checks: a setting that is misspelt or cannot work is named before anything is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models
+from django.utils.module_loading import import_string
+
+from notifications.conf import known_names, service_options
+
+
+@register()
+def check_options(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E001 unknown key, E002 value of the wrong kind, E003 and E004 values that cannot work together."""
+    raw = getattr(settings, "NOTIFICATIONS", {})
+    if unknown := sorted(set(raw) - known_names()):
+        hint = f"Known keys: {', '.join(sorted(known_names()))}."
+        return [Error(f"Unknown key in NOTIFICATIONS: {name}.", hint=hint, id="notifications.E001") for name in unknown]
+    try:
+        options = service_options()
+    except ImproperlyConfigured as error:
+        return [Error(str(error), id="notifications.E002")]
+    return [Error(text, id=f"notifications.{code}") for code, text in options.problems()]
+
+
+@register()
+def check_providers(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E005: a provider that cannot be imported."""
+    found: list[CheckMessage] = []
+    try:
+        providers = service_options().providers
+    except ImproperlyConfigured:
+        return found  # E001 and E002 say it better
+    for channel, path in providers.items():
+        try:
+            import_string(path)
+        except ImportError as error:
+            found.append(Error(f"PROVIDERS: channel {channel!r}: {error}", id="notifications.E005"))
+    return found
+
+
+@register()
+def check_user_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E006: the event names a user by a whole number, so the user model's key must be one."""
+    key = get_user_model()._meta.pk
+    if isinstance(key, models.IntegerField):
+        return []
+    return [Error("The user model's primary key must be an integer.", id="notifications.E006")]
+
+
+@register(Tags.security, deploy=True)
+def check_sandbox(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E007: SANDBOX_ORIGINS opens plain HTTP and private addresses; never in production."""
+    try:
+        origins = service_options().sandbox_origins
+    except ImproperlyConfigured:
+        return []
+    if not origins:
+        return []
+    text = f"SANDBOX_ORIGINS lets webhooks reach {', '.join(origins)}. Remove it outside demo and tests."
+    return [Error(text, id="notifications.E007")]

@@ -1,0 +1,195 @@
+"""Claim: take due rows under a lease, or give them back. The compare-and-set that everything rests on."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import connection, transaction
+
+from notifications.conf import ServiceOptions
+from notifications.locks import lock_key
+from notifications.message import build_message_text
+from notifications.providers.base import Endpoint, SendRequest
+from notifications.secret import Secret
+from notifications.states import Cause, Status
+
+Clock = Callable[[], datetime]
+"""A clock for tests. Without one PostgreSQL's own decides, so that no machine's clock can make a row due."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """One row in our hands: what to send, under which lease, and what it was before."""
+
+    record_id: int
+    lease_token: str
+    channel: str
+    dedupe_key: str
+    user_id: int
+    trace_id: str
+    attempt_count: int
+    """Attempts made, this one included."""
+    max_attempts: int
+    round: int
+    exhausted: bool
+    """Its lease ran out on the last attempt, or its budget was cut: nothing may be sent."""
+    request: SendRequest
+    endpoint: Endpoint | None
+    previous_status: str
+    previous_lease: str | None
+    expires: float
+    """When the lease runs out, on this process's monotonic clock."""
+
+    @property
+    def lock_key(self) -> str:
+        """The key this row is serialised under."""
+        return lock_key(self.channel, self.dedupe_key)
+
+    @property
+    def cause(self) -> Cause:
+        """Why this attempt is made."""
+        if self.previous_status == Status.SENDING:
+            return Cause.RECOVERY
+        if self.previous_status == Status.FAILED:
+            return Cause.SWEEP
+        return Cause.REPLAY if self.round else Cause.EVENT
+
+
+# The endpoint comes with the claim, so that senders never touch the database and a send costs no further query.
+_CLAIM = """
+WITH due AS (
+    SELECT id, status, lease_token, attempt_count, next_attempt_at,
+           CASE WHEN max_attempts > 0 THEN max_attempts ELSE %(max_attempts)s END AS allowed
+    FROM notification_records
+    WHERE next_attempt_at <= COALESCE(%(now)s, statement_timestamp()) AND channel = ANY(%(channels)s) {only}
+    ORDER BY next_attempt_at, id
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE notification_records AS record
+    SET status = 'sending',
+        lease_token = %(token)s,
+        attempt_count = record.attempt_count + CASE WHEN record.attempt_count < due.allowed THEN 1 ELSE 0 END,
+        max_attempts = due.allowed,
+        next_attempt_at = COALESCE(%(now)s, statement_timestamp()) + %(lease)s * interval '1 second',
+        updated_at = COALESCE(%(now)s, statement_timestamp())
+    FROM due
+    WHERE record.id = due.id
+    RETURNING record.id, record.channel, record.user_id, record.trigger_id, record.preview_id, record.trigger_type,
+              record.target_type, record.target_id, record.dedupe_key, record.target_url, record.summary_text,
+              record.fallback_text, record.fallback_used, record.trace_id, record.attempt_count, record.max_attempts,
+              record.round, due.status AS previous_status, due.lease_token AS previous_lease,
+              due.attempt_count >= due.allowed AS exhausted, due.next_attempt_at AS was_due
+)
+SELECT claimed.*, endpoint.enabled, endpoint.webhook_url, endpoint.auth_type, endpoint.bearer_token
+FROM claimed
+LEFT JOIN user_notification_channels AS endpoint
+       ON endpoint.user_id = claimed.user_id AND endpoint.channel = claimed.channel
+ORDER BY claimed.was_due, claimed.id
+"""
+
+_GIVE_BACK = """
+UPDATE notification_records AS record
+SET status = was.status,
+    attempt_count = was.attempt_count,
+    lease_token = was.lease_token,
+    next_attempt_at = COALESCE(%(now)s, statement_timestamp()) + %(delay)s * interval '1 second',
+    updated_at = COALESCE(%(now)s, statement_timestamp())
+FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[], %(statuses)s::text[], %(counts)s::int[], %(leases)s::uuid[])
+     AS was(id, our_token, status, attempt_count, lease_token)
+WHERE record.id = was.id AND record.status = 'sending' AND record.lease_token = was.our_token
+"""
+
+
+def claim(
+    limit: int, *, channels: Sequence[str], options: ServiceOptions, clock: Clock | None, record_id: int | None = None
+) -> list[Claimed]:
+    """Take up to `limit` due rows, longest overdue first, and commit: from here on they are ours for one lease.
+
+    record_id: take this row only, and only if it is due.
+    Raises RuntimeError inside a transaction of the caller: the claim has to be seen by others before anything is sent.
+    """
+    token = str(uuid.uuid4())
+    expires = time.monotonic() + options.lease
+    parameters = {
+        "now": clock() if clock else None,
+        "channels": list(channels),
+        "limit": limit,
+        "max_attempts": options.max_attempts,
+        "lease": options.lease,
+        "token": token,
+        "record_id": record_id,
+    }
+    only = "" if record_id is None else "AND id = %(record_id)s"
+    with transaction.atomic(durable=True), connection.cursor() as cursor:
+        cursor.execute(_CLAIM.replace("{only}", only), parameters)
+        names = [column.name for column in cursor.description]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return [_claimed(row, token, expires) for row in rows]
+
+
+def give_back(rows: Sequence[Claimed], *, delay: float, clock: Clock | None) -> None:
+    """Undo a claim: status, attempt count and lease as they were, to be looked at again after `delay` seconds.
+
+    The former lease is put back too, so that the worker which still holds the key can settle under it.
+    """
+    if not rows:
+        return
+    parameters = {
+        "now": clock() if clock else None,
+        "delay": delay,
+        "tokens": [row.lease_token for row in rows],
+        "ids": [row.record_id for row in rows],
+        "statuses": [row.previous_status for row in rows],
+        "counts": [row.attempt_count if row.exhausted else row.attempt_count - 1 for row in rows],
+        "leases": [row.previous_lease for row in rows],
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_GIVE_BACK, parameters)
+
+
+def _claimed(row: dict[str, Any], token: str, expires: float) -> Claimed:
+    text, fallback_used = build_message_text(
+        summary=row["summary_text"],
+        fallback=row["fallback_text"],
+        fallback_used=row["fallback_used"],
+        target_url=row["target_url"],
+    )
+    request = SendRequest(
+        notification_id=row["id"],
+        message_text=text,
+        fallback_used=fallback_used,
+        **{name: row[name] for name in _REQUEST_COLUMNS},
+    )
+    endpoint = None
+    if row["enabled"] is not None:
+        endpoint = Endpoint(
+            enabled=row["enabled"],
+            webhook_url=Secret(row["webhook_url"]),
+            auth_type=row["auth_type"],
+            bearer_token=Secret(row["bearer_token"]),
+        )
+    return Claimed(
+        record_id=row["id"],
+        lease_token=token,
+        request=request,
+        endpoint=endpoint,
+        previous_lease=str(row["previous_lease"]) if row["previous_lease"] else None,
+        expires=expires,
+        **{name: row[name] for name in _CLAIMED_COLUMNS},
+    )
+
+
+_REQUEST_COLUMNS = (
+    *("user_id", "trigger_id", "preview_id", "trigger_type", "target_type", "target_id", "target_url"),
+    *("trace_id", "attempt_count"),
+)
+_CLAIMED_COLUMNS = (
+    *("channel", "dedupe_key", "user_id", "trace_id", "attempt_count", "max_attempts", "round"),
+    *("previous_status", "exhausted"),
+)

@@ -1,0 +1,146 @@
+"""Numbers and words of the service, read from `settings.NOTIFICATIONS`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+
+DEFAULT_FALLBACK_TEXT = "我为你生成了一份日程调整建议，请回到系统确认是否应用。"
+"""Sent when neither summary nor fallback can be; the Go service's text, users' flows may match on it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceOptions:
+    """Everything that can be tuned; durations are seconds (a `timedelta` is taken as well).
+
+    Zero or less means unset: the default applies. A `retry_max_delay` below `retry_base_delay` is raised to it.
+    Both rules are the Go service's. Raises TypeError or ValueError where a value is of the wrong kind.
+    """
+
+    max_attempts: int = 5
+    """Sends per record before it is dead."""
+    retry_base_delay: float = 300.0
+    """Wait after the first failure; doubled after each further one."""
+    retry_max_delay: float = 1800.0
+    """No backoff is longer than this."""
+    retry_after_max: float = 3600.0
+    """A provider's Retry-After is believed up to this."""
+    summary_max_runes: int = 180
+    """Code points of the summary that are kept."""
+    retry_scan_batch: int = 100
+    """Rows one `retry_feishu_notifications()` takes when the caller names no limit."""
+    lease: float = 60.0
+    """How long a claim holds before another worker may take the row over; must outlast a send."""
+    send_slots: int = 32
+    """Requests in flight per drain."""
+    drain_budget: float = 20.0
+    """How long one `deliver_due` claims new rows before it hands over to the next."""
+    sweep_interval: float = 60.0
+    """How often beat runs `deliver_due`."""
+    held_key_delay: float = 5.0
+    """When to look again at a row whose key another process holds."""
+    lock_wait: float = 5.0
+    """How long an event waits for its key before it leaves the row to the sweep."""
+    nudge_ttl: float = 15.0
+    """A nudge not heard of for this long counts as lost."""
+    redis_timeout: float = 0.25
+    """Bound on one Redis round trip for locks and nudges."""
+    redis_silence: float = 5.0
+    """After Redis failed to answer, how long we do without it before asking again."""
+    connect_timeout: float = 3.0
+    """Bound on reaching an endpoint."""
+    read_timeout: float = 5.0
+    """Bound on any silence of an endpoint; the Go service's 5 s."""
+    total_timeout: float = 10.0
+    """Bound on one whole request, so that an answer in drips cannot hold a slot."""
+    frontend_base_url: str = ""
+    """Where a user's browser finds the product, for links in messages: https://app.example.com"""
+    feishu_event: str = "smartmate.schedule_adjustment_ready"
+    feishu_title: str = "SmartMate 日程调整建议"
+    feishu_action_text: str = "查看并确认调整"
+    providers: Mapping[str, str] = field(
+        default_factory=lambda: {"feishu": "notifications.providers.feishu.FeishuFlowProvider"}
+    )
+    """Channel name to the dotted path of its provider class."""
+    redis_url: str = field(default="", repr=False)
+    """Redis for locks and nudges; empty: do without (the claim alone then guards)."""
+    encryption_keys: tuple[str, ...] = field(default=(), repr=False)
+    """Fernet keys for webhook addresses and tokens, newest first."""
+    sandbox_origins: tuple[str, ...] = ()
+    """Extra origins a webhook may point to, such as http://127.0.0.1:9000. For demo and tests only."""
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            object.__setattr__(self, spec.name, _coerce(spec, getattr(self, spec.name)))
+        object.__setattr__(self, "retry_max_delay", max(self.retry_max_delay, self.retry_base_delay))
+
+    @property
+    def lock_ttl(self) -> float:
+        """Seconds a Redis lock lives: a little past the lease, so that the holder is seen when the lease runs out."""
+        return self.lease + min(5.0, self.lease)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield (check id, text) for combinations that cannot work."""
+        if self.lease <= self.total_timeout:
+            yield "E003", "LEASE must be longer than TOTAL_TIMEOUT, or a slow send is taken for a lost one and repeated."
+        if not self.encryption_keys:
+            yield "E004", "ENCRYPTION_KEYS is empty: webhook addresses cannot be stored or read."
+
+
+def _coerce(spec: dataclasses.Field[Any], value: Any) -> Any:
+    default = spec.default_factory() if spec.default_factory is not dataclasses.MISSING else spec.default
+    if isinstance(value, timedelta) and isinstance(default, float):
+        value = value.total_seconds()
+    if isinstance(default, (int, float)):
+        whole = isinstance(default, int)
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+            raise TypeError(f"{spec.name.upper()} must be {'a whole number' if whole else 'a number of seconds'}")
+        if value != value or value == float("inf"):
+            raise ValueError(f"{spec.name.upper()} must be finite")
+        return (value if whole else float(value)) if value > 0 else default
+    if isinstance(default, tuple):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+            raise TypeError(f"{spec.name.upper()} must be a list of strings")
+        return tuple(value)
+    if isinstance(default, dict):
+        if not isinstance(value, Mapping) or not all(isinstance(x, str) for pair in value.items() for x in pair):
+            raise TypeError(f"{spec.name.upper()} must map names to dotted paths")
+        return dict(value)
+    if not isinstance(value, str):
+        raise TypeError(f"{spec.name.upper()} must be a string")
+    return value
+
+
+def known_names() -> set[str]:
+    """Return the keys that `settings.NOTIFICATIONS` may hold."""
+    return {spec.name.upper() for spec in dataclasses.fields(ServiceOptions)}
+
+
+@lru_cache(maxsize=1)
+def service_options() -> ServiceOptions:
+    """Return the options of this project.
+
+    Raises ImproperlyConfigured naming the unknown or bad key; `manage.py check` says the same without a traceback.
+    """
+    raw = getattr(settings, "NOTIFICATIONS", {})
+    if unknown := sorted(set(raw) - known_names()):
+        raise ImproperlyConfigured(f"Unknown keys in settings.NOTIFICATIONS: {', '.join(unknown)}")
+    try:
+        return ServiceOptions(**{name.lower(): value for name, value in raw.items()})
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f"settings.NOTIFICATIONS: {error}") from None
+
+
+@receiver(setting_changed)
+def _forget_options(*, setting: str, **kwargs: object) -> None:
+    if setting == "NOTIFICATIONS":
+        service_options.cache_clear()

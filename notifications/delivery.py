@@ -1,0 +1,228 @@
+"""The one delivery engine: claim, lock, send, settle. First sends, retries, replays and recovery all go through it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
+
+from notifications.claim import Claimed, Clock, claim, give_back
+from notifications.conf import ServiceOptions, service_options
+from notifications.locks import Held, Locks
+from notifications.providers import configured_providers
+from notifications.providers.base import Provider, SendResult, attempt
+from notifications.redis_gateway import gateway
+from notifications.settle import Settled, log_attempt, note_lost_attempts, settle, settled, without_attempt
+
+logger = logging.getLogger("notifications.delivery")
+
+LOOK_AGAIN = 0.5
+"""Seconds after which a drain with free slots looks for new rows, though none of its slow sends has ended."""
+SETTLE_PAUSE = 0.5
+"""Seconds between two tries to write results down while PostgreSQL is away."""
+
+
+@dataclass(slots=True)
+class RetryResult:
+    """What a sweep did; the counters are the Go service's."""
+
+    scanned: int = 0
+    """Rows claimed."""
+    retried: int = 0
+    """Sends made."""
+    sent: int = 0
+    failed: int = 0
+    dead: int = 0
+    skipped: int = 0
+    """Skipped by the provider, or left alone because another process holds the key."""
+    errors: int = 0
+    """Results that could not be written down; the rows come back when their lease runs out."""
+    more: bool = False
+    """Whether rows were probably left: the time budget was spent before the table was."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Flight:
+    """One claimed row on its way, with the lock it is sent under and the times of the send (monotonic clock)."""
+
+    row: Claimed
+    held: Held | None
+    result: SendResult | None = None
+    began: float = 0.0
+    ended: float = 0.0
+
+
+class Engine:
+    """Delivers rows. Cheap to make; any number of engines, processes and machines may work at once.
+
+    clock: for tests, else PostgreSQL's decides what is due. locks: None to do without Redis.
+    providers: by channel, the configured ones by default. should_stop: asked before each claim.
+    """
+
+    def __init__(
+        self,
+        *,
+        options: ServiceOptions | None = None,
+        clock: Clock | None = None,
+        locks: Locks | None = None,
+        providers: Mapping[str, Provider] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.options = options or service_options()
+        self.clock = clock
+        self.locks = locks
+        self.providers = configured_providers() if providers is None else providers
+        self.should_stop = should_stop
+
+    def deliver_due(
+        self,
+        *,
+        limit: int = 0,
+        channels: Sequence[str] = (),
+        on_backlog: Callable[[], object] = lambda: None,
+    ) -> RetryResult:
+        """Claim, send and settle until nothing is due, the time budget is spent or we should stop.
+
+        limit: rows to claim at most; 0 for no limit. channels: only these; all that have a provider by default.
+        on_backlog: called once if the first claim comes back full, so that others can help.
+        A slow endpoint holds its slot, not the rest: results are settled and slots filled again as answers arrive.
+        Raises DatabaseError if a claim failed, after what was in flight has been settled.
+        """
+        total = RetryResult()
+        names = list(channels or self.providers)
+        deadline = time.monotonic() + self.options.drain_budget
+        flights: dict[Future[None], _Flight] = {}
+        with ThreadPoolExecutor(self.options.send_slots, "send") as pool:
+            try:
+                while True:
+                    room = self._room(len(flights), total.scanned, limit, deadline)
+                    claimed = total.scanned
+                    if room:
+                        taken = self._take(room, names, total)
+                        flights |= {pool.submit(self._send, flight): flight for flight in taken}
+                        total.more = total.scanned - claimed == room
+                        if total.more and not claimed:
+                            on_backlog()
+                    if flights:
+                        done, _waiting = wait(flights, LOOK_AGAIN, FIRST_COMPLETED)
+                        self._finish([flights.pop(future) for future in done], total)
+                    elif total.scanned == claimed:
+                        return total
+            finally:
+                wait(flights)
+                self._finish(list(flights.values()), total)
+
+    def deliver_one(self, record_id: int, *, held: Held | None = None) -> Settled | None:
+        """Run the same steps for one row, in this thread; return how it ended.
+
+        held: locks the caller took for the row already and will give back itself.
+        Returns None when there was nothing to do: not due, final, in other hands, or its answer could not be kept.
+        """
+        flights = self._take(1, list(self.providers), RetryResult(), record_id=record_id, held=held)
+        for flight in flights:
+            self._send(flight)
+        ended = self._finish(flights, RetryResult(), keep=held)
+        return ended[0] if ended else None
+
+    def _room(self, in_flight: int, scanned: int, limit: int, deadline: float) -> int:
+        """Return how many rows may be claimed now: never more than can be sent at once."""
+        if self.should_stop() or time.monotonic() >= deadline:
+            return 0
+        room = self.options.send_slots - in_flight
+        return min(room, limit - scanned) if limit else room
+
+    def _take(
+        self,
+        limit: int,
+        channels: Sequence[str],
+        total: RetryResult,
+        *,
+        record_id: int | None = None,
+        held: Held | None = None,
+    ) -> list[_Flight]:
+        """Claim rows and lock their keys; rows whose key is held elsewhere are given back untouched."""
+        rows = claim(limit, channels=channels, options=self.options, clock=self.clock, record_id=record_id)
+        total.scanned += len(rows)
+        if rows and self.locks and held is None:
+            held = self.locks.acquire(row.lock_key for row in rows)
+            busy = [row for row in rows if row.lock_key not in held.keys]
+            give_back(busy, delay=self.options.held_key_delay, clock=self.clock)
+            total.skipped += len(busy)
+            rows = [row for row in rows if row.lock_key in held.keys]
+        note_lost_attempts(rows, self.clock)
+        return [_Flight(row=row, held=held) for row in rows]
+
+    def _send(self, flight: _Flight) -> None:
+        """Make the attempt and note the answer in the flight. Runs in a sender thread, which never sees the database."""
+        flight.began = flight.ended = time.monotonic()
+        if flight.row.exhausted:
+            flight.result = without_attempt(flight.row)
+        elif flight.row.expires - flight.began > self.options.total_timeout:
+            flight.result = attempt(self.providers[flight.row.channel], flight.row.request, flight.row.endpoint)
+            flight.ended = time.monotonic()
+        # else this process slept through its lease: another may hold the row by now, so nothing is sent
+
+    def _finish(self, flights: Sequence[_Flight], total: RetryResult, *, keep: Held | None = None) -> list[Settled]:
+        """Settle what came back, then free the keys, then log. Returns the attempts whose record took the result."""
+        if not flights:
+            return []
+        now = time.monotonic()
+        group = [
+            settled(
+                flight.row, flight.result, self.options, duration=flight.ended - flight.began, age=now - flight.began
+            )
+            for flight in flights
+            if flight.result is not None
+        ]
+        give_back([flight.row for flight in flights if flight.result is None], delay=0, clock=self.clock)
+        taken = self._settle(group)
+        if self.locks:
+            for held in {flight.held for flight in flights if flight.held not in (None, keep)}:
+                self.locks.release(held, [flight.row.lock_key for flight in flights if flight.held is held])
+        for item in group:
+            in_time = taken is not None and item.row.record_id in taken
+            log_attempt(item, settled=in_time)
+            total.retried += not item.row.exhausted
+            total.errors += taken is None
+            if in_time:
+                setattr(total, item.status, getattr(total, item.status) + 1)
+        return [item for item in group if taken is not None and item.row.record_id in taken]
+
+    def _settle(self, group: Sequence[Settled]) -> set[int] | None:
+        """Write results down, patiently: while PostgreSQL is away nobody else can claim these rows either.
+
+        Returns the ids that took their result, or None when the patience (one lease) ran out.
+        """
+        patience = time.monotonic() + self.options.lease
+        while group:
+            try:
+                return settle(group, self.clock)
+            except (OperationalError, InterfaceError) as error:
+                logger.warning(
+                    "results of %d sends not written down yet: %s", len(group), type(error).__name__,
+                    extra={"event": "settle.delayed"},
+                )
+                if time.monotonic() >= patience:
+                    return None
+                connection.close()
+                time.sleep(SETTLE_PAUSE)
+            except DatabaseError:
+                # One result PostgreSQL will not take must not keep the others from being stored.
+                if len(group) > 1:
+                    return set().union(*(self._settle([item]) or set() for item in group))
+                logger.exception(
+                    "result of record %d cannot be stored", group[0].row.record_id, extra={"event": "settle.refused"}
+                )
+                return None
+        return set()
+
+
+def engine_with_redis(**kwargs: Any) -> Engine:
+    """Return an engine that takes the Redis locks of this project. Arguments are the engine's."""
+    options = kwargs.setdefault("options", service_options())
+    return Engine(locks=Locks(gateway(), ttl=options.lock_ttl), **kwargs)

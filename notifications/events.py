@@ -1,0 +1,214 @@
+"""The payload of a request: what is accepted, and which field is wrong and why."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from notifications.message import trim
+
+EVENT_VERSION = "1"
+MAX_PAYLOAD_BYTES = 128 * 1024
+"""Larger payloads are refused whole; every field together stays far below."""
+MAX_INT64 = 2**63 - 1
+
+Reason = str | Promise
+
+
+class InvalidNotification(ValueError):
+    """The payload breaks at least one rule; nothing was stored.
+
+    `errors` lists (field, reason) in the order the rules are checked.
+    """
+
+    def __init__(self, errors: list[tuple[str, Reason]]) -> None:
+        self.errors = errors
+        super().__init__(errors)
+
+    def __str__(self) -> str:
+        return "; ".join(f"{name}: {reason}" for name, reason in self.errors)
+
+
+class DedupeConflict(InvalidNotification):
+    """The dedupe key already belongs to a notification of another user; nothing was stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationRequest:
+    """A payload that passed every rule."""
+
+    user_id: int
+    preview_id: str
+    dedupe_key: str
+    target_url: str
+    trigger_id: str = ""
+    trigger_type: str = ""
+    target_type: str = ""
+    target_id: int = 0
+    summary_text: str = ""
+    fallback_text: str = ""
+    trace_id: str = ""
+    channel: str = "feishu"
+
+
+IDENTIFIERS = {
+    "preview_id": 191,
+    "dedupe_key": 191,
+    "target_url": 1024,
+    "trigger_id": 191,
+    "trigger_type": 64,
+    "target_type": 64,
+    "trace_id": 191,
+}
+"""Longest accepted length of each, after trimming; the columns are as wide."""
+TEXTS = {"summary_text": 10_000, "fallback_text": 10_000}
+REQUIRED = ("preview_id", "dedupe_key", "target_url")
+FIELDS = {"event_version", "notification_id", "user_id", "target_id", "requested_at", *IDENTIFIERS, *TEXTS}
+
+# The Go service let U+001C to U+001F through, and recorded payloads hold them; other control characters never did.
+_CONTROL = re.compile("[\x00-\x1b\x7f-\x9f]")
+_CONTROL_IN_TEXT = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
+_CONTROL_IN_URL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def parse_payload(payload: object, *, max_user_id: int = MAX_INT64) -> NotificationRequest:
+    """Return the request in `payload`, a mapping as described in docs/events.md.
+
+    max_user_id: the largest key the user table can hold.
+    Raises InvalidNotification listing every field that is wrong and why. Blank rules and their order are the
+    Go service's; lengths, types and characters are ours.
+    """
+    if not isinstance(payload, Mapping):
+        raise InvalidNotification([("payload", _("must be an object"))])
+    if too_large(payload):
+        raise InvalidNotification([("payload", _("is larger than 128 KiB"))])
+    check = _Check(payload)
+    user_id = check.integer("user_id", required=True)
+    if user_id is not None and not 1 <= user_id <= max_user_id:
+        check.refuse("user_id", _("must be positive") if user_id < 1 else _("is too large"))
+    strings = {name: check.identifier(name) for name in IDENTIFIERS}
+    check.site_path(strings["target_url"])
+    check.moment("requested_at")
+    texts = {name: check.text(name) for name in TEXTS}
+    target_id = check.integer("target_id")
+    check.integer("notification_id")
+    check.version()
+    for name in payload:
+        if name not in FIELDS:
+            check.refuse(str(name)[:64], _("is not a known field"))
+    if check.errors:
+        raise InvalidNotification(check.in_order())
+    return NotificationRequest(user_id=user_id or 0, target_id=target_id or 0, **strings, **texts)
+
+
+def too_large(payload: object) -> bool:
+    """Tell whether the payload's JSON is over MAX_PAYLOAD_BYTES; what is not JSON is left to the field rules."""
+    try:
+        text = json.dumps(payload, default=str, skipkeys=True, ensure_ascii=False)
+    except (ValueError, RecursionError):  # it holds itself, or is nested beyond reason
+        return True
+    return len(text.encode("utf-8", "surrogatepass")) > MAX_PAYLOAD_BYTES
+
+
+class _Check:
+    """Reads fields one by one and collects what is wrong with them."""
+
+    ORDER = ("payload", "event_version", "user_id", "preview_id", "dedupe_key", "target_url", "requested_at")
+
+    def __init__(self, payload: Mapping[str, Any]) -> None:
+        self.payload = payload
+        self.errors: list[tuple[str, Reason]] = []
+
+    def refuse(self, name: str, reason: Reason) -> None:
+        self.errors.append((name, reason))
+
+    def in_order(self) -> list[tuple[str, Reason]]:
+        rank = {name: index for index, name in enumerate(self.ORDER)}
+        return sorted(self.errors, key=lambda error: rank.get(error[0], len(rank)))
+
+    def integer(self, name: str, *, required: bool = False) -> int | None:
+        value = self.payload.get(name)
+        if value is None:
+            if required:
+                self.refuse(name, _("is required"))
+            return None
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.refuse(name, _("must be a whole number"))
+            return None
+        if not -MAX_INT64 - 1 <= value <= MAX_INT64:
+            self.refuse(name, _("is too large"))
+            return None
+        return value
+
+    def string(self, name: str, control: re.Pattern[str], limit: int) -> str:
+        value = self.payload.get(name)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            self.refuse(name, _("must be a string"))
+            return ""
+        value = trim(value)
+        if len(value) > limit:
+            self.refuse(name, _("is longer than %(limit)d characters") % {"limit": limit})
+        if _SURROGATE.search(value):
+            self.refuse(name, _("is not valid Unicode"))
+        if control.search(value):
+            self.refuse(name, _("must not hold control characters"))
+        return value
+
+    def identifier(self, name: str) -> str:
+        before = len(self.errors)
+        value = self.string(name, _CONTROL_IN_URL if name == "target_url" else _CONTROL, IDENTIFIERS[name])
+        if name in REQUIRED and not value and len(self.errors) == before:
+            self.refuse(name, _("must not be blank"))
+        return value
+
+    def text(self, name: str) -> str:
+        return self.string(name, _CONTROL_IN_TEXT, TEXTS[name])
+
+    def site_path(self, url: str) -> None:
+        if url and not url.startswith("/"):
+            self.refuse("target_url", _("must be a path of this site, starting with one /"))
+        elif url.startswith("//") or "://" in url or "\\" in url:
+            self.refuse("target_url", _("must not lead to another site"))
+
+    def moment(self, name: str) -> None:
+        value = self.payload.get(name)
+        if value is None:
+            self.refuse(name, _("is required"))
+            return
+        moment = value
+        if isinstance(value, str):
+            try:
+                moment = datetime.fromisoformat(value)
+            except ValueError:
+                moment = None
+        if not isinstance(moment, datetime):
+            self.refuse(name, _("must be an RFC 3339 time, such as 2026-05-01T08:00:00Z"))
+        elif (offset := moment.utcoffset()) is None:
+            self.refuse(name, _("must have a time zone"))
+        elif is_zero(moment, offset) and not (isinstance(value, str) and _has_nanoseconds(value)):
+            self.refuse(name, _("must not be the zero time"))
+
+    def version(self) -> None:
+        version = self.payload.get("event_version", EVENT_VERSION)
+        if version != EVENT_VERSION:
+            self.refuse("event_version", _("is not supported; known: %(known)s") % {"known": EVENT_VERSION})
+
+
+def is_zero(moment: datetime, offset: timedelta) -> bool:
+    """Tell whether this is Go's zero time, 0001-01-01T00:00:00Z, in whichever zone it is written."""
+    return moment.replace(tzinfo=None) - datetime.min == offset
+
+
+def _has_nanoseconds(value: str) -> bool:
+    """Tell whether digits below a microsecond, which Python's datetime drops, make the time more than zero."""
+    return re.search(r"[.,]\d{6}\d*[1-9]", value) is not None

@@ -1,0 +1,116 @@
+"""Intake: one row per request and dedupe key, inserted in the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+from django.utils.translation import gettext_lazy as _
+
+from notifications.claim import Clock
+from notifications.conf import ServiceOptions
+from notifications.events import DedupeConflict, NotificationRequest
+from notifications.message import normalize_message_template
+from notifications.models import NotificationRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What became of one request."""
+
+    record_id: int
+    reused: bool
+    """Whether the record was there before: a duplicate request, which is no error and sends nothing twice."""
+
+
+_INSERT = """
+INSERT INTO notification_records (
+    channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
+    summary_text, fallback_text, fallback_used, trace_id, status, attempt_count, max_attempts, round, next_attempt_at,
+    last_error_code, last_error, provider_message_id, created_at, updated_at
+)
+SELECT channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
+       summary_text, fallback_text, fallback_used, trace_id, 'pending', 0, %(max_attempts)s, 0,
+       COALESCE(%(deliver_at)s, %(now)s, statement_timestamp()), '', '', '',
+       COALESCE(%(now)s, statement_timestamp()), COALESCE(%(now)s, statement_timestamp())
+FROM unnest(
+    %(channel)s::text[], %(user_id)s::bigint[], %(trigger_id)s::text[], %(preview_id)s::text[],
+    %(trigger_type)s::text[], %(target_type)s::text[], %(target_id)s::bigint[], %(dedupe_key)s::text[],
+    %(target_url)s::text[], %(summary_text)s::text[], %(fallback_text)s::text[], %(fallback_used)s::bool[],
+    %(trace_id)s::text[]
+) AS request(
+    channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
+    summary_text, fallback_text, fallback_used, trace_id
+)
+ON CONFLICT (dedupe_key, channel) DO NOTHING
+RETURNING id, channel, dedupe_key, user_id
+"""
+_COLUMNS = (
+    *("channel", "user_id", "trigger_id", "preview_id", "trigger_type", "target_type", "target_id", "dedupe_key"),
+    *("target_url", "trace_id"),
+)
+BATCH = 1000
+"""Rows per INSERT: large enough that a round trip costs nothing, small enough for a statement timeout."""
+
+
+def insert_requests(
+    requests: Sequence[NotificationRequest],
+    *,
+    options: ServiceOptions,
+    clock: Clock | None = None,
+    deliver_at: datetime | None = None,
+) -> list[Accepted]:
+    """Insert what is new, find what is there, and return one answer per request, in their order.
+
+    deliver_at: when they may first go out; now by default.
+    Raises DedupeConflict if a key belongs to another user; the caller's transaction decides what that undoes.
+    """
+    accepted: list[Accepted] = []
+    for start in range(0, len(requests), BATCH):
+        accepted += _insert_batch(requests[start : start + BATCH], options, clock, deliver_at)
+    return accepted
+
+
+def _insert_batch(
+    requests: Sequence[NotificationRequest], options: ServiceOptions, clock: Clock | None, deliver_at: datetime | None
+) -> list[Accepted]:
+    texts = [
+        normalize_message_template(request.summary_text, request.fallback_text, options.summary_max_runes)
+        for request in requests
+    ]
+    parameters: dict[str, Any] = {name: [getattr(request, name) for request in requests] for name in _COLUMNS}
+    parameters |= {name: [getattr(text, name) for text in texts] for name in texts[0]._fields}
+    parameters |= {
+        "now": clock() if clock else None,
+        "deliver_at": deliver_at,
+        "max_attempts": options.max_attempts,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_INSERT, parameters)
+        new = {(channel, key): (record_id, owner) for record_id, channel, key, owner in cursor.fetchall()}
+    known = new | _find([request for request in requests if _key(request) not in new])
+    return [_accept(request, known[_key(request)], new) for request in requests]
+
+
+def _find(requests: Sequence[NotificationRequest]) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return record id and owner of the keys that were there before. Their rows are committed: INSERT waited for them."""
+    if not requests:
+        return {}
+    keys = {request.dedupe_key for request in requests}
+    rows = NotificationRecord.objects.filter(dedupe_key__in=keys).values_list("channel", "dedupe_key", "id", "user_id")
+    return {(channel, key): (record_id, owner) for channel, key, record_id, owner in rows}
+
+
+def _accept(request: NotificationRequest, found: tuple[int, int], new: dict[tuple[str, str], tuple[int, int]]) -> Accepted:
+    record_id, owner = found
+    if owner != request.user_id:
+        raise DedupeConflict([("dedupe_key", _("already belongs to a notification of another user"))])
+    # Taken out at its first use, so that the same key twice in one call is new once.
+    return Accepted(record_id=record_id, reused=new.pop(_key(request), None) is None)
+
+
+def _key(request: NotificationRequest) -> tuple[str, str]:
+    return request.channel, request.dedupe_key

@@ -1,0 +1,87 @@
+"""Redis locks, one per `channel|dedupe_key`. They keep processes off each other's keys; the claim decides."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import redis
+
+from notifications.message import trim
+from notifications.redis_gateway import RedisAway, RedisGateway
+
+PREFIX = "smartmate:lock:"
+POLL = 0.05
+"""Seconds between two looks at a held key; locks are held for about one HTTP request."""
+
+_RELEASE = """
+local released = 0
+for _, key in ipairs(KEYS) do
+  if redis.call('get', key) == ARGV[1] then
+    released = released + redis.call('del', key)
+  end
+end
+return released
+"""
+
+
+def lock_key(channel: str, dedupe_key: str) -> str:
+    """Return the key both are locked under; the Go service's, so both services may run side by side."""
+    return f"{trim(channel)}|{trim(dedupe_key)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Locks we hold: release() gives back exactly these, if they are still ours."""
+
+    token: str
+    keys: frozenset[str]
+
+
+class Locks:
+    """Takes and gives back locks.
+
+    ttl: seconds after which a lock ends by itself, should its holder vanish.
+    Without Redis every key is granted: the claim alone then guards.
+    """
+
+    def __init__(self, gateway: RedisGateway, *, ttl: float) -> None:
+        self.gateway = gateway
+        self.ttl = ttl
+
+    def acquire(self, keys: Iterable[str]) -> Held:
+        """Take as many of the keys as are free, in one round trip; `Held.keys` tells which."""
+        wanted = list(dict.fromkeys(keys))
+        token = uuid.uuid4().hex
+        try:
+            granted = self.gateway.run(lambda client: self._set_all(client, wanted, token))
+        except RedisAway:
+            return Held(token, frozenset(wanted))
+        return Held(token, frozenset(key for key, taken in zip(wanted, granted, strict=True) if taken))
+
+    def _set_all(self, client: redis.Redis, keys: Sequence[str], token: str) -> list[object]:
+        pipeline = client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.set(PREFIX + key, token, nx=True, px=int(self.ttl * 1000))
+        return list(pipeline.execute())
+
+    def wait_for(self, key: str, *, patience: float) -> Held | None:
+        """Take one key, asking again for up to `patience` seconds; None if its holder kept it."""
+        deadline = time.monotonic() + patience
+        while not (held := self.acquire([key])).keys:
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(POLL)
+        return held
+
+    def release(self, held: Held, keys: Iterable[str] | None = None) -> None:
+        """Give back `keys` (all that are held by default), each only if it is still ours. Never raises."""
+        names = [PREFIX + key for key in (held.keys if keys is None else keys) if key in held.keys]
+        if not names:
+            return
+        try:
+            self.gateway.run(lambda client: client.eval(_RELEASE, len(names), *names, held.token))
+        except RedisAway:
+            pass  # they end by themselves

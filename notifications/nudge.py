@@ -1,0 +1,65 @@
+"""A nudge: one queued `deliver_due` message that says "there is work". Losing it costs time, never a notification."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from typing import Any
+
+from celery import current_app
+from kombu import Connection
+from kombu.pools import producers
+
+from notifications.conf import service_options
+from notifications.redis_gateway import RedisAway, gateway
+
+logger = logging.getLogger("notifications.nudge")
+
+TASK = "notifications.deliver_due"
+QUEUE = "deliver"
+QUEUED = "smartmate:nudge"
+"""Present while a nudge is on its way; its TTL is the time after which it counts as lost."""
+
+
+def nudge() -> bool:
+    """Ask a worker to deliver what is due, unless somebody asked already. Never raises, never blocks for long.
+
+    Returns whether a message was queued; False also when Redis or the broker is away: the sweep will find the rows.
+    """
+    ttl = int(service_options().nudge_ttl * 1000)
+    try:
+        if not gateway().run(lambda client: client.set(QUEUED, "1", nx=True, px=ttl)):
+            return False
+        _publish()
+    except RedisAway:
+        return False
+    except Exception as error:
+        # Whatever the broker's client raises, the caller's request has committed and must not fail for a hint.
+        logger.warning("nudge not queued: %s", type(error).__name__, extra={"event": "nudge.failed"})
+        return False
+    return True
+
+
+def nudge_arrived() -> None:
+    """Let the next nudge be queued; called when a drain starts, before it looks at the table."""
+    try:
+        gateway().run(lambda client: client.delete(QUEUED))
+    except RedisAway:
+        pass
+
+
+def _publish() -> None:
+    with producers[_connection()].acquire(block=True, timeout=1) as producer:
+        current_app.send_task(TASK, queue=QUEUE, producer=producer, retry=False, ignore_result=True)
+
+
+@lru_cache(maxsize=1)
+def _connection() -> Connection:
+    """Return a connection to the broker that gives up soon; the worker's own has to wait for messages and cannot."""
+    app = current_app._get_current_object()
+    impatient: dict[str, Any] = dict(app.conf.broker_transport_options) | {
+        "socket_timeout": 1,
+        "socket_connect_timeout": 1,
+        "max_retries": 0,
+    }
+    return app.connection_for_write(transport_options=impatient)

@@ -1,0 +1,30 @@
+"""Providers by channel. Adding one: a file here (or anywhere), a line in NOTIFICATIONS["PROVIDERS"]."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+from django.utils.module_loading import import_string
+
+from notifications.conf import service_options
+from notifications.providers.base import Provider
+
+
+@lru_cache(maxsize=None)
+def get_provider(channel: str) -> Provider:
+    """Return the one provider of this process for a channel. Raises KeyError for a channel without one."""
+    provider: Provider = import_string(service_options().providers[channel])()
+    return provider
+
+
+def configured_providers() -> dict[str, Provider]:
+    """Return every provider by channel; rows of other channels are left alone."""
+    return {channel: get_provider(channel) for channel in service_options().providers}
+
+
+@receiver(setting_changed)
+def _forget_providers(*, setting: str, **kwargs: object) -> None:
+    if setting == "NOTIFICATIONS":
+        get_provider.cache_clear()

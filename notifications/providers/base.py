@@ -1,0 +1,124 @@
+"""What a provider is given, what it answers, and how odd answers are read."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from notifications.message import trim
+from notifications.secret import Secret
+from notifications.states import ErrorCode, Outcome
+
+CERTAIN = (Outcome.SUCCESS, Outcome.PERMANENT_FAIL, Outcome.SKIPPED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendRequest:
+    """One message for one user, as every provider gets it; the fields are the Go service's."""
+
+    notification_id: int
+    user_id: int
+    trigger_id: str
+    preview_id: str
+    trigger_type: str
+    target_type: str
+    target_id: int
+    target_url: str
+    message_text: str
+    fallback_used: bool
+    attempt_count: int
+    trace_id: str = ""
+
+    def as_payload(self) -> dict[str, Any]:
+        """Return the request as JSON fields; an empty trace_id is left out."""
+        payload = dataclasses.asdict(self)
+        if not self.trace_id:
+            del payload["trace_id"]
+        return payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A user's settings for the channel, read anew for each send."""
+
+    enabled: bool
+    webhook_url: Secret
+    auth_type: str
+    bearer_token: Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendResult:
+    """What came of one attempt. Texts must hold no secret: they are stored, logged and shown."""
+
+    outcome: str
+    """One of `Outcome`; anything else is taken as a temporary failure."""
+    provider_message_id: str = ""
+    error_code: str = ""
+    error_message: str = ""
+    request_payload: Any = None
+    """What was sent, as JSON, if it differs from the SendRequest."""
+    response_payload: Any = None
+    http_status: int | None = None
+    response_excerpt: str = ""
+    retry_after: float = 0.0
+    """Seconds the provider asked us to wait."""
+
+
+class ProviderError(Exception):
+    """An attempt that ended in an exception, with what is known of it.
+
+    message: free of secrets. result: what the provider could still tell, if anything.
+    """
+
+    def __init__(self, message: str, result: SendResult | None = None) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class Provider(Protocol):
+    """Takes messages to one kind of endpoint."""
+
+    channel: ClassVar[str]
+
+    def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
+        """Make one attempt. Called from plain threads: never touch the database here.
+
+        endpoint: the user's channel settings, or None when there are none.
+        Expected failures are results; `ProviderError` is for what comes as an exception; anything else is a bug.
+        """
+        ...
+
+
+def attempt(provider: Provider, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
+    """Call the provider once and return a result in any case; never raises an Exception."""
+    try:
+        return normalize(provider.send(request, endpoint))
+    except ProviderError as error:
+        return normalize(error.result or SendResult(outcome=""), str(error))
+    except Exception as error:
+        # Only the type: the text of a foreign exception may hold the address, which is a credential.
+        text = f"{type(error).__name__} in the provider"
+        return SendResult(
+            outcome=Outcome.TEMPORARY_FAIL, error_code=ErrorCode.INTERNAL_ERROR, error_message=text
+        )
+
+
+def normalize(result: SendResult, error_text: str = "") -> SendResult:
+    """Return the result with blanks trimmed and gaps filled.
+
+    No outcome at all is a temporary network failure; an outcome we do not know is a temporary failure with the
+    provider's own code. The text of an exception fills a blank message and never hides a code (the Go service's did).
+    """
+    outcome = result.outcome if result.outcome in CERTAIN else Outcome.TEMPORARY_FAIL
+    code = trim(result.error_code)
+    if not result.outcome and not code:
+        code = ErrorCode.NETWORK_ERROR
+    return dataclasses.replace(
+        result,
+        outcome=outcome,
+        error_code=code,
+        error_message=trim(result.error_message) or ("" if outcome == Outcome.SKIPPED else trim(error_text)),
+        provider_message_id=trim(result.provider_message_id),
+    )

@@ -1,0 +1,132 @@
+"""Sockets that go only where they may and never outstay the deadline of their request."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from typing import Any
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.ssl_ import create_urllib3_context
+
+
+class AddressRefused(NewConnectionError):
+    """The name resolves to an address on the inside of a network."""
+
+
+class Limits(threading.local):
+    """Bounds of the request this thread is making."""
+
+    deadline: float = 0.0
+    """Moment on the monotonic clock after which no read may start."""
+    inside_allowed: bool = False
+    """Whether loopback and private addresses may be reached: the sandbox of demo and tests."""
+
+    def left(self) -> float:
+        """Return the seconds left. Raises TimeoutError when there are none."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("deadline of the whole request")
+        return left
+
+
+limits = Limits()
+
+
+def is_public(address: str) -> bool:
+    """Tell whether an IP address is on the open internet, looking through IPv4 wrapped in IPv6."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped or ip.sixtofour or ip.teredo or ip in _NAT64 or ip.is_site_local:
+            return False
+    return ip.is_global and not ip.is_multicast
+
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class _Timed:
+    """Reading never waits past the deadline, however slowly the bytes drip."""
+
+    def recv_into(self, *args: Any) -> int:
+        silence = self.gettimeout()  # type: ignore[attr-defined]
+        self.settimeout(min(silence or limits.left(), limits.left()))  # type: ignore[attr-defined]
+        try:
+            return super().recv_into(*args)  # type: ignore[misc,no-any-return]
+        finally:
+            self.settimeout(silence)  # type: ignore[attr-defined]
+
+
+class TimedSocket(_Timed, socket.socket):
+    """A plain socket under the deadline."""
+
+
+class TimedSSLSocket(_Timed, ssl.SSLSocket):
+    """A TLS socket under the deadline."""
+
+
+def tls_context() -> ssl.SSLContext:
+    """Return a context like urllib3's own, whose sockets obey the deadline."""
+    context = create_urllib3_context()
+    context.load_default_certs()
+    context.sslsocket_class = TimedSSLSocket
+    return context
+
+
+class _Guarded:
+    """Connects to the address that was checked, so that a second look-up cannot lead elsewhere."""
+
+    host: str
+    port: int
+    timeout: float
+    _dns_host: str
+    socket_options: Any
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise NameResolutionError(self.host, self, error) from error  # type: ignore[arg-type]
+        addresses = [item for item in found if limits.inside_allowed or is_public(str(item[4][0]))]
+        if not addresses:
+            raise AddressRefused(self, "address is not public")  # type: ignore[arg-type]
+        failure: OSError = OSError("no address")
+        for family, kind, protocol, _name, address in addresses:
+            sock = TimedSocket(family, kind, protocol)
+            try:
+                for option in self.socket_options or ():
+                    sock.setsockopt(*option)
+                sock.settimeout(min(self.timeout, limits.left()))
+                sock.connect(address)
+                return sock
+            except OSError as error:
+                sock.close()
+                failure = error
+        if isinstance(failure, TimeoutError):
+            raise ConnectTimeoutError(self, "connect timed out") from failure
+        raise NewConnectionError(self, "connect failed") from failure  # type: ignore[arg-type]
+
+
+class GuardedHTTPConnection(_Guarded, HTTPConnection):  # type: ignore[misc]
+    """Plain HTTP, for the sandbox."""
+
+
+class GuardedHTTPSConnection(_Guarded, HTTPSConnection):  # type: ignore[misc]
+    """HTTPS."""
+
+
+class GuardedHTTPPool(HTTPConnectionPool):
+    """Keeps guarded connections."""
+
+    ConnectionCls = GuardedHTTPConnection
+
+
+class GuardedHTTPSPool(HTTPSConnectionPool):
+    """Keeps guarded TLS connections."""
+
+    ConnectionCls = GuardedHTTPSConnection

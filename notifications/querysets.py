@@ -1,0 +1,45 @@
+"""Which rows: the vocabulary of selections on NotificationRecord."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from django.db import models
+from django.db.models import Q
+
+from notifications.states import WAITING, ErrorCode, Status
+
+if TYPE_CHECKING:
+    from notifications.models import NotificationRecord
+
+    Base = models.QuerySet[NotificationRecord, NotificationRecord]
+else:
+    Base = models.QuerySet
+
+
+class NotificationQuerySet(Base):
+    """Selections of notification records."""
+
+    def due(self, now: datetime) -> Self:
+        """Return what a claim would take at `now`, longest overdue first."""
+        return self.filter(next_attempt_at__lte=now).order_by("next_attempt_at", "id")
+
+    def replayable(self, *, force: bool = False) -> Self:
+        """Return what an operator may send again.
+
+        force: also what was sent already or called off; the reader then gets it twice or in spite of it.
+        """
+        again = Q(status=Status.DEAD) | Q(status=Status.SKIPPED) & ~Q(last_error_code=ErrorCode.CANCELLED)
+        if force:
+            again |= Q(status__in=(Status.SENT, Status.SKIPPED))
+        return self.filter(again)
+
+    def cancellable(self) -> Self:
+        """Return what has not gone out and is in nobody's hands."""
+        return self.filter(status__in=WAITING)
+
+    def by_status(self) -> dict[str, int]:
+        """Return the number of records per status."""
+        rows: Any = self.order_by().values_list("status").annotate(models.Count("id"))
+        return dict(rows)

@@ -1,0 +1,117 @@
+"""Webhook addresses and tokens at rest: encrypted in the database, never shown by accident."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models
+from django.db.models.query_utils import DeferredAttribute
+
+from notifications.conf import service_options
+
+DUMP_PREFIX = "fernet:"
+"""Marks ciphertext in fixtures."""
+
+
+class SecretUnreadable(Exception):
+    """The stored secret cannot be decrypted with any of ENCRYPTION_KEYS."""
+
+
+@lru_cache(maxsize=4)
+def _fernet(keys: tuple[str, ...]) -> MultiFernet:
+    try:
+        return MultiFernet([Fernet(key) for key in keys])
+    except ValueError:
+        raise ImproperlyConfigured("NOTIFICATIONS['ENCRYPTION_KEYS'] must hold Fernet keys") from None
+
+
+class Secret:
+    """A value that is kept encrypted and shows itself only when asked to `reveal()`."""
+
+    __slots__ = ("ciphertext",)
+
+    def __init__(self, ciphertext: str) -> None:
+        self.ciphertext = ciphertext
+
+    @classmethod
+    def of(cls, plain: str) -> Secret:
+        """Encrypt `plain` with the newest key; a blank stays blank."""
+        return cls(_fernet(service_options().encryption_keys).encrypt(plain.encode()).decode() if plain else "")
+
+    def reveal(self) -> str:
+        """Return the plain value. Raises SecretUnreadable rather than hand out ciphertext."""
+        if not self.ciphertext:
+            return ""
+        try:
+            return _fernet(service_options().encryption_keys).decrypt(self.ciphertext.encode()).decode()
+        except (InvalidToken, ImproperlyConfigured):
+            raise SecretUnreadable("not readable with the configured ENCRYPTION_KEYS") from None
+
+    def __bool__(self) -> bool:
+        return bool(self.ciphertext)
+
+    def __str__(self) -> str:
+        return "********" if self.ciphertext else ""
+
+    def __repr__(self) -> str:
+        return "<Secret>" if self.ciphertext else "<Secret: empty>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other.ciphertext == self.ciphertext
+
+    def __hash__(self) -> int:
+        return hash(self.ciphertext)
+
+
+if TYPE_CHECKING:
+    _TextField = models.TextField[Any, Any]  # Django's own class cannot be subscripted at run time
+else:
+    _TextField = models.TextField
+
+
+class _SecretAttribute(DeferredAttribute):
+    """Turns plain text into a Secret as soon as it is assigned, so that no instance holds the plain value."""
+
+    field: SecretField
+
+    def __set__(self, instance: models.Model, value: object) -> None:
+        instance.__dict__[self.field.attname] = Secret.of(value) if isinstance(value, str) else value
+
+
+class SecretField(_TextField):
+    """A text column that holds ciphertext; in Python its value is a `Secret`."""
+
+    descriptor_class = _SecretAttribute
+
+    def from_db_value(self, value: str | None, expression: object, connection: object) -> Secret | None:
+        return None if value is None else Secret(value)
+
+    def get_prep_value(self, value: object) -> str | None:
+        if value is None:
+            return None
+        return value.ciphertext if isinstance(value, Secret) else Secret.of(str(value)).ciphertext
+
+    def value_to_string(self, obj: models.Model) -> str:
+        """Let `dumpdata` write ciphertext, never the value."""
+        secret = self.value_from_object(obj)
+        return DUMP_PREFIX + secret.ciphertext if secret else ""
+
+    def to_python(self, value: Any) -> Any:
+        """Let `loaddata` take ciphertext back as it was."""
+        if isinstance(value, str) and value.startswith(DUMP_PREFIX):
+            return Secret(value.removeprefix(DUMP_PREFIX))
+        return value
+
+
+def mask_tail(value: str) -> str:
+    """Return `abcd...wxyz` for a key; short ones are hidden whole."""
+    return f"{value[:4]}...{value[-4:]}" if len(value) >= 12 else "********" if value else ""
+
+
+def mask_url(url: str) -> str:
+    """Return the address with its last path segment masked and without query: enough to tell two apart."""
+    head, _, key = url.partition("?")[0].rstrip("/").rpartition("/")
+    return f"{head}/{mask_tail(key)}" if head else mask_tail(url)

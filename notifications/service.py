@@ -1,0 +1,228 @@
+"""Accepting requests, and what operators may do to records. The vocabulary is the Go service's."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import connection, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+from notifications.claim import Clock
+from notifications.conf import ServiceOptions, service_options
+from notifications.delivery import Engine, RetryResult
+from notifications.events import MAX_INT64, InvalidNotification, parse_payload
+from notifications.intake import Accepted, insert_requests
+from notifications.locks import Locks, lock_key
+from notifications.models import NotificationRecord, RejectedRequest
+from notifications.providers.base import Provider
+from notifications.querysets import NotificationQuerySet
+from notifications.redis_gateway import gateway
+from notifications.states import ErrorCode, Status
+
+logger = logging.getLogger("notifications.service")
+
+OPERATION_BATCH = 500
+"""Records an operator's action changes per transaction, so that no row is locked for long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandleResult:
+    """What came of one event."""
+
+    record_id: int
+    status: str
+    reused: bool
+    """The record was there before."""
+    delivered: bool
+    """This event made an attempt, whatever came of it."""
+    fallback_used: bool
+    attempt_count: int
+    next_retry_at: datetime | None
+    """When a failed record is tried again."""
+    provider_error: str
+    """The error code of the attempt this event made."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        return asdict(self) | {"next_retry_at": self.next_retry_at.isoformat() if self.next_retry_at else None}
+
+
+class NotificationService:
+    """The service: accept, deliver, retry, replay, cancel.
+
+    options: settings.NOTIFICATIONS by default. clock: for tests, else PostgreSQL's. providers: by channel.
+    use_redis: False does without locks; the claim alone then guards.
+    """
+
+    def __init__(
+        self,
+        *,
+        options: ServiceOptions | None = None,
+        clock: Clock | None = None,
+        providers: dict[str, Provider] | None = None,
+        use_redis: bool = True,
+    ) -> None:
+        self.options = options or service_options()
+        self.clock = clock
+        self.providers = providers
+        self.locks = Locks(gateway(), ttl=self.options.lock_ttl) if use_redis else None
+        self.engine = Engine(options=self.options, clock=clock, locks=self.locks, providers=providers)
+
+    def accept(self, payloads: Iterable[object], *, deliver_at: datetime | None = None) -> list[Accepted]:
+        """Validate payloads and store them in the caller's transaction; one answer per payload, in their order.
+
+        deliver_at: when they may first go out, with a time zone.
+        Raises InvalidNotification or DedupeConflict; then none of them is stored.
+        """
+        if deliver_at is not None and deliver_at.utcoffset() is None:
+            raise InvalidNotification([("deliver_at", _("must have a time zone"))])
+        limit = max_user_id()
+        requests = [parse_payload(payload, max_user_id=limit) for payload in payloads]
+        with transaction.atomic():
+            return insert_requests(requests, options=self.options, clock=self.clock, deliver_at=deliver_at)
+
+    def handle_feishu_requested(self, payload: object) -> HandleResult:
+        """Accept one event and deliver it at once if it is due; a duplicate sends nothing that was sent.
+
+        Raises InvalidNotification or DedupeConflict; the task keeps such a payload as a RejectedRequest.
+        """
+        request = parse_payload(payload, max_user_id=max_user_id())
+        held = None
+        if self.locks:
+            held = self.locks.wait_for(lock_key(request.channel, request.dedupe_key), patience=self.options.lock_wait)
+        try:
+            [accepted] = insert_requests([request], options=self.options, clock=self.clock)
+            ended = None
+            if held or not self.locks:  # else another process has the key: the row is stored, the sweep will send it
+                ended = self.engine.deliver_one(accepted.record_id, held=held)
+        finally:
+            if held and self.locks:
+                self.locks.release(held)
+        record = NotificationRecord.objects.get(pk=accepted.record_id)
+        return HandleResult(
+            record_id=record.pk,
+            status=record.status,
+            reused=accepted.reused,
+            delivered=ended is not None and not ended.row.exhausted,
+            fallback_used=record.fallback_used,
+            attempt_count=record.attempt_count,
+            next_retry_at=record.next_attempt_at if record.status == Status.FAILED else None,
+            provider_error=ended.error_code if ended else "",
+        )
+
+    def reject(self, source: str, payload: object, error: InvalidNotification) -> RejectedRequest:
+        """Keep a payload that was refused, with every reason, and say so in the log.
+
+        source: which entrance it came by.
+        """
+        errors = [{"field": name, "reason": str(reason)} for name, reason in error.errors]
+        rejected = RejectedRequest.objects.create(
+            # ASCII escapes, so that any string JSON can carry can be stored, NUL and lone surrogates too.
+            source=source, payload=json.dumps(payload, default=str, skipkeys=True, ensure_ascii=True), errors=errors
+        )
+        fields = ", ".join(name for name, _reason in error.errors)
+        logger.warning(
+            "request rejected: %s", fields,
+            extra={"event": "request.rejected", "rejected_id": rejected.pk, "source": source, "fields": fields},
+        )
+        return rejected
+
+    def retry_feishu_notifications(self, now: datetime | None = None, limit: int = 0) -> RetryResult:
+        """Deliver what is due on the Feishu channel, and return the counts.
+
+        now: what counts as now, for all of the sweep; the service's clock by default.
+        limit: records at most; `retry_scan_batch` if zero or less.
+        """
+        engine = Engine(
+            options=self.options,
+            clock=(lambda: now) if now else self.clock,
+            locks=self.locks,
+            providers=self.providers,
+        )
+        return engine.deliver_due(limit=limit if limit > 0 else self.options.retry_scan_batch, channels=["feishu"])
+
+    def retry_due(self, now: datetime | None = None, limit: int = 0) -> int:
+        """Deliver what is due on the Feishu channel, and return the number of sends."""
+        return self.retry_feishu_notifications(now, limit).retried
+
+    def replay(
+        self, records: NotificationQuerySet, actor: AbstractBaseUser | None, reason: str, *, force: bool = False
+    ) -> int:
+        """Let records be sent again, with a fresh budget of attempts; their history stays. Returns how many.
+
+        Only dead and skipped ones are taken; force: also sent and cancelled ones, which the reader then gets again.
+        actor, reason: who and why, kept in the admin's log. A record that changed meanwhile is left alone.
+        """
+        return self._operate(
+            records.replayable(force=force),
+            again=lambda batch: batch.replayable(force=force),
+            change={
+                "status": Status.PENDING,
+                "attempt_count": 0,
+                "max_attempts": self.options.max_attempts,
+                "round": F("round") + 1,
+                "next_attempt_at": self._now(),
+            },
+            actor=actor,
+            text=f"Replayed{' (forced)' if force else ''}: {reason}",
+        )
+
+    def cancel(self, records: NotificationQuerySet, actor: AbstractBaseUser | None, reason: str) -> int:
+        """Call off records that wait; those in a worker's hands or done are left alone. Returns how many."""
+        return self._operate(
+            records.cancellable(),
+            again=lambda batch: batch.cancellable(),
+            change={
+                "status": Status.SKIPPED,
+                "last_error_code": ErrorCode.CANCELLED,
+                "last_error": "",
+                "next_attempt_at": None,
+            },
+            actor=actor,
+            text=f"Cancelled: {reason}",
+        )
+
+    def _operate(
+        self,
+        records: NotificationQuerySet,
+        *,
+        again: Callable[[NotificationQuerySet], NotificationQuerySet],
+        change: dict[str, Any],
+        actor: AbstractBaseUser | None,
+        text: str,
+    ) -> int:
+        """Change records in batches. `again` repeats the guard under the row's lock, where nothing can come between."""
+        ids = list(records.order_by("pk").values_list("pk", flat=True))
+        done = 0
+        for start in range(0, len(ids), OPERATION_BATCH):
+            with transaction.atomic():
+                batch = NotificationRecord.objects.filter(pk__in=ids[start : start + OPERATION_BATCH])
+                locked = list(again(batch).select_for_update().order_by("pk").only("pk", "channel", "dedupe_key"))
+                mine = NotificationRecord.objects.filter(pk__in=[record.pk for record in locked])
+                done += mine.update(updated_at=self._now(), **change)
+                if actor is not None:
+                    LogEntry.objects.log_actions(actor.pk, locked, CHANGE, change_message=text)
+            for record in locked:
+                logger.info(
+                    "record %d: %s", record.pk, text,
+                    extra={"event": "record.operated", "record_id": record.pk, "actor_id": actor.pk if actor else None},
+                )
+        return done
+
+    def _now(self) -> Any:
+        return self.clock() if self.clock else Now()
+
+
+def max_user_id() -> int:
+    """Return the largest key the user table can hold."""
+    key = NotificationRecord._meta.get_field("user").target_field
+    return connection.ops.integer_field_range(key.get_internal_type())[1] or MAX_INT64

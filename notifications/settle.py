@@ -1,0 +1,244 @@
+"""Settle: decide what an attempt's result means for its record, and write both down in one statement."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+
+from notifications.backoff import retry_delay
+from notifications.claim import Claimed, Clock
+from notifications.conf import ServiceOptions
+from notifications.providers.base import SendResult
+from notifications.states import Cause, ErrorCode, Outcome, Status
+from notifications.storable import clean_json, clean_text
+
+attempt_log = logging.getLogger("notifications.attempts")
+
+ERROR_LIMIT = 2000
+"""Characters of an error text that are kept; the Go service's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """How one attempt ended: the claimed row, the result, and the record's next state."""
+
+    row: Claimed
+    result: SendResult
+    status: Status
+    delay: float | None
+    """Seconds until the next attempt; None for a final status."""
+    error_code: str
+    error: str
+    duration: float
+    """Seconds the attempt took; 0 when nothing was sent."""
+    age: float
+    """Seconds since it began."""
+
+
+def decide(row: Claimed, result: SendResult, options: ServiceOptions) -> tuple[Status, float | None]:
+    """Return the record's next status and the seconds until its next attempt. Pure: no clock, no database."""
+    match result.outcome:
+        case Outcome.SUCCESS:
+            return Status.SENT, None
+        case Outcome.SKIPPED:
+            return Status.SKIPPED, None
+        case Outcome.TEMPORARY_FAIL if row.attempt_count < row.max_attempts:
+            asked = min(result.retry_after, options.retry_after_max)
+            return Status.FAILED, max(retry_delay(row.attempt_count, options), asked)
+        case _:
+            return Status.DEAD, None
+
+
+def settled(row: Claimed, result: SendResult, options: ServiceOptions, *, duration: float, age: float) -> Settled:
+    """Return what to write down for this result. duration, age: seconds the attempt took, and since it began."""
+    status, delay = decide(row, result, options)
+    sent = status == Status.SENT
+    return Settled(
+        row=row,
+        result=result,
+        status=status,
+        delay=delay,
+        error_code="" if sent else clean_text(result.error_code, 64),
+        error="" if sent else clean_text(result.error_message, ERROR_LIMIT),
+        duration=duration,
+        age=age,
+    )
+
+
+def without_attempt(row: Claimed) -> SendResult:
+    """Return the result for a row that may not be sent any more."""
+    if row.cause == Cause.RECOVERY:
+        return SendResult(
+            outcome=Outcome.PERMANENT_FAIL,
+            error_code=ErrorCode.LEASE_EXPIRED,
+            error_message="the worker of the last attempt vanished; the message may have arrived",
+        )
+    return SendResult(
+        outcome=Outcome.PERMANENT_FAIL,
+        error_code=ErrorCode.ATTEMPTS_EXHAUSTED,
+        error_message="no attempts left",
+    )
+
+
+# A failure settles only under its own lease. A success settles even when late: a proven send must stop further ones.
+_SETTLE = """
+WITH result AS (
+    SELECT * FROM unnest(
+        %(ids)s::bigint[], %(leases)s::uuid[], %(statuses)s::text[], %(delays)s::float8[], %(codes)s::text[],
+        %(errors)s::text[], %(message_ids)s::text[], %(requests)s::jsonb[], %(responses)s::jsonb[],
+        %(rounds)s::int[], %(numbers)s::int[], %(causes)s::text[], %(ages)s::float8[], %(durations)s::int[],
+        %(outcomes)s::text[], %(attempt_codes)s::text[], %(attempt_errors)s::text[], %(http_statuses)s::int[],
+        %(excerpts)s::text[], %(made)s::bool[]
+    ) AS result(
+        id, lease_token, status, delay, error_code, error, message_id, request, response, round, number, cause, age,
+        duration, outcome, attempt_code, attempt_error, http_status, excerpt, made
+    )
+), attempt AS (
+    INSERT INTO notification_delivery_attempts (
+        record_id, round, number, cause, started_at, duration_ms, outcome, error_code, error, http_status,
+        response_excerpt, worker
+    )
+    SELECT record.id, result.round, number, cause,
+           COALESCE(%(now)s, statement_timestamp()) - age * interval '1 second', duration, outcome, attempt_code,
+           attempt_error, http_status, excerpt, %(worker)s
+    FROM result JOIN notification_records AS record USING (id)
+    WHERE made
+    ON CONFLICT (record_id, round, number) DO UPDATE
+        SET cause = EXCLUDED.cause, worker = EXCLUDED.worker, started_at = EXCLUDED.started_at, duration_ms = EXCLUDED.duration_ms, outcome = EXCLUDED.outcome,
+            error_code = EXCLUDED.error_code, error = EXCLUDED.error, http_status = EXCLUDED.http_status,
+            response_excerpt = EXCLUDED.response_excerpt
+        WHERE notification_delivery_attempts.outcome = 'lost'
+)
+UPDATE notification_records AS record
+SET status = result.status,
+    next_attempt_at = COALESCE(%(now)s, statement_timestamp()) + result.delay * interval '1 second',
+    lease_token = NULL,
+    last_error_code = result.error_code,
+    last_error = result.error,
+    provider_message_id = CASE WHEN made THEN result.message_id ELSE record.provider_message_id END,
+    provider_request = CASE WHEN made THEN result.request ELSE record.provider_request END,
+    provider_response = CASE WHEN made THEN result.response ELSE record.provider_response END,
+    sent_at = CASE WHEN result.status = 'sent' THEN COALESCE(%(now)s, statement_timestamp()) ELSE record.sent_at END,
+    updated_at = COALESCE(%(now)s, statement_timestamp())
+FROM result
+WHERE record.id = result.id
+  AND (record.status = 'sending' AND record.lease_token = result.lease_token
+       OR result.status = 'sent' AND record.status <> 'sent')
+RETURNING record.id
+"""
+
+_LOST = """
+INSERT INTO notification_delivery_attempts (
+    record_id, round, number, cause, started_at, outcome, error_code, error, response_excerpt, worker
+)
+SELECT id, round, number, cause, COALESCE(%(now)s, statement_timestamp()), 'lost', %(code)s, %(error)s, '', ''
+FROM unnest(%(ids)s::bigint[], %(rounds)s::int[], %(numbers)s::int[], %(causes)s::text[])
+     AS lost(id, round, number, cause)
+ON CONFLICT DO NOTHING
+"""
+
+
+def settle(group: Sequence[Settled], clock: Clock | None) -> set[int]:
+    """Write down a group of results; return the ids of the records that took theirs.
+
+    A record that is missing from the answer was settled by somebody else; its attempt is kept all the same.
+    """
+    made = [not item.row.exhausted for item in group]
+    parameters: dict[str, Any] = {
+        "now": clock() if clock else None,
+        "worker": worker_name(),
+        "ids": [item.row.record_id for item in group],
+        "leases": [item.row.lease_token for item in group],
+        "statuses": [str(item.status) for item in group],
+        "delays": [item.delay for item in group],
+        "codes": [item.error_code for item in group],
+        "errors": [item.error for item in group],
+        "message_ids": [clean_text(item.result.provider_message_id, 191) for item in group],
+        "requests": [_request_json(item) for item in group],
+        "responses": [clean_json(item.result.response_payload) for item in group],
+        "rounds": [item.row.round for item in group],
+        "numbers": [item.row.attempt_count for item in group],
+        "causes": [str(item.row.cause) for item in group],
+        "ages": [item.age for item in group],
+        "durations": [round(item.duration * 1000) for item in group],
+        "outcomes": [str(item.result.outcome) for item in group],
+        "attempt_codes": [clean_text(item.result.error_code, 64) for item in group],
+        "attempt_errors": [clean_text(item.result.error_message, ERROR_LIMIT) for item in group],
+        "http_statuses": [item.result.http_status for item in group],
+        "excerpts": [clean_text(item.result.response_excerpt, ERROR_LIMIT) for item in group],
+        "made": made,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_SETTLE, parameters)
+        return {row[0] for row in cursor.fetchall()}
+
+
+def note_lost_attempts(rows: Iterable[Claimed], clock: Clock | None) -> None:
+    """Insert an attempt row for each attempt whose worker vanished: it may have arrived, and the audit has no gap."""
+    lost = [row for row in rows if row.cause == Cause.RECOVERY]
+    if not lost:
+        return
+    parameters = {
+        "now": clock() if clock else None,
+        "code": ErrorCode.LEASE_EXPIRED.value,
+        "error": "the lease ran out before an answer was written down",
+        "ids": [row.record_id for row in lost],
+        "rounds": [row.round for row in lost],
+        "numbers": [row.attempt_count if row.exhausted else row.attempt_count - 1 for row in lost],
+        "causes": [str(_likely_cause(row)) for row in lost],
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_LOST, parameters)
+
+
+def log_attempt(item: Settled, *, settled: bool) -> None:
+    """Write the one log line of an attempt: every fact, no secret.
+
+    settled: whether the record took the result; False when its lease had been lost or the database was away.
+    """
+    row, result = item.row, item.result
+    facts = {
+        "event": "delivery.attempted",
+        "record_id": row.record_id,
+        "channel": row.channel,
+        "user_id": row.user_id,
+        "dedupe_key": row.dedupe_key,
+        "trace_id": row.trace_id,
+        "cause": str(row.cause),
+        "round": row.round,
+        "attempt": row.attempt_count,
+        "max_attempts": row.max_attempts,
+        "outcome": str(result.outcome),
+        "status": str(item.status),
+        "settled": settled,
+        "error_code": item.error_code,
+        "error": item.error,
+        "http_status": result.http_status,
+        "duration_ms": round(item.duration * 1000),
+        "retry_in_s": item.delay,
+        "worker": worker_name(),
+    }
+    attempt_log.info("delivery.attempted record=%d status=%s", row.record_id, item.status, extra=facts)
+
+
+def worker_name() -> str:
+    """Return host:process, which tells an operator whose log to read."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _likely_cause(row: Claimed) -> Cause:
+    """The claim of a lost attempt is gone, but its number tells a first send from a retry."""
+    if row.attempt_count - (not row.exhausted) > 1:
+        return Cause.SWEEP
+    return Cause.REPLAY if row.round else Cause.EVENT
+
+
+def _request_json(item: Settled) -> str | None:
+    payload = item.result.request_payload
+    return clean_json(item.row.request.as_payload() if payload is None else payload)

@@ -1,0 +1,96 @@
+"""The words of a notification's life: statuses, outcomes, causes and error codes."""
+
+from __future__ import annotations
+
+import enum
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class Status(models.TextChoices):
+    """Where a record stands. The database refuses any other value; docs/design.md draws the edges."""
+
+    PENDING = "pending", _("pending")
+    """Accepted, waiting for its first send (or its scheduled time)."""
+    SENDING = "sending", _("sending")
+    """Claimed by a worker under a lease."""
+    SENT = "sent", _("sent")
+    """The provider took the message."""
+    FAILED = "failed", _("failed, will be retried")
+    """Not taken; the next attempt is scheduled."""
+    DEAD = "dead", _("dead, needs a person")
+    """Will not be tried again unless somebody replays it."""
+    SKIPPED = "skipped", _("skipped")
+    """Not to be sent: no recipient, switched off, or cancelled."""
+
+
+WAITING = (Status.PENDING, Status.FAILED)
+"""Nobody holds these; a claim or an operator may take them."""
+
+SCHEDULED = (Status.PENDING, Status.SENDING, Status.FAILED)
+"""These carry `next_attempt_at`."""
+
+FINAL = (Status.SENT, Status.DEAD, Status.SKIPPED)
+"""These do not, and no worker touches them."""
+
+
+class Outcome(models.TextChoices):
+    """What one attempt came to."""
+
+    SUCCESS = "success", _("delivered")
+    TEMPORARY_FAIL = "temporary_fail", _("failed, may work later")
+    PERMANENT_FAIL = "permanent_fail", _("refused for good")
+    SKIPPED = "skipped", _("not sent on purpose")
+    LOST = "lost", _("lost: the worker vanished, the message may have arrived")
+
+
+class Cause(models.TextChoices):
+    """Why an attempt was made."""
+
+    EVENT = "event", _("first send")
+    SWEEP = "sweep", _("retry that became due")
+    REPLAY = "replay", _("replayed by an operator")
+    RECOVERY = "recovery", _("recovered after a lost worker")
+
+
+class ErrorCode(enum.StrEnum):
+    """Stable machine words for what went wrong; the first eight are the Go service's."""
+
+    PROVIDER_TIMEOUT = "provider_timeout"
+    PROVIDER_RATE_LIMITED = "provider_rate_limited"
+    PROVIDER_5XX = "provider_5xx"
+    NETWORK_ERROR = "network_error"
+    RECIPIENT_MISSING = "recipient_missing"
+    INVALID_URL = "invalid_url"
+    PROVIDER_AUTH_FAILED = "provider_auth_failed"
+    PAYLOAD_INVALID = "payload_invalid"
+    PROVIDER_CONFIG = "provider_config"
+    """The endpoint itself needs a person: bot removed, wrong signature, address not allowed."""
+    PROVIDER_UNMAPPED = "provider_unmapped"
+    """The provider answered with a code we have no meaning for; retried."""
+    LEASE_EXPIRED = "lease_expired"
+    """The worker of the last attempt vanished; the message may have arrived."""
+    CANCELLED = "cancelled"
+    """An operator or the producer called it off."""
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    """Nothing left of the budget before the attempt could start."""
+    INTERNAL_ERROR = "internal_error"
+    """A provider raised something unexpected: a bug on our side; retried."""
+
+
+class TestStatus(models.TextChoices):
+    """Result of the last test message to a user's channel."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+
+    NEVER = "", _("never tested")
+    SUCCESS = "success", _("worked")
+    FAILED = "failed", _("failed")
+
+
+class AuthType(models.TextChoices):
+    """How a webhook wants to be called."""
+
+    NONE = "none", _("no authentication")
+    BEARER = "bearer", _("bearer token")

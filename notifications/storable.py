@@ -1,0 +1,40 @@
+"""Making foreign text and JSON fit for PostgreSQL: what a provider answers must never keep a result from being stored."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+from notifications.message import truncate_text
+
+
+def clean_text(text: str, limit: int) -> str:
+    """Return text PostgreSQL can store: no NUL, no lone surrogates, trimmed and cut to `limit` characters."""
+    return truncate_text(re.sub("[\x00\ud800-\udfff]", "\ufffd", text), limit)
+
+
+def clean_json(value: Any) -> str | None:
+    """Return JSON that a jsonb column takes, whatever a provider handed us; None for None.
+
+    What JSON or jsonb cannot hold (NaN, NUL, lone surrogates, objects) is replaced: a sent message must be settled.
+    """
+    if value is None:
+        return None
+    try:
+        return json.dumps(_storable(value), allow_nan=False, ensure_ascii=False)
+    except (ValueError, TypeError, RecursionError):
+        return json.dumps("(not representable as JSON)")
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return re.sub("[\x00\ud800-\udfff]", "\ufffd", value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {_storable(str(key)): _storable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_storable(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int)) else str(value)

@@ -1,0 +1,74 @@
+"""Celery's side: the event entrance and the drain. A message is only a nudge, the row is the truth."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from celery import shared_task, signals
+from celery.exceptions import Reject
+from django.db import InterfaceError, OperationalError
+
+from notifications.delivery import engine_with_redis
+from notifications.events import InvalidNotification
+from notifications.nudge import TASK as DELIVER_DUE, nudge, nudge_arrived
+from notifications.service import NotificationService
+
+logger = logging.getLogger("notifications.tasks")
+
+FEISHU_REQUESTED = "notification.feishu.requested"
+DATABASE_PAUSE = 2.0
+"""Seconds an event waits before it goes back to the queue when PostgreSQL is away."""
+
+_stopping = threading.Event()
+
+
+@signals.worker_shutting_down.connect
+def _stop_claiming(**kwargs: object) -> None:
+    _stopping.set()
+
+
+# Acked early: losing this message loses nothing, and a late ack would run it twice after a broken connection.
+@shared_task(name=DELIVER_DUE, ignore_result=True, acks_late=False)
+def deliver_due() -> None:
+    """Drain what is due. Beat runs it as the retry sweep, nudges run it at once; any number may run together."""
+    nudge_arrived()
+    done = engine_with_redis(should_stop=_stopping.is_set).deliver_due(on_backlog=nudge)
+    if done.more:
+        nudge()
+
+
+# Acked late: until the row is committed this message is all there is of the request.
+@shared_task(name=FEISHU_REQUESTED, ignore_result=True, acks_late=True, typing=False)
+def handle_feishu_requested(*args: Any, **kwargs: Any) -> dict[str, Any] | None:
+    """Take one event from another Celery app: one argument, the payload of docs/events.md.
+
+    Returns the HandleResult as a dict; None for a payload that was refused and is kept as a RejectedRequest.
+    """
+    service = NotificationService()
+    payload: Any = args[0] if args else kwargs.pop("payload", None)
+    try:
+        if args[1:] or kwargs:
+            payload = {"args": list(args), "kwargs": kwargs}
+            raise InvalidNotification([("payload", "must be the only argument")])
+        return service.handle_feishu_requested(payload).as_json()
+    except InvalidNotification as error:
+        return _kept(service, payload, error)
+    except (OperationalError, InterfaceError) as error:
+        return _put_back(error)
+
+
+def _kept(service: NotificationService, payload: Any, error: InvalidNotification) -> None:
+    try:
+        service.reject(FEISHU_REQUESTED, payload, error)
+    except (OperationalError, InterfaceError) as away:
+        _put_back(away)
+
+
+def _put_back(error: Exception) -> None:
+    """Return the message to the queue. Handling it again is safe, its dedupe key sees to that."""
+    logger.warning("event put back: %s", type(error).__name__, extra={"event": "event.put_back"})
+    time.sleep(DATABASE_PAUSE)
+    raise Reject(type(error).__name__, requeue=True) from None

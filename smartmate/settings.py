@@ -1,0 +1,162 @@
+"""Settings. Safe for production as they stand; what differs between places comes from the environment.
+
+docs/settings.md lists every variable.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from django.utils.translation import gettext_lazy as _
+from smartmate.env import database, env, secret, words
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+DEBUG = env.bool("DEBUG", default=False)
+SECRET_KEY = secret("SECRET_KEY")
+ALLOWED_HOSTS = words("ALLOWED_HOSTS")
+CSRF_TRUSTED_ORIGINS = words("CSRF_TRUSTED_ORIGINS")
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "notifications",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "smartmate.urls"
+WSGI_APPLICATION = "smartmate.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+
+# PostgreSQL. Every wait has a bound, so that a sick database shows as an error and not as a hang.
+DATABASES = {"default": database("DATABASE_URL", connect_timeout=5, application_name="smartmate")}
+DATABASES["default"]["OPTIONS"].setdefault(
+    "options", "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
+)
+DATABASES["default"]["CONN_MAX_AGE"] = env.int("CONN_MAX_AGE", default=60)
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+LANGUAGE_CODE = env.str("LANGUAGE_CODE", default="en")
+LANGUAGES = [("en", _("English")), ("zh-hans", _("Simplified Chinese"))]
+TIME_ZONE = env.str("TIME_ZONE", default="UTC")
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = True  # serves the admin's files from where they are installed; no collectstatic step
+
+HTTPS = env.bool("HTTPS", default=True)
+"""False only where browsers reach the admin by plain http, as in the demo."""
+SECURE_SSL_REDIRECT = HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_PROXY", default=False) else None
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_HTTPONLY = True
+
+# Celery. docs/operations.md gives the reason of each choice.
+REDIS_URL = secret("REDIS_URL")
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=REDIS_URL)
+CELERY_RESULT_BACKEND = None
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_DEFAULT_QUEUE = "notifications"
+CELERY_TASK_QUEUES = {"notifications": {}, "deliver": {}}
+CELERY_TASK_CREATE_MISSING_QUEUES = False
+CELERY_TASK_ROUTES = {"notifications.deliver_due": {"queue": "deliver"}}
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 15.0
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = env.bool("CELERY_REMOTE_CONTROL", default=False)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True
+CELERY_BROKER_POOL_ACQUIRE_TIMEOUT = 2
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 300,
+    "unacked_restore_interval": 10,
+    "unacked_restore_throttle": 1,
+    "socket_timeout": 5,
+    "socket_connect_timeout": 2,
+    "socket_keepalive": True,
+    "health_check_interval": 15,
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0.2,
+    "interval_max": 0.5,
+}
+CELERY_TIMEZONE = "UTC"
+CELERY_DB_REUSE_MAX = 10_000
+
+NOTIFICATIONS = {
+    "REDIS_URL": REDIS_URL,
+    "ENCRYPTION_KEYS": [key for key in secret("NOTIFICATIONS_ENCRYPTION_KEYS").split(",") if key],
+    "FRONTEND_BASE_URL": env.str("FRONTEND_BASE_URL", default=""),
+    "SANDBOX_ORIGINS": words("NOTIFICATIONS_SANDBOX_ORIGINS"),
+    # The numbers people tune without a release. The rest is changed here.
+    **{
+        name: env.float(f"NOTIFICATIONS_{name}")
+        for name in ("RETRY_BASE_DELAY", "RETRY_MAX_DELAY", "LEASE", "DRAIN_BUDGET", "SWEEP_INTERVAL", "TOTAL_TIMEOUT")
+        if f"NOTIFICATIONS_{name}" in env.ENVIRON
+    },
+    **{
+        name: env.int(f"NOTIFICATIONS_{name}")
+        for name in ("MAX_ATTEMPTS", "SEND_SLOTS")
+        if f"NOTIFICATIONS_{name}" in env.ENVIRON
+    },
+}
+
+CELERY_BEAT_SCHEDULE = {
+    "sweep": {
+        "task": "notifications.deliver_due",
+        "schedule": NOTIFICATIONS.get("SWEEP_INTERVAL", 60.0),
+        "options": {"expires": 60, "queue": "deliver"},
+    }
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"no_secrets": {"()": "notifications.log.NoSecrets"}},
+    "formatters": {"json": {"()": "notifications.log.JsonFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["no_secrets"]}},
+    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "loggers": {
+        # Its debug lines hold whole paths, and the path of a webhook is its key.
+        "urllib3": {"level": "WARNING"},
+    },
+}

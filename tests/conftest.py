@@ -1,0 +1,78 @@
+"""What tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
+from pytest_django.fixtures import SettingsWrapper
+
+from notifications.models import UserNotificationChannel
+from notifications.providers.memory import MemoryProvider
+from notifications.redis_gateway import RedisGateway, gateway
+
+Payload = dict[str, Any]
+
+
+def payload(**changes: Any) -> Payload:
+    """Return a payload that breaks no rule, with some fields changed."""
+    return {
+        "user_id": 42,
+        "trigger_id": "trg-1",
+        "preview_id": "prv-1",
+        "trigger_type": "important_urgent_task",
+        "target_type": "task_pool",
+        "target_id": 9,
+        "dedupe_key": "42:important_urgent_task:1",
+        "target_url": "/assistant/c-1",
+        "summary_text": "写周报改到周四上午",
+        "fallback_text": "请回到系统查看",
+        "trace_id": "trace-1",
+        "requested_at": "2026-05-01T07:59:00Z",
+    } | changes
+
+
+@pytest.fixture(autouse=True)
+def _clean_redis() -> Iterator[None]:
+    """No lock or nudge of one test is seen by the next."""
+    yield
+    gateway().run(lambda client: [client.delete(key) for key in client.scan_iter("smartmate:*")])
+    gateway.cache_clear()
+
+
+@pytest.fixture
+def memory() -> MemoryProvider:
+    """A provider that sends nothing."""
+    return MemoryProvider()
+
+
+@pytest.fixture
+def change(settings: SettingsWrapper) -> Callable[..., None]:
+    """Return a function that changes keys of NOTIFICATIONS for this test."""
+
+    def change_keys(**keys: Any) -> None:
+        settings.NOTIFICATIONS = settings.NOTIFICATIONS | keys
+
+    return change_keys
+
+
+@pytest.fixture
+def away() -> RedisGateway:
+    """A gateway to a Redis that is not there."""
+    return RedisGateway("redis://127.0.0.1:1/0", timeout=0.2, silence=60)
+
+
+@pytest.fixture
+def make_user(db: None) -> Callable[..., User]:
+    """Return a function that makes a user, with a Feishu channel if given an address."""
+
+    def make(name: str = "alice", webhook_url: str = "", **fields: Any) -> User:
+        user = get_user_model().objects.create_user(username=name, password="pw", **fields)
+        if webhook_url:
+            UserNotificationChannel.objects.create(user=user, channel="feishu", webhook_url=webhook_url)
+        return user
+
+    return make
