@@ -61,7 +61,7 @@ class Claimed:
 
 
 # The endpoint comes with the claim, so that senders never touch the database and a send costs no further query.
-_CLAIM = """
+CLAIM_SQL = """
 WITH due AS (
     SELECT id, status, lease_token, attempt_count, next_attempt_at,
            CASE WHEN max_attempts > 0 THEN max_attempts ELSE %(max_attempts)s END AS allowed
@@ -127,7 +127,7 @@ def claim(
     }
     only = "" if record_id is None else "AND id = %(record_id)s"
     with transaction.atomic(durable=True), connection.cursor() as cursor:
-        cursor.execute(_CLAIM.replace("{only}", only), parameters)
+        cursor.execute(CLAIM_SQL.replace("{only}", only), parameters)
         names = [column.name for column in cursor.description]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     return [_claimed(row, token, expires) for row in rows]

@@ -144,7 +144,7 @@ CELERY_BEAT_SCHEDULE = {
     "sweep": {
         "task": "notifications.deliver_due",
         "schedule": NOTIFICATIONS.get("SWEEP_INTERVAL", 60.0),
-        "options": {"expires": 60, "queue": "deliver"},
+        "options": {"expires": NOTIFICATIONS.get("SWEEP_INTERVAL", 60.0), "queue": "deliver"},
     }
 }
 
@@ -158,5 +158,8 @@ LOGGING = {
     "loggers": {
         # Its debug lines hold whole paths, and the path of a webhook is its key.
         "urllib3": {"level": "WARNING"},
+        # Their info lines hold the arguments of every task: whole messages to users.
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.app.trace": {"level": "WARNING"},
     },
 }

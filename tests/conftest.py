@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 from notifications.models import UserNotificationChannel
 from notifications.providers.memory import MemoryProvider
@@ -50,7 +50,7 @@ def memory() -> MemoryProvider:
 
 
 @pytest.fixture
-def change(settings: SettingsWrapper) -> Callable[..., None]:
+def change(settings: Settings) -> Callable[..., None]:
     """Return a function that changes keys of NOTIFICATIONS for this test."""
 
     def change_keys(**keys: Any) -> None:

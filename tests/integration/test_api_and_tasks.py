@@ -1,0 +1,214 @@
+"""The two entrances: code in the project, and messages from other Celery apps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from celery.exceptions import Reject
+from django.db import OperationalError, transaction
+
+from notifications import tasks
+from notifications.api import DedupeConflict, InvalidNotification, request_notification, request_notifications
+from notifications.models import NotificationRecord, RejectedRequest
+from notifications.nudge import QUEUED, nudge, nudge_arrived
+from notifications.providers import get_provider
+from notifications.providers.memory import MemoryProvider
+from notifications.redis_gateway import gateway
+from smartmate.celery import app
+from tests.conftest import payload
+
+MEMORY = {"feishu": "notifications.providers.memory.MemoryProvider"}
+
+
+@pytest.fixture
+def provider(change: Callable[..., None]) -> MemoryProvider:
+    change(PROVIDERS=MEMORY)
+    configured = get_provider("feishu")
+    assert isinstance(configured, MemoryProvider)
+    return configured
+
+
+def queued(queue: str) -> int:
+    """Return the number of messages in a broker queue, and empty it."""
+    with app.connection_for_read() as connection:
+        return int(connection.default_channel._purge(queue))
+
+
+@pytest.fixture(autouse=True)
+def _empty_queues() -> None:
+    queued("deliver")
+    queued("notifications")
+
+
+@pytest.mark.django_db(transaction=True)
+class TestApi:
+    def test_a_committed_request_is_stored_and_nudged_once(self) -> None:
+        with transaction.atomic():
+            first = request_notification(payload())
+            request_notification(payload(dedupe_key="second"))
+            assert queued("deliver") == 0
+
+        assert queued("deliver") == 1
+        assert NotificationRecord.objects.filter(pk=first.record_id, status="pending").exists()
+
+    def test_what_rolls_back_was_never_asked_for(self) -> None:
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            request_notification(payload())
+            raise ZeroDivisionError
+
+        assert not NotificationRecord.objects.exists()
+        assert queued("deliver") == 0
+
+    def test_a_duplicate_is_answered_and_nudges_nobody(self) -> None:
+        first = request_notification(payload())
+        queued("deliver")
+        nudge_arrived()
+
+        again = request_notification(payload())
+
+        assert (again.record_id, again.reused) == (first.record_id, True)
+        assert queued("deliver") == 0
+
+    def test_a_refusal_leaves_the_callers_transaction_usable(self) -> None:
+        with transaction.atomic():
+            with pytest.raises(InvalidNotification, match="user_id"):
+                request_notification(payload(user_id="42"))
+            request_notification(payload())
+            with pytest.raises(DedupeConflict):
+                request_notification(payload(user_id=43))
+
+        assert NotificationRecord.objects.count() == 1
+
+    def test_many_at_once(self) -> None:
+        accepted = request_notifications(payload(dedupe_key=f"k{number}") for number in range(3))
+
+        assert [one.reused for one in accepted] == [False] * 3
+        assert queued("deliver") == 1
+
+    def test_redis_away_does_not_fail_the_request(self, change: Callable[..., None]) -> None:
+        change(REDIS_URL="redis://127.0.0.1:1/0")
+        gateway.cache_clear()
+
+        with transaction.atomic():
+            request_notification(payload())
+
+        assert NotificationRecord.objects.count() == 1
+
+    def test_a_broker_that_fails_does_not_fail_the_request(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail() -> None:
+            raise ConnectionResetError
+
+        monkeypatch.setattr("notifications.nudge._publish", fail)
+
+        request_notification(payload())
+
+        assert NotificationRecord.objects.count() == 1
+
+
+class TestNudge:
+    def test_one_message_stands_for_many_until_a_drain_starts(self) -> None:
+        assert [nudge(), nudge(), nudge()] == [True, False, False]
+        assert queued("deliver") == 1
+
+        nudge_arrived()
+
+        assert nudge()
+
+    def test_a_lost_nudge_is_forgotten_after_its_time(self, change: Callable[..., None]) -> None:
+        change(NUDGE_TTL=15)
+        nudge()
+
+        left = gateway().run(lambda client: client.pttl(QUEUED))
+
+        assert isinstance(left, int)
+        assert 0 < left <= 15_000
+
+
+@pytest.mark.django_db
+class TestEventTask:
+    def handle(self, *args: Any, **kwargs: Any) -> Any:
+        return tasks.handle_feishu_requested.run(*args, **kwargs)
+
+    def test_delivers_and_returns_the_result(self, provider: MemoryProvider) -> None:
+        result = self.handle(payload(event_version="1"))
+
+        assert (result["status"], result["delivered"], len(provider.requests)) == ("sent", True, 1)
+
+    def test_takes_the_payload_by_name_too(self, provider: MemoryProvider) -> None:
+        assert self.handle(payload=payload())["status"] == "sent"
+
+    @pytest.mark.parametrize(
+        ("args", "fields"),
+        [
+            ([payload(user_id=0, target_url="//evil")], ["user_id", "target_url"]),
+            ([payload(event_version="2")], ["event_version"]),
+            ([payload(surprise=1)], ["surprise"]),
+            (["not an object"], ["payload"]),
+            ([payload(summary_text="x" * 1_000_000)], ["payload"]),
+            ([], ["payload"]),
+            ([payload(), "more"], ["payload"]),
+        ],
+    )
+    def test_what_cannot_be_accepted_is_kept_with_its_reasons(
+        self, provider: MemoryProvider, args: list[Any], fields: list[str]
+    ) -> None:
+        assert self.handle(*args) is None
+
+        rejected = RejectedRequest.objects.get()
+        assert (rejected.source, provider.requests) == ("notification.feishu.requested", [])
+        assert [item["field"] for item in rejected.errors] == fields
+
+    def test_a_key_of_another_user_is_kept(self, provider: MemoryProvider) -> None:
+        self.handle(payload())
+
+        self.handle(payload(user_id=43))
+
+        assert RejectedRequest.objects.get().errors[0]["field"] == "dedupe_key"
+        assert len(provider.requests) == 1
+
+    def test_while_the_database_is_away_the_message_goes_back(
+        self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def away(*args: object, **kwargs: object) -> None:
+            raise OperationalError
+
+        monkeypatch.setattr(tasks, "DATABASE_PAUSE", 0)
+        for entrance in ("handle_feishu_requested", "reject"):
+            monkeypatch.setattr(f"notifications.service.NotificationService.{entrance}", away)
+            with pytest.raises(Reject) as rejected:
+                self.handle(payload(), *([] if entrance != "reject" else ["too many"]))
+            assert rejected.value.requeue
+
+
+@pytest.mark.django_db
+class TestDrainTask:
+    def test_delivers_what_is_due_and_lets_the_next_nudge_through(self, provider: MemoryProvider) -> None:
+        request_notifications(payload(dedupe_key=f"k{number}") for number in range(3))
+        nudge()
+
+        tasks.deliver_due.run()
+
+        assert NotificationRecord.objects.by_status() == {"sent": 3}
+        assert nudge()
+
+    def test_a_backlog_calls_further_workers(self, provider: MemoryProvider, change: Callable[..., None]) -> None:
+        change(SEND_SLOTS=2, PROVIDERS=MEMORY)
+        request_notifications(payload(dedupe_key=f"k{number}") for number in range(5))
+
+        tasks.deliver_due.run()
+
+        assert queued("deliver") == 1
+
+    def test_a_drain_that_was_stopped_early_asks_for_another(
+        self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
+    ) -> None:
+        change(SEND_SLOTS=2, PROVIDERS=MEMORY)
+        request_notifications(payload(dedupe_key=f"k{number}") for number in range(5))
+        monkeypatch.setattr(tasks._stopping, "is_set", lambda: bool(NotificationRecord.objects.filter(status="sent")))
+
+        tasks.deliver_due.run()
+
+        assert NotificationRecord.objects.by_status() == {"sent": 2, "pending": 3}
+        assert queued("deliver") == 1
