@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import redis
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from pytest_django import Settings
@@ -13,6 +15,8 @@ from pytest_django import Settings
 from notifications.models import UserNotificationChannel
 from notifications.providers.memory import MemoryProvider
 from notifications.redis_gateway import RedisGateway, gateway
+
+pytest.register_assert_rewrite("tests.integration.provider_conformance")
 
 Payload = dict[str, Any]
 
@@ -35,12 +39,19 @@ def payload(**changes: Any) -> Payload:
     } | changes
 
 
+@pytest.fixture(scope="session")
+def redis_client() -> Iterator[redis.Redis]:
+    """A plain client, for looking at what the project left in Redis."""
+    with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+        yield client
+
+
 @pytest.fixture(autouse=True)
-def _clean_redis() -> Iterator[None]:
-    """No lock or nudge of one test is seen by the next."""
-    yield
-    gateway().run(lambda client: [client.delete(key) for key in client.scan_iter("smartmate:*")])
+def _clean_redis(redis_client: redis.Redis) -> None:
+    """No lock or nudge of one test is seen by the next, nor that Redis was away."""
     gateway.cache_clear()
+    if keys := list(redis_client.scan_iter("smartmate:*")):
+        redis_client.delete(*keys)
 
 
 @pytest.fixture

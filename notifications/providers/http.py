@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from requests.exceptions import RequestException, SSLError, Timeout
-from urllib3.exceptions import HTTPError, TimeoutError as Urllib3Timeout
+from urllib3.exceptions import HTTPError, NewConnectionError, TimeoutError as Urllib3Timeout
 
 from notifications.conf import ServiceOptions
 from notifications.providers.base import SendResult
@@ -104,7 +104,10 @@ def failure(error: Exception) -> SendResult:
     chain = _causes(error)
     if any(isinstance(cause, AddressRefused) for cause in chain):
         return _temporary(ErrorCode.NETWORK_ERROR, "the host resolves to an address that is not public")
-    if any(isinstance(cause, (Timeout, Urllib3Timeout, TimeoutError)) for cause in chain):
+    if any(
+        isinstance(cause, (Timeout, Urllib3Timeout, TimeoutError)) and not isinstance(cause, NewConnectionError)
+        for cause in chain  # urllib3 counts a refused connection among its timeouts
+    ):
         return _temporary(ErrorCode.PROVIDER_TIMEOUT, "no answer in time")
     if any(isinstance(cause, SSLError) for cause in chain):
         return _temporary(ErrorCode.NETWORK_ERROR, "TLS failed")
