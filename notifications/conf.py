@@ -91,7 +91,10 @@ class ServiceOptions:
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (check id, text) for combinations that cannot work."""
         if self.lease <= self.total_timeout:
-            yield "E003", "LEASE must be longer than TOTAL_TIMEOUT, or a slow send is taken for a lost one and repeated."
+            yield (
+                "E003",
+                "LEASE must be longer than TOTAL_TIMEOUT, or a slow send is taken for lost and repeated.",
+            )
         if not self.encryption_keys:
             yield "E004", "ENCRYPTION_KEYS is empty: webhook addresses cannot be stored or read."
 

@@ -158,7 +158,7 @@ class Engine:
         return [_Flight(row=row, held=held) for row in rows]
 
     def _send(self, flight: _Flight) -> None:
-        """Make the attempt and note the answer in the flight. Runs in a sender thread, which never sees the database."""
+        """Make the attempt and note its answer. Runs in a sender thread, which never sees the database."""
         flight.began = flight.ended = time.monotonic()
         if flight.row.exhausted:
             flight.result = without_attempt(flight.row)
@@ -204,7 +204,9 @@ class Engine:
                 return settle(group, self.clock)
             except (OperationalError, InterfaceError) as error:
                 logger.warning(
-                    "results of %d sends not written down yet: %s", len(group), type(error).__name__,
+                    "results of %d sends not written down yet: %s",
+                    len(group),
+                    type(error).__name__,
                     extra={"event": "settle.delayed"},
                 )
                 if time.monotonic() >= patience:

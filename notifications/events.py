@@ -206,7 +206,7 @@ class _Check:
 
 def is_zero(moment: datetime, offset: timedelta) -> bool:
     """Tell whether this is Go's zero time, 0001-01-01T00:00:00Z, in whichever zone it is written."""
-    return moment.replace(tzinfo=None) - datetime.min == offset
+    return moment.replace(tzinfo=None) - datetime(1, 1, 1) == offset  # noqa: DTZ001  both without their zone
 
 
 def _has_nanoseconds(value: str) -> bool:

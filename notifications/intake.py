@@ -104,7 +104,9 @@ def _find(requests: Sequence[NotificationRequest]) -> dict[tuple[str, str], tupl
     return {(channel, key): (record_id, owner) for channel, key, record_id, owner in rows}
 
 
-def _accept(request: NotificationRequest, found: tuple[int, int], new: dict[tuple[str, str], tuple[int, int]]) -> Accepted:
+def _accept(
+    request: NotificationRequest, found: tuple[int, int], new: dict[tuple[str, str], tuple[int, int]]
+) -> Accepted:
     record_id, owner = found
     if owner != request.user_id:
         raise DedupeConflict([("dedupe_key", _("already belongs to a notification of another user"))])

@@ -56,10 +56,10 @@ def _publish() -> None:
 @lru_cache(maxsize=1)
 def _connection() -> Connection:
     """Return a connection to the broker that gives up soon; the worker's own has to wait for messages and cannot."""
-    app = current_app._get_current_object()
-    impatient: dict[str, Any] = dict(app.conf.broker_transport_options) | {
+    impatient: dict[str, Any] = dict(current_app.conf.broker_transport_options) | {
         "socket_timeout": 1,
         "socket_connect_timeout": 1,
         "max_retries": 0,
     }
-    return app.connection_for_write(transport_options=impatient)
+    connection: Connection = current_app.connection_for_write(transport_options=impatient)
+    return connection

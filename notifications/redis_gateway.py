@@ -64,7 +64,9 @@ class RedisGateway:
                 return
             self._away = bool(trouble)
         if trouble:
-            logger.warning("redis is away, going on without locks and nudges: %s", trouble, extra={"event": "redis.away"})
+            logger.warning(
+                "redis is away, going on without locks and nudges: %s", trouble, extra={"event": "redis.away"}
+            )
         else:
             logger.info("redis is back", extra={"event": "redis.back"})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -127,11 +127,14 @@ class NotificationService:
         errors = [{"field": name, "reason": str(reason)} for name, reason in error.errors]
         rejected = RejectedRequest.objects.create(
             # ASCII escapes, so that any string JSON can carry can be stored, NUL and lone surrogates too.
-            source=source, payload=json.dumps(payload, default=str, skipkeys=True, ensure_ascii=True), errors=errors
+            source=source,
+            payload=json.dumps(payload, default=str, skipkeys=True, ensure_ascii=True),
+            errors=errors,
         )
         fields = ", ".join(name for name, _reason in error.errors)
         logger.warning(
-            "request rejected: %s", fields,
+            "request rejected: %s",
+            fields,
             extra={"event": "request.rejected", "rejected_id": rejected.pk, "source": source, "fields": fields},
         )
         return rejected
@@ -213,7 +216,9 @@ class NotificationService:
                     LogEntry.objects.log_actions(actor.pk, locked, CHANGE, change_message=text)
             for record in locked:
                 logger.info(
-                    "record %d: %s", record.pk, text,
+                    "record %d: %s",
+                    record.pk,
+                    text,
                     extra={"event": "record.operated", "record_id": record.pk, "actor_id": actor.pk if actor else None},
                 )
         return done

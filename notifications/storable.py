@@ -1,4 +1,4 @@
-"""Making foreign text and JSON fit for PostgreSQL: what a provider answers must never keep a result from being stored."""
+"""Foreign text and JSON made fit for PostgreSQL: no answer of a provider may keep a result from being stored."""
 
 from __future__ import annotations
 

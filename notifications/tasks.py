@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from celery import shared_task, signals
 from celery.exceptions import Reject
@@ -55,19 +55,20 @@ def handle_feishu_requested(*args: Any, **kwargs: Any) -> dict[str, Any] | None:
             raise InvalidNotification([("payload", "must be the only argument")])
         return service.handle_feishu_requested(payload).as_json()
     except InvalidNotification as error:
-        return _kept(service, payload, error)
+        _keep(service, payload, error)
     except (OperationalError, InterfaceError) as error:
-        return _put_back(error)
+        _put_back(error)
+    return None
 
 
-def _kept(service: NotificationService, payload: Any, error: InvalidNotification) -> None:
+def _keep(service: NotificationService, payload: Any, error: InvalidNotification) -> None:
     try:
         service.reject(FEISHU_REQUESTED, payload, error)
     except (OperationalError, InterfaceError) as away:
         _put_back(away)
 
 
-def _put_back(error: Exception) -> None:
+def _put_back(error: Exception) -> NoReturn:
     """Return the message to the queue. Handling it again is safe, its dedupe key sees to that."""
     logger.warning("event put back: %s", type(error).__name__, extra={"event": "event.put_back"})
     time.sleep(DATABASE_PAUSE)

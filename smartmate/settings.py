@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from django.utils.translation import gettext_lazy as _
+
 from smartmate.env import database, env, secret, words
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -93,7 +94,7 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_DEFAULT_QUEUE = "notifications"
-CELERY_TASK_QUEUES = {"notifications": {}, "deliver": {}}
+CELERY_TASK_QUEUES: dict[str, dict[str, str]] = {"notifications": {}, "deliver": {}}
 CELERY_TASK_CREATE_MISSING_QUEUES = False
 CELERY_TASK_ROUTES = {"notifications.deliver_due": {"queue": "deliver"}}
 CELERY_TASK_PUBLISH_RETRY = False

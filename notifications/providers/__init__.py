@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from django.core.signals import setting_changed
 from django.dispatch import receiver
@@ -12,7 +12,7 @@ from notifications.conf import service_options
 from notifications.providers.base import Provider
 
 
-@lru_cache(maxsize=None)
+@cache
 def get_provider(channel: str) -> Provider:
     """Return the one provider of this process for a channel. Raises KeyError for a channel without one."""
     provider: Provider = import_string(service_options().providers[channel])()

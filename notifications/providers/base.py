@@ -100,9 +100,7 @@ def attempt(provider: Provider, request: SendRequest, endpoint: Endpoint | None)
     except Exception as error:
         # Only the type: the text of a foreign exception may hold the address, which is a credential.
         text = f"{type(error).__name__} in the provider"
-        return SendResult(
-            outcome=Outcome.TEMPORARY_FAIL, error_code=ErrorCode.INTERNAL_ERROR, error_message=text
-        )
+        return SendResult(outcome=Outcome.TEMPORARY_FAIL, error_code=ErrorCode.INTERNAL_ERROR, error_message=text)
 
 
 def normalize(result: SendResult, error_text: str = "") -> SendResult:

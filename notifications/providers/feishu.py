@@ -90,9 +90,7 @@ class FeishuFlowProvider:
         """Post the message to the user's flow; skipped when there is none or it is switched off."""
         if endpoint is None or not endpoint.enabled or not endpoint.webhook_url:
             text = "the user has no Feishu channel" if endpoint is None else "the channel is switched off"
-            return SendResult(
-                outcome=Outcome.SKIPPED, error_code=ErrorCode.RECIPIENT_MISSING, error_message=text
-            )
+            return SendResult(outcome=Outcome.SKIPPED, error_code=ErrorCode.RECIPIENT_MISSING, error_message=text)
         try:
             url = endpoint.webhook_url.reveal()
             token = endpoint.bearer_token.reveal() if endpoint.auth_type == AuthType.BEARER else ""

@@ -123,10 +123,10 @@ class GuardedHTTPSConnection(_Guarded, HTTPSConnection):  # type: ignore[misc]
 class GuardedHTTPPool(HTTPConnectionPool):
     """Keeps guarded connections."""
 
-    ConnectionCls = GuardedHTTPConnection
+    ConnectionCls = GuardedHTTPConnection  # type: ignore[assignment]
 
 
 class GuardedHTTPSPool(HTTPSConnectionPool):
     """Keeps guarded TLS connections."""
 
-    ConnectionCls = GuardedHTTPSConnection
+    ConnectionCls = GuardedHTTPSConnection  # type: ignore[assignment]

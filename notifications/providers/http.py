@@ -16,13 +16,7 @@ from urllib3.exceptions import HTTPError, NewConnectionError, TimeoutError as Ur
 
 from notifications.conf import ServiceOptions
 from notifications.providers.base import SendResult
-from notifications.providers.guard import (
-    AddressRefused,
-    GuardedHTTPPool,
-    GuardedHTTPSPool,
-    limits,
-    tls_context,
-)
+from notifications.providers.guard import AddressRefused, GuardedHTTPPool, GuardedHTTPSPool, limits, tls_context
 from notifications.states import ErrorCode, Outcome
 
 RESPONSE_LIMIT = 64 * 1024
@@ -50,7 +44,7 @@ class _Adapter(HTTPAdapter):
     """Brings the guarded connection pools under requests."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, ssl_context=tls_context())  # type: ignore[no-untyped-call]
+        super().init_poolmanager(*args, **kwargs, ssl_context=tls_context())
         self.poolmanager.pool_classes_by_scheme = {"http": GuardedHTTPPool, "https": GuardedHTTPSPool}
 
 
@@ -66,9 +60,7 @@ class HttpPoster:
         self.session.mount("https://", adapter)
         self.session.mount("http://", adapter)
 
-    def post(
-        self, url: str, body: bytes, headers: dict[str, str], secrets: Iterable[str] = ()
-    ) -> Answer | SendResult:
+    def post(self, url: str, body: bytes, headers: dict[str, str], secrets: Iterable[str] = ()) -> Answer | SendResult:
         """Post `body` and return the answer, or the result when there was none. Never raises for the network's sake.
 
         url: must have passed the provider's own address rules. secrets: are blacked out where the answer echoes them.

@@ -425,8 +425,9 @@ def other_connection() -> object:
 
     @contextlib.contextmanager
     def opened():  # type: ignore[no-untyped-def]
-        other = psycopg2.connect(**{k: v for k, v in connection.get_connection_params().items() if k != "cursor_factory"
-                                    and k != "context"})
+        other = psycopg2.connect(
+            **{k: v for k, v in connection.get_connection_params().items() if k != "cursor_factory" and k != "context"}
+        )
         other.autocommit = True
         try:
             yield other.cursor()
