@@ -96,7 +96,7 @@ def _insert_batch(
 
 
 def _find(requests: Sequence[NotificationRequest]) -> dict[tuple[str, str], tuple[int, int]]:
-    """Return record id and owner of the keys that were there before. Their rows are committed: INSERT waited for them."""
+    """Return record id and owner of keys that were there before; committed, since the INSERT waited for them."""
     if not requests:
         return {}
     keys = {request.dedupe_key for request in requests}

@@ -48,6 +48,6 @@ class JsonFormatter(BaseFormatter):
             json_ensure_ascii=False,
         )
 
-    def formatException(self, ei: object) -> str:
+    def formatException(self, ei: object) -> str:  # noqa: N802  the base class names it
         """Return the traceback without secrets, whichever handler it goes to."""
         return black_out(super().formatException(ei))  # type: ignore[arg-type]

@@ -111,8 +111,8 @@ WITH result AS (
     WHERE made
     ON CONFLICT (record_id, round, number) DO UPDATE
         SET cause = EXCLUDED.cause, worker = EXCLUDED.worker, started_at = EXCLUDED.started_at,
-            duration_ms = EXCLUDED.duration_ms, outcome = EXCLUDED.outcome, error_code = EXCLUDED.error_code, error = EXCLUDED.error, http_status = EXCLUDED.http_status,
-            response_excerpt = EXCLUDED.response_excerpt
+            duration_ms = EXCLUDED.duration_ms, outcome = EXCLUDED.outcome, error_code = EXCLUDED.error_code,
+            error = EXCLUDED.error, http_status = EXCLUDED.http_status, response_excerpt = EXCLUDED.response_excerpt
         WHERE notification_delivery_attempts.outcome = 'lost'
 )
 UPDATE notification_records AS record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache
 
 from django.core.signals import setting_changed
 from django.dispatch import receiver
