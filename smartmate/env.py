@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
+
+from notifications.conf import ServiceOptions
 
 env = environ.FileAwareEnv()
 
@@ -30,3 +33,21 @@ def database(name: str, **options: Any) -> dict[str, Any]:
         raise ImproperlyConfigured(f"{name} must be a postgres:// address: nothing else can hold the claim.")
     config["OPTIONS"] = config.get("OPTIONS", {}) | options
     return config
+
+
+def service_settings(redis_url: str) -> dict[str, Any]:
+    """Return settings.NOTIFICATIONS: every number and word of ServiceOptions may be set as NOTIFICATIONS_NAME.
+
+    redis_url: where locks and nudges live unless NOTIFICATIONS_REDIS_URL says otherwise.
+    """
+    chosen: dict[str, Any] = {
+        "REDIS_URL": env.str("NOTIFICATIONS_REDIS_URL", default=redis_url),
+        "ENCRYPTION_KEYS": [key.strip() for key in secret("NOTIFICATIONS_ENCRYPTION_KEYS").split(",") if key.strip()],
+        "SANDBOX_ORIGINS": words("NOTIFICATIONS_SANDBOX_ORIGINS"),
+    }
+    for option in fields(ServiceOptions):
+        name, kind = option.name.upper(), type(option.default)
+        read = {int: env.int, float: env.float, str: env.str}.get(kind)
+        if read and name not in chosen and (value := read(f"NOTIFICATIONS_{name}", default=None)) is not None:
+            chosen[name] = value
+    return chosen

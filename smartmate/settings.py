@@ -9,7 +9,8 @@ from pathlib import Path
 
 from django.utils.translation import gettext_lazy as _
 
-from smartmate.env import database, env, secret, words
+from notifications.conf import ServiceOptions
+from smartmate.env import database, env, secret, service_settings, words
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -123,29 +124,14 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 CELERY_TIMEZONE = "UTC"
 CELERY_DB_REUSE_MAX = 10_000
 
-NOTIFICATIONS = {
-    "REDIS_URL": REDIS_URL,
-    "ENCRYPTION_KEYS": [key for key in secret("NOTIFICATIONS_ENCRYPTION_KEYS").split(",") if key],
-    "FRONTEND_BASE_URL": env.str("FRONTEND_BASE_URL", default=""),
-    "SANDBOX_ORIGINS": words("NOTIFICATIONS_SANDBOX_ORIGINS"),
-    # The numbers people tune without a release. The rest is changed here.
-    **{
-        name: env.float(f"NOTIFICATIONS_{name}")
-        for name in ("RETRY_BASE_DELAY", "RETRY_MAX_DELAY", "LEASE", "DRAIN_BUDGET", "SWEEP_INTERVAL", "TOTAL_TIMEOUT")
-        if f"NOTIFICATIONS_{name}" in env.ENVIRON
-    },
-    **{
-        name: env.int(f"NOTIFICATIONS_{name}")
-        for name in ("MAX_ATTEMPTS", "SEND_SLOTS")
-        if f"NOTIFICATIONS_{name}" in env.ENVIRON
-    },
-}
+NOTIFICATIONS = service_settings(REDIS_URL)
 
+SWEEP_INTERVAL = NOTIFICATIONS.get("SWEEP_INTERVAL", ServiceOptions().sweep_interval)
 CELERY_BEAT_SCHEDULE = {
     "sweep": {
         "task": "notifications.deliver_due",
-        "schedule": NOTIFICATIONS.get("SWEEP_INTERVAL", 60.0),
-        "options": {"expires": NOTIFICATIONS.get("SWEEP_INTERVAL", 60.0), "queue": "deliver"},
+        "schedule": SWEEP_INTERVAL,
+        "options": {"expires": SWEEP_INTERVAL, "queue": "deliver"},
     }
 }
 

@@ -1,0 +1,195 @@
+"""A whole installation for acceptance tests: its own database and Valkey, a sandbox, and the Procfile's processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg2
+
+from dev.keeper import private_directory
+from dev.procfile import Handle, Processes
+from dev.sandbox import Sandbox
+from dev.valkey import Valkey
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 60.0
+"""Seconds a condition may take to come true; generous, since it only ever runs out on a failure."""
+T = TypeVar("T")
+
+BOUNDS = {
+    "NOTIFICATIONS_TOTAL_TIMEOUT": "2",
+    "NOTIFICATIONS_READ_TIMEOUT": "2",
+    "NOTIFICATIONS_LEASE": "4",
+    "NOTIFICATIONS_HELD_KEY_DELAY": "1",
+    "NOTIFICATIONS_RETRY_BASE_DELAY": "1",
+    "NOTIFICATIONS_RETRY_MAX_DELAY": "2",
+    "NOTIFICATIONS_SWEEP_INTERVAL": "1",
+    "NOTIFICATIONS_NUDGE_TTL": "2",
+}
+"""Production's settings with short waits; nothing else differs."""
+
+
+def wait_until(true: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
+    """Return what `true` returns as soon as it is truthy. Raises AssertionError naming `what` when it never is."""
+    deadline = time.monotonic() + patience
+    while not (answer := true()):
+        assert time.monotonic() < deadline, f"never came true: {what}"
+        time.sleep(0.05)
+    return answer
+
+
+class Site:
+    """Real processes around one database, one Valkey and one sandbox."""
+
+    def __init__(self, processes: Processes, sandbox: Sandbox, valkey: Valkey, env: dict[str, str]) -> None:
+        self.processes = processes
+        self.sandbox = sandbox
+        self.valkey = valkey
+        self.env = env
+        self._users = 0
+
+    def start(self, name: str, **env: str) -> Handle:
+        """Start an entry of the Procfile."""
+        return self.processes.start(name, env)
+
+    def start_worker(self) -> Handle:
+        """Start a worker and wait until it takes messages."""
+        worker = self.start("worker")
+        wait_until(lambda: " ready." in worker.log, "the worker is ready")
+        return worker
+
+    def run(self, code: str) -> Any:
+        """Run Python inside the project, as another app of it would; `result` is returned through JSON."""
+        program = f"import django, json; django.setup()\nresult = None\n{code}\nprint('RESULT', json.dumps(result))"
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env=self.env | {"DJANGO_SETTINGS_MODULE": "smartmate.settings"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.rpartition("RESULT ")[2])
+
+    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a management command to its end."""
+        return subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+
+    def add_user(self, *answers: str) -> tuple[int, str]:
+        """Add a user whose endpoint in the sandbox gives these answers; return the user's id and the endpoint's key."""
+        self._users += 1
+        key = f"user{self._users:028d}"
+        self.sandbox.script(key, *answers or ("ok",))
+        user = self.run(
+            "from django.contrib.auth.models import User\n"
+            "from notifications.models import UserNotificationChannel\n"
+            f"user = User.objects.create_user('user{self._users}')\n"
+            f"UserNotificationChannel.objects.create(user=user, channel='feishu',"
+            f" webhook_url={self.sandbox.origin + '/flow/api/trigger-webhook/' + key!r})\n"
+            "result = user.pk"
+        )
+        return user, key
+
+    def request(self, user: int, *keys: str, after: str = "") -> list[int]:
+        """Ask for notifications through the API, in one committed transaction; return the record ids.
+
+        after: code that runs when it has committed.
+        """
+        return self.run(
+            "from django.db import transaction\n"
+            "from notifications.api import request_notifications\n"
+            "from tests.acceptance.site import payload\n"
+            "with transaction.atomic():\n"
+            f"    done = request_notifications([payload({user}, key) for key in {list(keys)!r}])\n"
+            f"result = [one.record_id for one in done]\n{after}"
+        )  # type: ignore[no-any-return]
+
+    def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        with (
+            contextlib.closing(psycopg2.connect(self.env["DATABASE_URL"])) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(sql, parameters)
+            return cursor.fetchall()
+
+    def statuses(self) -> dict[str, int]:
+        """Return the number of records by status."""
+        return dict(self.rows("SELECT status, count(*) FROM notification_records GROUP BY 1"))
+
+    def wait_for_status(self, status: str, count: int) -> None:
+        """Wait until `count` records have the status."""
+        wait_until(lambda: self.statuses().get(status) == count, f"{count} {status}, not {self.statuses()}")
+
+    def sends(self) -> dict[int, int]:
+        """Return how often the sandbox took each notification."""
+        taken: dict[int, int] = {}
+        for delivery in self.sandbox.deliveries(accepted=True):
+            if delivery.notification_id is not None:
+                taken[delivery.notification_id] = taken.get(delivery.notification_id, 0) + 1
+        return taken
+
+
+def payload(user: int, key: str, **changes: Any) -> dict[str, Any]:
+    """Return a payload for a user."""
+    return {
+        "user_id": user,
+        "preview_id": "prv-1",
+        "dedupe_key": key,
+        "target_url": "/assistant/c-1",
+        "summary_text": "写周报改到周四上午",
+        "requested_at": "2026-05-01T07:59:00Z",
+    } | changes
+
+
+@contextlib.contextmanager
+def running_site(logs: Path) -> Iterator[Site]:
+    """Bring up a site: an empty migrated database, Valkey and sandbox; processes are started by the test."""
+    with contextlib.ExitStack() as stack:
+        valkey = Valkey(stack.enter_context(private_directory()))
+        valkey.start()
+        stack.callback(valkey.kill)
+        sandbox = stack.enter_context(Sandbox())
+        env = os.environ | BOUNDS | {
+            "DATABASE_URL": stack.enter_context(_database()),
+            "REDIS_URL": valkey.url,
+            "NOTIFICATIONS_SANDBOX_ORIGINS": sandbox.origin,
+            "HOST": "127.0.0.1",
+        }  # fmt: skip
+        processes = stack.enter_context(Processes(ROOT / "Procfile", logs, env))
+        site = Site(processes, sandbox, valkey, env)
+        release = processes.start("release")
+        assert release.wait(PATIENCE) == 0, release.log
+        yield site
+
+
+@contextlib.contextmanager
+def _database() -> Iterator[str]:
+    """Make an empty database on the server of DATABASE_URL, and drop it afterwards."""
+    server = os.environ["DATABASE_URL"]
+    name = f"acceptance_{uuid.uuid4().hex[:12]}"
+    assert re.fullmatch(r"\w+", name)
+    with contextlib.closing(psycopg2.connect(server)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+            try:
+                yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+            finally:
+                cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -1,0 +1,105 @@
+"""Races between real processes on one database: whoever wins, the receiver sees each notification once."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+
+import psycopg2
+import pytest
+
+from tests.acceptance.site import PATIENCE, ROOT, Site, wait_until
+
+pytestmark = pytest.mark.acceptance
+
+GATE = 7_461
+"""Key of the advisory lock the racers wait at."""
+
+START = f"""
+import django; django.setup()
+from django.db import connection
+from notifications.delivery import Engine, engine_with_redis
+from notifications.models import NotificationRecord
+from notifications.service import NotificationService
+from tests.acceptance.site import payload
+with connection.cursor() as cursor:
+    cursor.execute("SELECT pg_advisory_lock_shared({GATE})")
+"""
+
+DRAIN_WITHOUT_LOCKS = "Engine().deliver_due()"
+DRAIN = "engine_with_redis().deliver_due()"
+
+
+def race(site: Site, *programs: str) -> None:
+    """Start the programs, let them go at the same moment, and wait until all have ended well."""
+    with contextlib.closing(psycopg2.connect(site.env["DATABASE_URL"])) as gate, gate.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [GATE])
+        env = site.env | {"DJANGO_SETTINGS_MODULE": "smartmate.settings"}
+        racers = [
+            subprocess.Popen(
+                [sys.executable, "-c", START + program], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True
+            )
+            for program in programs
+        ]
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        wait_until(lambda: site.rows(waiting)[0][0] == len(racers), "all racers stand at the gate")
+        cursor.execute("SELECT pg_advisory_unlock(%s)", [GATE])
+        for racer in racers:
+            _out, errors = racer.communicate(timeout=PATIENCE)
+            assert racer.returncode == 0, errors
+
+
+def sweep_until_sent(site: Site, count: int) -> None:
+    """Sweep as beat would: a row whose key was held at the moment is left to the next sweep."""
+    program = "from notifications.delivery import Engine\nEngine().deliver_due()"
+    wait_until(lambda: site.run(program) or site.statuses() == {"sent": count}, "all are sent")
+
+
+@pytest.mark.parametrize("drain", [DRAIN, DRAIN_WITHOUT_LOCKS], ids=["with locks", "by the claim alone"])
+def test_two_drains(site: Site, drain: str) -> None:
+    user, _key = site.add_user()
+    records = site.request(user, *(f"k{number}" for number in range(400)))
+
+    race(site, drain, drain, drain)
+
+    assert site.sends() == dict.fromkeys(records, 1)
+    assert site.statuses() == {"sent": 400}
+
+
+def test_a_drain_against_events_of_the_same_keys(site: Site) -> None:
+    user, _key = site.add_user()
+    keys = [f"k{number}" for number in range(150)]
+    records = site.request(user, *keys)
+    events = f"for key in {keys!r}: NotificationService().handle_feishu_requested(payload({user}, key))"
+    backwards = f"for key in {keys[::-1]!r}: NotificationService().handle_feishu_requested(payload({user}, key))"
+
+    race(site, DRAIN, events, backwards)
+    sweep_until_sent(site, 150)
+
+    assert site.sends() == dict.fromkeys(records, 1)
+
+
+def test_the_first_event_of_a_key_in_two_processes_at_once(site: Site) -> None:
+    user, _key = site.add_user()
+    events = f"for n in range(100): NotificationService().handle_feishu_requested(payload({user}, f'k{{n}}'))"
+
+    race(site, events, events)
+
+    assert sorted(site.sends().values()) == [1] * 100
+    assert site.statuses() == {"sent": 100}
+
+
+def test_a_drain_against_two_replays_of_the_same_records(site: Site) -> None:
+    user, key = site.add_user("code:19001")
+    records = site.request(user, *(f"k{number}" for number in range(300)))
+    race(site, DRAIN)
+    site.wait_for_status("dead", 300)
+    site.sandbox.script(key, "ok")
+    replay = "NotificationService().replay(NotificationRecord.objects.all(), None, 'mended')"
+
+    race(site, replay, replay, f"for _ in range(20): {DRAIN}")
+    sweep_until_sent(site, 300)
+
+    assert site.sends() == dict.fromkeys(records, 1)
+    assert site.rows("SELECT DISTINCT status, round FROM notification_records") == [("sent", 1)]
