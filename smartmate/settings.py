@@ -5,14 +5,10 @@ docs/settings.md lists every variable.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from django.utils.translation import gettext_lazy as _
 
 from notifications.conf import ServiceOptions
 from smartmate.env import database, env, secret, service_settings, words
-
-BASE_DIR = Path(__file__).resolve().parent.parent
 
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = secret("SECRET_KEY")
@@ -75,7 +71,6 @@ TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_TZ = True
 
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
 WHITENOISE_USE_FINDERS = True  # serves the admin's files from where they are installed; no collectstatic step
 
 HTTPS = env.bool("HTTPS", default=True)

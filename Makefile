@@ -1,0 +1,34 @@
+# Everything here needs Python 3.11 or later and make; the rest is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help demo test check format clean
+help:
+	@echo "make demo          watch notifications being delivered, retried, replayed; ONCE=1 ends after the verdicts"
+	@echo "make test          run the tests; ARGS=... goes to pytest"
+	@echo "make check         format, lint, types, imports, migrations, deployment checks"
+	@echo "make format        let ruff format the code"
+	@echo "make clean         remove what these commands made"
+
+.venv/installed: requirements.txt requirements-dev.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name it: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+demo: .venv/installed
+	@$(BIN)/python -m dev.services run -- $(BIN)/python -m dev.demo $(if $(ONCE),--once)
+
+test: .venv/installed
+	@$(BIN)/python -m dev.services run -- $(BIN)/python -m pytest $(ARGS)
+
+check: .venv/installed
+	@$(BIN)/python -m dev.services run -- sh -e dev/check.sh
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

@@ -1,0 +1,1 @@
+"""Tools for development and tests. The product never imports this package."""

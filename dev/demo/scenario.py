@@ -1,0 +1,179 @@
+"""The scenario: what is asked for, through which entrance, and what has to come of it.
+
+Only public entrances are used, as any project would. Django must be set up before this module is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from celery import Celery
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils import timezone
+
+from dev.demo.stage import ROOT, Stage, StageError, wait_until
+from notifications.api import InvalidNotification, request_notification
+from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
+
+RUN = secrets.token_hex(3)
+"""Tells this run's keys and users from those of an earlier one on the same database."""
+
+
+@dataclass
+class Part:
+    """One notification of the scenario."""
+
+    name: str
+    expected: str
+    """The state it has to end in; "none" for no record, "rejected" for one kept as refused."""
+    sends: int
+    """How many times the sandbox must have taken it."""
+    answers: tuple[str, ...] = ("ok",)
+    """What its endpoint answers; none for a user without a channel."""
+    user_id: int = 0
+    webhook_key: str = field(default="", repr=False)
+
+    @property
+    def dedupe_key(self) -> str:
+        """The producer's key."""
+        return f"{self.user_id}:{self.name}:{RUN}"
+
+    @property
+    def record(self) -> NotificationRecord | None:
+        """The record as it stands."""
+        return NotificationRecord.objects.filter(dedupe_key=self.dedupe_key, user_id=self.user_id).first()
+
+
+class Scenario:
+    """Plays the parts on a stage."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.killed = Part("worker killed in mid-send", "sent", 2, ("hold", "ok"))
+        self.committed = Part("committed with its transaction", "sent", 1)
+        self.rolled_back = Part("rolled back with its transaction", "none", 0)
+        self.event = Part("event of another Celery app", "sent", 1)
+        self.duplicate = Part("duplicate event", "sent", 1)
+        self.no_channel = Part("user without a channel", "skipped", 0, ())
+        self.flaky = Part("endpoint fails twice, then works", "sent", 1, ("status:503", "rate-limit:1", "ok"))
+        self.reset = Part("connection reset, then fine", "sent", 1, ("reset", "ok"))
+        self.slow = Part("slow endpoint", "sent", 1, ("slow:1.5",))
+        self.hopeless = Part("endpoint never works", "dead", 0, ("status:500",))
+        self.replayed = Part("dead endpoint, replayed later", "sent", 1, ("code:19001",))
+        self.scheduled = Part("scheduled for later", "sent", 1)
+        self.invalid = Part("invalid payload", "rejected", 0)
+        self.parts = [part for part in vars(self).values() if isinstance(part, Part)]
+        self.other_app = Celery("another-app", broker=os.environ["REDIS_URL"])
+        self.password = secrets.token_urlsafe(9)
+
+    def prepare(self) -> None:
+        """Make the users, their channels and an operator."""
+        for number, part in enumerate(self.parts):
+            user = User.objects.create_user(f"user{number}-{RUN}")
+            part.user_id = user.pk
+            if part.answers:
+                part.webhook_key = secrets.token_hex(16)
+                self.stage.sandbox.script(part.webhook_key, *part.answers)
+                address = f"{self.stage.sandbox.origin}/flow/api/trigger-webhook/{part.webhook_key}"
+                UserNotificationChannel.objects.create(user=user, channel="feishu", webhook_url=address)
+        User.objects.create_superuser(self.operator, password=self.password)
+
+    @property
+    def operator(self) -> str:
+        """Who logs in to the admin."""
+        return f"operator-{RUN}"
+
+    def play(self) -> None:
+        """Play everything; returns when the last part has been asked for, not when it has ended."""
+        self._kill_a_worker()
+        request_notification(self._payload(self.committed))
+        with contextlib.suppress(ZeroDivisionError), transaction.atomic():
+            request_notification(self._payload(self.rolled_back))
+            raise ZeroDivisionError
+        self._send_event(self.event)
+        self._send_event(self.duplicate)
+        self._send_event(self.duplicate)
+        with transaction.atomic():
+            for part in (self.no_channel, self.flaky, self.reset, self.slow, self.hopeless, self.replayed):
+                request_notification(self._payload(part))
+            request_notification(self._payload(self.scheduled), deliver_at=timezone.now() + timedelta(seconds=5))
+        self._ask_for_what_is_invalid()
+        self._replay()
+
+    def _kill_a_worker(self) -> None:
+        request_notification(self._payload(self.killed))
+        self.stage.sandbox.wait_for(1, 30, key=self.killed.webhook_key)
+        self.stage.kill_the_sending_worker()
+
+    def _send_event(self, part: Part) -> None:
+        self.other_app.send_task(
+            "notification.feishu.requested", args=[self._payload(part)], queue="notifications", ignore_result=True
+        )
+
+    def _ask_for_what_is_invalid(self) -> None:
+        wrong = self._payload(self.invalid) | {"target_url": "https://elsewhere.example/", "preview_id": ""}
+        try:
+            request_notification(wrong)
+        except InvalidNotification:
+            pass
+        else:
+            raise StageError("an invalid payload was accepted")
+        self.other_app.send_task("notification.feishu.requested", args=[wrong], queue="notifications")
+
+    def _replay(self) -> None:
+        """Wait for the record to die, mend the endpoint, and replay it as an operator would."""
+        wait_until(lambda: self.replayed.record and self.replayed.record.status == "dead", "the dead endpoint is noticed")
+        record = self.replayed.record
+        self.stage.sandbox.script(self.replayed.webhook_key, "ok")
+        subprocess.run(
+            [sys.executable, "manage.py", "replay_notifications", "--id", str(record and record.pk)]
+            + ["--actor", self.operator, "--reason", "the bot was added again"],
+            cwd=ROOT,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def _payload(self, part: Part) -> dict[str, Any]:
+        return {
+            "event_version": "1",
+            "user_id": part.user_id,
+            "trigger_id": f"trigger-{RUN}",
+            "preview_id": f"preview-{part.user_id}",
+            "trigger_type": "important_urgent_task",
+            "target_type": "task_pool",
+            "target_id": part.user_id,
+            "dedupe_key": part.dedupe_key,
+            "target_url": f"/assistant/{part.user_id}",
+            "summary_text": f"把“写周报”改到周四上午 ({part.name})",
+            "fallback_text": "",
+            "trace_id": f"demo-{RUN}",
+            "requested_at": timezone.now().isoformat(),
+        }
+
+    def state(self, part: Part) -> str:
+        """Return the state a part is in now."""
+        if record := part.record:
+            return record.status
+        if part is self.invalid and RejectedRequest.objects.filter(payload__contains=part.dedupe_key).exists():
+            return "rejected"
+        return "none"
+
+    def taken(self, part: Part) -> int:
+        """Return how many times the sandbox took a part's message."""
+        return len(self.stage.sandbox.deliveries(key=part.webhook_key, accepted=True)) if part.webhook_key else 0
+
+    def arrived(self, part: Part) -> int:
+        """Return how many requests for a part reached the sandbox, refused ones too."""
+        return len(self.stage.sandbox.deliveries(key=part.webhook_key)) if part.webhook_key else 0
+
+    def ended(self) -> bool:
+        """Tell whether every part is in the state it should end in; a wrong one only shows by patience running out."""
+        return all(self.state(part) == part.expected for part in self.parts)

@@ -1,0 +1,125 @@
+"""Private directories for programs we start, and the process that clears them up however we end.
+
+The owner of a private directory holds a file lock in it and the write end of its keeper's standard input. Both vanish
+with the owner, even on SIGKILL: the keeper, in a session of its own, reads end-of-file, stops every program recorded in
+the directory and removes it. If the keeper was killed too, the next sweep() finds the lock free and does the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from dev import records
+
+PREFIX = "smartmate-services-"
+YOUNG_SECONDS = 60.0  # a directory without a lock may be one that is being made right now
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+@contextlib.contextmanager
+def private_directory() -> Iterator[Path]:
+    """Make a directory under the temporary directory, and clear it up at the end, whatever the end is.
+
+    Clears up what dead owners left first. Programs noted with records.record() are stopped at the end.
+
+    Yields:
+        The directory; only this user (and, for root, PostgreSQL's user) can go through it.
+    """
+    sweep()
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX))
+    if os.geteuid() == 0:
+        directory.chmod(0o711)  # PostgreSQL runs as another user then, and its data lies below
+    lock = _take_lock(directory)
+    keeper = subprocess.Popen(
+        [sys.executable, "-m", "dev.keeper", str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd=_ROOT,
+    )
+    with keeper:  # leaving it closes the pipe and waits; by then there is nothing left to clear up
+        try:
+            yield directory
+        finally:
+            take_down(directory)
+            fcntl.flock(lock, fcntl.LOCK_UN)  # closing alone would not do if a fork still shares it
+            os.close(lock)
+
+
+def sweep() -> None:
+    """Stop the programs and remove the directories whose owner is dead; leave the others alone."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):
+            info = directory.lstat()
+            if info.st_uid != os.geteuid() or not directory.is_dir():
+                continue
+            try:
+                lock = os.open(directory / "lock", os.O_RDWR)
+            except FileNotFoundError:
+                if time.time() - info.st_mtime > YOUNG_SECONDS:
+                    take_down(directory)
+                continue
+            try:
+                # A lock, not the owner's pid: it cannot be reused and does not depend on the clock.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                take_down(directory)
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(lock)
+
+
+def take_down(directory: Path) -> None:
+    """Stop every program recorded in a directory and remove the directory.
+
+    Args:
+        directory: a private directory of this process or of a dead one.
+    """
+    family = [process for note in directory.glob("*.json") for process in records.stop_recorded(directory, note.stem)]
+    left = records.wait_gone(family, records.GRACE_SECONDS)
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    records.wait_gone(left, records.GRACE_SECONDS)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _take_lock(directory: Path) -> int:
+    """Create the lock file already locked, so that no sweep ever sees it free."""
+    draft = directory / "lock.draft"
+    lock = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    draft.rename(directory / "lock")
+    return lock
+
+
+def main(directory: Path) -> None:
+    """Be the keeper: wait for the end of the owner, then clear up.
+
+    Args:
+        directory: the owner's private directory.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # only the owner's end counts
+    sys.stdin.buffer.read()
+    with contextlib.suppress(FileNotFoundError):
+        lock = os.open(directory / "lock", os.O_RDWR)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the pipe and the lock of a dying owner do not close at the same instant
+        take_down(directory)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,85 @@
+"""The answers that the sandbox can give, as words: ``ok``, ``code:19001``, ``slow:1.5``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+# Messages that Feishu was seen to send with a code; always under HTTP status 200.
+MESSAGES = {
+    0: "success",
+    2200: "internal error",
+    9499: "Bad Request",
+    11232: "frequency limited psm[lark.oapi.app_platform_runtime]appID[1500]",
+    11246: "parse card json err",
+    19001: "param invalid: incoming webhook access token invalid",
+    19002: "params error, msg_type need",
+    19007: "Bot Not Enabled",
+    19021: "sign match fail or timestamp is not within one hour from current time",
+    19022: "Ip Not Allowed",
+    19024: "Key Words Not Found",
+    230001: "invalid parameter",
+    230020: "frequency limit",
+    230049: "message is being sent",
+    99991400: "request trigger frequency limit",
+    800004509: "webhook trigger workflow is disabled",
+    800005646: "self loop",
+    800005647: "request body too large",
+    800005649: "invalid bearer token",
+    800005650: "ip not in allow list",
+    800005652: "too frequent",
+    800006003: "request body is not json",
+}
+PLAIN = ("ok", "hold", "reset", "garbage", "huge", "drip", "drip-body", "redirect", "empty")
+_TAKEN = {"ok", "slow", "hold", "garbage", "huge", "empty"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One answer: what kind, with which number (a code, a status, or seconds) and which message."""
+
+    word: str
+    kind: str
+    number: float = 0.0
+    message: str = ""
+
+    @classmethod
+    def parse(cls, word: str) -> Self:
+        """Read an answer word.
+
+        Args:
+            word: one of PLAIN, or ``code:N``, ``code:N:message``, ``status:N``, ``rate-limit:SECONDS``,
+                ``slow:SECONDS``.
+
+        Raises:
+            ValueError: there is no such answer.
+        """
+        kind, _, rest = word.partition(":")
+        try:
+            match kind:
+                case "code":
+                    number, _, message = rest.partition(":")
+                    message = message or MESSAGES.get(int(number), "unknown error")
+                    return cls(word=word, kind=kind, number=int(number), message=message)
+                case "status" if 200 <= int(rest) <= 599:
+                    return cls(word=word, kind=kind, number=int(rest))
+                case "rate-limit":
+                    return cls(word=word, kind=kind, number=int(rest))
+                case "slow" if float(rest) >= 0:
+                    return cls(word=word, kind=kind, number=float(rest))
+                case _ if word in PLAIN:
+                    return cls(word=word, kind=word)
+        except ValueError:
+            pass
+        raise ValueError(f"no such answer: {word!r}")
+
+    @property
+    def accepted(self) -> bool:
+        """Whether a receiver that answers so has taken the message."""
+        match self.kind:
+            case "code":
+                return self.number == 0
+            case "status":
+                return 200 <= self.number <= 299
+            case kind:
+                return kind in _TAKEN

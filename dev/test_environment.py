@@ -1,0 +1,21 @@
+"""A pytest plugin that gives the project the environment it needs before Django reads its settings."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+DEFAULTS = {
+    "SECRET_KEY": "tests-only-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJ",
+    "NOTIFICATIONS_ENCRYPTION_KEYS": "dGVzdHMtb25seS1rZXktMDEyMzQ1Njc4OS1hYmNkZWY=",
+    "ALLOWED_HOSTS": "testserver,localhost,127.0.0.1",
+    "NOTIFICATIONS_FRONTEND_BASE_URL": "https://app.example.com",
+    "HTTPS": "false",
+}
+
+for name, value in DEFAULTS.items():
+    os.environ.setdefault(name, value)
+
+if missing := [name for name in ("DATABASE_URL", "REDIS_URL") if not os.environ.get(name)]:
+    raise pytest.UsageError(f"{' and '.join(missing)} not set. Run `make test`, which brings up both servers.")
