@@ -45,6 +45,7 @@ FROM unnest(
     channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
     summary_text, fallback_text, fallback_used, trace_id
 )
+ORDER BY dedupe_key, channel  -- the same order in every process, so that two bulk requests cannot deadlock
 ON CONFLICT (dedupe_key, channel) DO NOTHING
 RETURNING id, channel, dedupe_key, user_id
 """

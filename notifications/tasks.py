@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from celery import shared_task, signals
 from celery.exceptions import Reject
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, close_old_connections
 
 from notifications.delivery import engine_with_redis
 from notifications.events import InvalidNotification
@@ -23,6 +23,12 @@ DATABASE_PAUSE = 2.0
 """Seconds an event waits before it goes back to the queue when PostgreSQL is away."""
 
 _stopping = threading.Event()
+
+
+@signals.task_prerun.connect
+def _drop_broken_connections(**kwargs: object) -> None:
+    """A thread keeps its connection from task to task; one that PostgreSQL has closed must not fail them all."""
+    close_old_connections()
 
 
 @signals.worker_shutting_down.connect

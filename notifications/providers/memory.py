@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from typing import ClassVar
 
-from notifications.providers.base import Endpoint, ProviderError, SendRequest, SendResult
+from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.states import Outcome
 
 
@@ -38,6 +38,3 @@ class MemoryProvider:
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-
-__all__ = ["MemoryProvider", "ProviderError"]

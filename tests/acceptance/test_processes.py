@@ -120,6 +120,32 @@ def test_redis_stopped_and_started_costs_time_and_nothing_else(site: Site) -> No
     assert {record: site.sends()[record] for record in during + after} == dict.fromkeys(during + after, 1)
 
 
+def test_a_worker_whose_database_connections_are_cut_goes_on_with_new_ones(site: Site) -> None:
+    site.start_worker()
+    site.start("beat")
+    user, _key = site.add_user()
+    other = Celery("other", broker=site.valkey.url)
+
+    def send_events(name: str) -> None:
+        for number in range(8):  # more than the worker has threads, so that each has had a connection
+            other.send_task(
+                "notification.feishu.requested", args=[payload(user, f"{name}-{number}")], queue="notifications"
+            )
+
+    send_events("before")
+    site.wait_for_status("sent", 8)
+
+    site.rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    send_events("after")
+    site.request(user, "by the api")
+
+    site.wait_for_status("sent", 17)
+    assert set(site.sends().values()) == {1}
+
+
 def test_a_lost_message_is_found_by_the_sweep(site: Site) -> None:
     user, _key = site.add_user()
     [record] = site.request(user, "k")
