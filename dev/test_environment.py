@@ -12,6 +12,7 @@ DEFAULTS = {
     "ALLOWED_HOSTS": "testserver,localhost,127.0.0.1",
     "NOTIFICATIONS_FRONTEND_BASE_URL": "https://app.example.com",
     "HTTPS": "false",
+    "CONN_MAX_AGE": "0",  # the live server's threads must not hold the test database open
 }
 
 for name, value in DEFAULTS.items():

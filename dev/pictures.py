@@ -1,0 +1,54 @@
+"""Make the pictures of README and docs: play the demo, then photograph the admin. `python -m dev.pictures`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import django
+from playwright.sync_api import Page, sync_playwright
+
+from dev.browser import launch
+from dev.demo.stage import ROOT, stage, wait_until
+
+PICTURES = ROOT / "docs" / "pictures"
+
+
+def main() -> int:
+    """Write docs/pictures/*.png. Returns 0."""
+    PICTURES.mkdir(exist_ok=True)
+    with stage() as running:
+        django.setup()
+        from dev.demo.scenario import Scenario  # after setup: it imports the models
+
+        running.start()
+        scenario = Scenario(running)
+        scenario.prepare()
+        scenario.play()
+        wait_until(scenario.ended, "the scenario has ended")
+        with sync_playwright() as playwright, launch(playwright) as browser:
+            address = f"http://127.0.0.1:{running.port}/admin/"
+            page = browser.new_page(viewport={"width": 1280, "height": 800})
+            log_in(page, address, scenario.operator, scenario.password)
+            record = scenario.replayed.record
+            page.goto(f"{address}notifications/notificationrecord/")
+            page.screenshot(path=PICTURES / "list.png")
+            page.goto(f"{address}notifications/notificationrecord/{record and record.pk}/change/")
+            page.screenshot(path=PICTURES / "record.png", full_page=True)
+            chinese = browser.new_page(viewport={"width": 1280, "height": 800}, locale="zh-CN", color_scheme="dark")
+            log_in(chinese, address, scenario.operator, scenario.password)
+            chinese.goto(f"{address}notifications/notificationrecord/")
+            chinese.screenshot(path=PICTURES / "list-zh-dark.png")
+    return 0
+
+
+def log_in(page: Page, address: str, name: str, password: str) -> None:
+    """Log in to the admin."""
+    page.goto(address)
+    page.fill("#id_username", name)
+    page.fill("#id_password", password)
+    page.click("input[type=submit]")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

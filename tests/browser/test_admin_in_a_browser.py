@@ -1,0 +1,84 @@
+"""An operator's way through the admin, in a real browser."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from playwright.sync_api import Page, sync_playwright
+from pytest_django.live_server_helper import LiveServer
+
+from dev import browser as installed
+from dev.pictures import log_in
+from notifications.api import request_notification
+from notifications.models import NotificationRecord
+from tests.conftest import payload
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(installed.find() is None and not os.environ.get("CI"), reason="no Chromium on this machine"),
+]
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+    # Playwright keeps an event loop in this thread, which Django would take for asynchronous code.
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+    with sync_playwright() as playwright, installed.launch(playwright) as running:
+        opened = running.new_page(locale="en-US")
+        complaints: list[str] = []
+        opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        yield opened
+        assert complaints == []
+
+
+@pytest.fixture
+def dead(make_user: Callable[..., User]) -> NotificationRecord:
+    """A record that needs a person."""
+    user = make_user("reader")
+    record = NotificationRecord.objects.get(pk=request_notification(payload(user_id=user.pk)).record_id)
+    NotificationRecord.objects.update(status="dead", next_attempt_at=None, last_error_code="provider_config")
+    return record
+
+
+def operator(make_user: Callable[..., User], *permissions: str) -> User:
+    user = make_user("operator", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    return user
+
+
+def test_an_operator_finds_a_dead_record_and_replays_it_with_a_reason(
+    page: Page, live_server: LiveServer, make_user: Callable[..., User], dead: NotificationRecord
+) -> None:
+    operator(make_user, "view_notificationrecord", "view_deliveryattempt", "replay_notificationrecord")
+    log_in(page, f"{live_server.url}/admin/", "operator", "pw")
+
+    page.goto(f"{live_server.url}/admin/notifications/notificationrecord/?q={dead.dedupe_key}")
+    page.check("input[name=_selected_action]")
+    page.select_option("select[name=action]", "replay")
+    page.click("button[name=index]")
+    page.fill("[name=reason]", "the bot was added again")
+    page.click("[type=submit] >> nth=-1")
+
+    page.wait_for_url("**/notificationrecord/**")
+    dead.refresh_from_db()
+    assert (dead.status, dead.round) == ("pending", 1)
+    assert "1" in page.inner_text(".messagelist")
+
+
+def test_a_view_only_user_is_offered_no_action(
+    page: Page, live_server: LiveServer, make_user: Callable[..., User], dead: NotificationRecord
+) -> None:
+    operator(make_user, "view_notificationrecord")
+    log_in(page, f"{live_server.url}/admin/", "operator", "pw")
+
+    page.goto(f"{live_server.url}/admin/notifications/notificationrecord/{dead.pk}/change/")
+
+    assert page.query_selector("text=provider_config")
+    assert page.get_by_role("button").filter(has_text="Replay").count() == 0
+    page.goto(f"{live_server.url}/admin/notifications/notificationrecord/")
+    assert page.query_selector("select[name=action]") is None
