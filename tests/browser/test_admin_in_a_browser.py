@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.db import connections
 from playwright.sync_api import Page, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
@@ -33,6 +34,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
         opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         opened.on("pageerror", lambda error: complaints.append(str(error)))
         yield opened
+        connections.close_all()  # while the loop runs this thread has connections of its own, which nobody else closes
         assert complaints == []
 
 
