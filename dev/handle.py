@@ -90,7 +90,7 @@ class Handle:
             Its exit status; minus the signal's number if one ended it.
         """
         family = records.stop_recorded(self._directory, self.label)
-        status = self._process.wait()
+        status = self._process.wait(records.GRACE_SECONDS)
         records.wait_gone(family, records.GRACE_SECONDS)
         records.forget(self._directory, self.label)
         return status

@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -64,7 +65,7 @@ def sweep() -> None:
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with contextlib.suppress(FileNotFoundError):
             info = directory.lstat()
-            if info.st_uid != os.geteuid() or not directory.is_dir():
+            if info.st_uid != os.geteuid() or not stat.S_ISDIR(info.st_mode):
                 continue
             try:
                 lock = os.open(directory / "lock", os.O_RDWR)
@@ -94,7 +95,10 @@ def take_down(directory: Path) -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     records.wait_gone(left, records.GRACE_SECONDS)
-    shutil.rmtree(directory, ignore_errors=True)
+    deadline = time.monotonic() + records.GRACE_SECONDS
+    while directory.exists() and time.monotonic() < deadline:
+        shutil.rmtree(directory, ignore_errors=True)  # in vain while a dying child of a program still writes
+        time.sleep(0.01 if directory.exists() else 0)
 
 
 def _take_lock(directory: Path) -> int:

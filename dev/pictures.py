@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import django
 from playwright.sync_api import Page, sync_playwright

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import pwd
@@ -24,11 +25,13 @@ _SETTINGS = {
     "unix_socket_directories": "",
     "max_connections": "200",
     "shared_buffers": "128MB",
+    "dynamic_shared_memory_type": "mmap",  # files below the data, gone with it; others would outlive a kill
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
 # What was committed outlives a kill all the same; only a crash of the whole machine could lose it.
 _FAST = {"fsync": "off", "full_page_writes": "off"}
+_IPC_RMID = 0  # remove a shared memory segment, see shmctl(2)
 
 
 class Postgres(Server):
@@ -96,7 +99,7 @@ class Postgres(Server):
         """Make the database cluster, if it is not there yet.
 
         Raises:
-            ServiceError: initdb failed; the message has the end of its output.
+            ServiceError: initdb failed or hangs; the message has the end of its output.
         """
         if (self.data / "PG_VERSION").exists():
             return
@@ -113,14 +116,23 @@ class Postgres(Server):
             process = self.spawn("initdb", command, log)
         try:
             status = process.wait(INITDB_SECONDS)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
-        finally:
-            records.forget(self.directory, "initdb")
+        except subprocess.TimeoutExpired as error:  # it stays on record, and ends with the directory
+            raise ServiceError(f"initdb is not done after {INITDB_SECONDS:.0f} s") from error
+        records.forget(self.directory, "initdb")
         if status:
             raise ServiceError(f"initdb ended with status {status}:\n{self.log_path.read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        """Kill the server and all its processes with SIGKILL, and wait until they are gone."""
+        try:
+            segment = int((self.data / "postmaster.pid").read_text().splitlines()[6].split()[1])
+        except (OSError, IndexError, ValueError):
+            segment = None  # it was not up yet
+        running = self.running
+        super().kill()
+        if running and segment is not None:
+            # The next start would remove it, but there may be none, and macOS has room for 32 of them.
+            ctypes.CDLL(None).shmctl(segment, _IPC_RMID, None)
 
     def _open_the_way(self) -> None:
         """Let the system user reach the programs and the data. Permissions change only if it cannot do so already."""
@@ -136,8 +148,10 @@ class Postgres(Server):
         for path in (programs, self.data):
             utils.ensure_prefix_permissions(path)
         utils.ensure_folder_permissions(programs, read | execute)
-        for name in ("lib", "share"):
-            utils.ensure_folder_permissions(programs.parent / name, read)
+        package = programs.parent.parent
+        for folder in (programs.parent / "lib", programs.parent / "share", package.with_name(f"{package.name}.libs")):
+            if folder.exists():
+                utils.ensure_folder_permissions(folder, read)
 
 
 @cache

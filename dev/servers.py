@@ -129,7 +129,7 @@ class Server(abc.ABC):
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        self._process.wait()
+        self._process.wait(records.GRACE_SECONDS)
         records.wait_gone(family, records.GRACE_SECONDS)
         self._ended()
 
@@ -154,7 +154,7 @@ class Server(abc.ABC):
             env={key: value for key, value in os.environ.items() if not key.startswith("PG")},
             **self.identity(),
         )
-        records.record(self.directory, name, process.pid, stop=self.orphan_signal)
+        records.record(self.directory, name, process.pid, stop=self.orphan_signal, group=True)
         return process
 
     def identity(self) -> dict[str, Any]:
@@ -182,7 +182,7 @@ class Server(abc.ABC):
                 if time.monotonic() > deadline:
                     raise ServiceError(f"{self.name} is not up after {START_SECONDS:.0f} s:\n{text[-2000:]}")
                 time.sleep(0.01)
-        except BaseException:
+        except Exception:  # an interrupt leaves it on record: waiting could hang on a lock that Popen still holds
             self.kill()
             raise
 

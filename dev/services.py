@@ -98,11 +98,16 @@ def _started(directory: Path, given: Mapping[str, str]) -> Iterator[dict[str, st
 
 
 class _Forwarder:
-    """Hands signals to the command, and lives on until the command has ended and the servers are down."""
+    """Hands signals to the command, and lives on until the command has ended and the servers are down.
+
+    A signal that comes before the command has started ends the run as soon as the servers are up; a second one ends it
+    at once, and leaves the rest to the keeper. The handler raises nothing: an exception in the midst of waiting for a
+    process can leave a lock behind that the cleaning up needs.
+    """
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
-        self._waiting: list[int] | None = None
+        self._early: list[int] = []
         self._done = False
         self._previous: dict[int, Any] = {}
 
@@ -118,33 +123,28 @@ class _Forwarder:
 
     def run(self, command: Sequence[str], env: Mapping[str, str], directory: Path) -> int:
         """Run the command to its end and return its exit status."""
+        if self._early:
+            return 128 + self._early[0]
         try:
-            self._waiting = []
-            child = subprocess.Popen(command, env=env)
-            # Without its services the command is of no use: it ends with us even if we are killed.
-            records.record(directory, "command", child.pid, stop=signal.SIGTERM)
-            self._child, missed = child, self._waiting
-            for number in missed:
-                child.send_signal(number)
-            status = child.wait()
+            self._child = subprocess.Popen(command, env=env)
         except OSError as error:
             return _not_run(command, error)
-        finally:
-            self._done = True
+        if self._early:  # it came while the command started
+            self._child.send_signal(self._early[0])
+        # Without its services the command is of no use: it ends with us even if we are killed.
+        records.record(directory, "command", self._child.pid, stop=signal.SIGTERM)
+        status = self._child.wait()
+        self._done = True
         records.forget(directory, "command")
         return 128 - status if status < 0 else status
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self._done:
-            return
-        if self._child is not None:
-            if not _sent_by_terminal(number):
-                self._child.send_signal(number)
-        elif self._waiting is not None:
-            self._waiting.append(number)
-        else:
-            self._done = True
-            raise SystemExit(128 + number)
+        if self._child is None:
+            self._early.append(number)
+            if len(self._early) > 1:
+                os._exit(128 + number)
+        elif not self._done and not _sent_by_terminal(number):
+            self._child.send_signal(number)
 
 
 def _sent_by_terminal(number: int) -> bool:

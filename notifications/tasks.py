@@ -13,7 +13,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 
 from notifications.delivery import engine_with_redis
 from notifications.events import InvalidNotification
-from notifications.nudge import TASK as DELIVER_DUE, nudge, nudge_arrived
+from notifications.nudge import TASK, nudge, nudge_arrived
 from notifications.service import NotificationService
 
 logger = logging.getLogger("notifications.tasks")
@@ -37,7 +37,7 @@ def _stop_claiming(**kwargs: object) -> None:
 
 
 # Acked early: losing this message loses nothing, and a late ack would run it twice after a broken connection.
-@shared_task(name=DELIVER_DUE, ignore_result=True, acks_late=False)
+@shared_task(name=TASK, ignore_result=True, acks_late=False)
 def deliver_due() -> None:
     """Drain what is due. Beat runs it as the retry sweep, nudges run it at once; any number may run together."""
     nudge_arrived()

@@ -130,12 +130,12 @@ class Scenario:
 
     def _replay(self) -> None:
         """Wait for the record to die, mend the endpoint, and replay it as an operator would."""
-        wait_until(lambda: self.replayed.record and self.replayed.record.status == "dead", "the dead endpoint is noticed")
+        wait_until(lambda: self.state(self.replayed) == "dead", "the dead endpoint is noticed")
         record = self.replayed.record
         self.stage.sandbox.script(self.replayed.webhook_key, "ok")
+        options = ("--id", str(record and record.pk), "--actor", self.operator, "--reason", "the bot was added again")
         subprocess.run(
-            [sys.executable, "manage.py", "replay_notifications", "--id", str(record and record.pk)]
-            + ["--actor", self.operator, "--reason", "the bot was added again"],
+            [sys.executable, "manage.py", "replay_notifications", *options],
             cwd=ROOT,
             check=True,
             stdout=subprocess.DEVNULL,

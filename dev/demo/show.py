@@ -34,7 +34,7 @@ class Show:
         """Show how things stand."""
         rows = [(part, *self._facts(part)) for part in self.scenario.parts]
         if self.live:
-            table = Table("notification", "record", "state", "attempts", "next attempt", "code", "sends", title="Deliveries")
+            table = Table("notification", "record", "state", "attempts", "next attempt", "code", "sends")
             for part, record, state, attempts, due, code in rows:
                 color = COLORS.get(state, "white")
                 sends = f"{self.scenario.taken(part)} of {self.scenario.arrived(part)}"

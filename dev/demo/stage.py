@@ -75,7 +75,7 @@ class Stage:
         """SIGKILL the worker that has a connection to the sandbox, start another, and return the first one's name."""
         for worker in self.workers:
             connections = psutil.Process(worker.pid).net_connections("tcp")
-            if any(one.raddr and one.raddr.port == self.sandbox.port for one in connections):
+            if any(getattr(one.raddr, "port", 0) == self.sandbox.port for one in connections):
                 worker.kill()
                 self.workers.append(self.start_worker("worker3"))
                 return worker.label

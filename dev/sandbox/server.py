@@ -34,6 +34,7 @@ class Server(socketserver.ThreadingTCPServer):
         """Note the connection, so that stop() can end it."""
         with self.changed:
             self.open.add(request)
+            self.sandbox.connections += 1
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
@@ -68,6 +69,8 @@ class Sandbox(Inbox):
     def __init__(self, journal: Path | None = None, port: int = 0) -> None:
         super().__init__()
         self.port = port
+        self.connections = 0
+        """How many connections were ever made to it."""
         self._journal_path = journal
         self._server: Server | None = None
         self._thread: threading.Thread | None = None

@@ -111,14 +111,15 @@ class Site:
 
         after: code that runs when it has committed.
         """
-        return self.run(
+        done: list[int] = self.run(
             "from django.db import transaction\n"
             "from notifications.api import request_notifications\n"
             "from tests.acceptance.site import payload\n"
             "with transaction.atomic():\n"
             f"    done = request_notifications([payload({user}, key) for key in {list(keys)!r}])\n"
             f"result = [one.record_id for one in done]\n{after}"
-        )  # type: ignore[no-any-return]
+        )
+        return done
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""

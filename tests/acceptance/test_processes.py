@@ -200,7 +200,9 @@ def test_the_web_process_serves_the_login_page(site: Site) -> None:
         finally:
             connection.close()
 
-    status, page = wait_until(answer, "the web process answers")
+    answered = wait_until(answer, "the web process answers")
+    assert answered
+    status, page = answered
     assert status == 200
     assert "登录" in page
 

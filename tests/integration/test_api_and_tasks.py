@@ -33,7 +33,7 @@ def provider(change: Callable[..., None]) -> MemoryProvider:
 def queued(queue: str) -> int:
     """Return the number of messages in a broker queue, and empty it."""
     with app.connection_for_read() as connection:
-        return int(connection.default_channel._purge(queue))
+        return int(connection.default_channel._purge(queue))  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)
@@ -179,7 +179,7 @@ class TestEventTask:
             monkeypatch.setattr(f"notifications.service.NotificationService.{entrance}", away)
             with pytest.raises(Reject) as rejected:
                 self.handle(payload(), *([] if entrance != "reject" else ["too many"]))
-            assert rejected.value.requeue
+            assert rejected.value.requeue  # type: ignore[attr-defined]
 
 
 @pytest.mark.django_db

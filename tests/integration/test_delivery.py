@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import threading
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar
+from urllib.parse import urlsplit, urlunsplit
 
+import psycopg2
 import pytest
 from django.db import OperationalError, connection, transaction
 
 from notifications.claim import claim
 from notifications.conf import ServiceOptions, service_options
-from notifications.delivery import Engine
+from notifications.delivery import Engine, RetryResult
 from notifications.locks import Locks
 from notifications.models import DeliveryAttempt, NotificationRecord
 from notifications.providers.base import Endpoint, SendRequest, SendResult
@@ -310,12 +313,12 @@ class TestRecovery:
     def test_nothing_is_sent_under_a_lease_that_is_nearly_over(self, memory: MemoryProvider, clock: Clock) -> None:
         row = record()
         asleep = engine(memory, clock, lease=20, total_timeout=10)
-        flights = asleep._take(1, ["feishu"], asleep.deliver_due(limit=0, channels=["none"]))
+        flights = asleep._take(1, ["feishu"], RetryResult())
         flights[0].row = dataclasses.replace(flights[0].row, expires=0.0)
 
         for flight in flights:
             asleep._send(flight)
-        asleep._finish(flights, asleep.deliver_due(channels=["none"]))
+        asleep._finish(flights, RetryResult())
 
         row.refresh_from_db()
         assert memory.requests == []
@@ -325,18 +328,19 @@ class TestRecovery:
 class Gated(MemoryProvider):
     """Keeps users waiting until their gate is opened."""
 
-    gates: ClassVar[dict[int, threading.Event]] = {}
+    def __init__(self, *users: int) -> None:
+        super().__init__()
+        self.gates = {user: threading.Event() for user in users}
 
     def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
-        assert self.gates.setdefault(request.user_id, threading.Event()).wait(20)
+        assert self.gates[request.user_id].wait(20)
         return super().send(request, endpoint)
 
 
 class TestDrain:
     def test_a_slow_endpoint_holds_its_slot_and_not_the_others(self, clock: Clock) -> None:
         slow, fast = 1, 2
-        gated = Gated()
-        gated.gates = {slow: threading.Event(), fast: threading.Event()}
+        gated = Gated(slow, fast)
         gated.gates[fast].set()
         record("slow", user_id=slow, next_attempt_at=NOW - timedelta(minutes=1))
         for number in range(9):
@@ -401,10 +405,11 @@ class TestDrain:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid()")
             [backend] = cursor.fetchone()
+        address = urlunsplit(urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}"))
 
         class Cutting(MemoryProvider):
             def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
-                with other_connection() as cursor:
+                with contextlib.closing(psycopg2.connect(address)) as other, other.cursor() as cursor:
                     cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
                 return super().send(request, endpoint)
 
@@ -415,23 +420,3 @@ class TestDrain:
 
         row.refresh_from_db()
         assert (row.status, row.attempt_count, len(cutting.requests)) == (Status.SENT, 1, 1)
-
-
-def other_connection() -> object:
-    """Return a cursor on a connection of its own, closed when left."""
-    import contextlib
-
-    import psycopg2
-
-    @contextlib.contextmanager
-    def opened():  # type: ignore[no-untyped-def]
-        other = psycopg2.connect(
-            **{k: v for k, v in connection.get_connection_params().items() if k != "cursor_factory" and k != "context"}
-        )
-        other.autocommit = True
-        try:
-            yield other.cursor()
-        finally:
-            other.close()
-
-    return opened()

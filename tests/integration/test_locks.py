@@ -18,7 +18,7 @@ def locks() -> Locks:
 
 
 def run(command: str, *arguments: object) -> object:
-    return gateway().run(lambda client: client.execute_command(command, *arguments))
+    return gateway().run(lambda client: client.execute_command(command, *arguments))  # type: ignore[no-untyped-call]
 
 
 class TestAcquire:

@@ -44,7 +44,8 @@ def plan() -> dict[str, Any]:
         cursor.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + CLAIM_SQL.replace("{only}", ""), parameters)
         [answer] = cursor.fetchone()
         transaction.savepoint_rollback(mark)
-    return (json.loads(answer) if isinstance(answer, str) else answer)[0]["Plan"]
+    found: dict[str, Any] = (json.loads(answer) if isinstance(answer, str) else answer)[0]["Plan"]
+    return found
 
 
 def nodes(node: dict[str, Any]) -> list[dict[str, Any]]:
