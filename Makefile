@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo test check format clean
+.PHONY: help demo pictures test check format clean
 help:
 	@echo "make demo          watch notifications being delivered, retried, replayed; ONCE=1 ends after the verdicts"
 	@echo "make test          run the tests; ARGS=... goes to pytest"
 	@echo "make check         format, lint, types, imports, migrations, deployment checks"
 	@echo "make format        let ruff format the code"
+	@echo "make pictures      photograph the admin for README and docs (needs Chromium)"
 	@echo "make clean         remove what these commands made"
 
 .venv/installed: requirements.txt requirements-dev.txt constraints.txt
@@ -22,6 +23,9 @@ demo: .venv/installed
 
 test: .venv/installed
 	@$(BIN)/python -m dev.services run -- $(BIN)/python -m pytest $(ARGS)
+
+pictures: .venv/installed
+	@$(BIN)/python -m dev.services run -- $(BIN)/python -m dev.pictures
 
 check: .venv/installed
 	@$(BIN)/python -m dev.services run -- sh -e dev/check.sh

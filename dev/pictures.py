@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 
 import django
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from dev.browser import launch
 from dev.demo.stage import ROOT, stage, wait_until
 
+WINDOW: ViewportSize = {"width": 1500, "height": 850}
 PICTURES = ROOT / "docs" / "pictures"
 
 
@@ -25,16 +26,16 @@ def main() -> int:
         scenario.prepare()
         scenario.play()
         wait_until(scenario.ended, "the scenario has ended")
+        record = scenario.replayed.record  # before the browser, under which Django takes all code for asynchronous
         with sync_playwright() as playwright, launch(playwright) as browser:
             address = f"http://127.0.0.1:{running.port}/admin/"
-            page = browser.new_page(viewport={"width": 1280, "height": 800})
+            page = browser.new_page(viewport=WINDOW)
             log_in(page, address, scenario.operator, scenario.password)
-            record = scenario.replayed.record
             page.goto(f"{address}notifications/notificationrecord/")
             page.screenshot(path=PICTURES / "list.png")
             page.goto(f"{address}notifications/notificationrecord/{record and record.pk}/change/")
             page.screenshot(path=PICTURES / "record.png", full_page=True)
-            chinese = browser.new_page(viewport={"width": 1280, "height": 800}, locale="zh-CN", color_scheme="dark")
+            chinese = browser.new_page(viewport=WINDOW, locale="zh-CN", color_scheme="dark")
             log_in(chinese, address, scenario.operator, scenario.password)
             chinese.goto(f"{address}notifications/notificationrecord/")
             chinese.screenshot(path=PICTURES / "list-zh-dark.png")

@@ -15,7 +15,7 @@ env = environ.FileAwareEnv()
 
 def secret(name: str) -> str:
     """Return a value that has no default. Raises ImproperlyConfigured naming the variable."""
-    value: str = env.str(name, default="")
+    value: str = env.str(name, default="").strip()  # files end in a newline
     if not value:
         raise ImproperlyConfigured(f"Set {name}, or {name}_FILE to the path of a file that holds it.")
     return value

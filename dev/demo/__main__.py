@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from types import FrameType
 
 import django
 
 from dev.demo.stage import stage
 
 REFRESH = 0.25
+INTERRUPTED = 130
 PATIENCE = 75.0
 """Seconds all parts have to reach their states."""
 
@@ -22,7 +26,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dev.demo", description=__doc__)
     parser.add_argument("--once", action="store_true", help="end after the verdicts; the exit status tells")
     once = parser.parse_args().once
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stopper(stop))
     with stage() as running:
         django.setup()
         # After setup: these import the models.
@@ -40,7 +46,8 @@ def main() -> int:
             deadline = time.monotonic() + PATIENCE
             while time.monotonic() < deadline and not trouble and (player.is_alive() or not scenario.ended()):
                 show.refresh()
-                time.sleep(REFRESH)
+                if stop.wait(REFRESH):
+                    return INTERRUPTED
             show.refresh()
         if trouble:
             raise trouble[0]
@@ -48,19 +55,33 @@ def main() -> int:
         if not once:
             login = f"login {scenario.operator} {scenario.password}"
             print(f"demo ready: http://127.0.0.1:{running.port}/admin/ {login}", flush=True)
-            threading.Event().wait()
+            stop.wait()
         return 0 if good else 1
 
 
-def _play(play: object, trouble: list[BaseException]) -> None:
+def _stopper(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
+    """Return a handler: end in good order at the first signal, at once at a later one.
+
+    A signal to the whole process group arrives twice, once directly and once through `dev.services`: that is one.
+    """
+    first = 0.0
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal first
+        if stop.is_set() and time.monotonic() > first + 1:
+            os._exit(128 + number)  # what was started is taken down all the same, by its keeper
+        first = first or time.monotonic()
+        stop.set()
+
+    return handle
+
+
+def _play(play: Callable[[], None], trouble: list[BaseException]) -> None:
     try:
-        play()  # type: ignore[operator]
+        play()
     except BaseException as error:
         trouble.append(error)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

@@ -38,6 +38,8 @@ class Part:
     """How many times the sandbox must have taken it."""
     answers: tuple[str, ...] = ("ok",)
     """What its endpoint answers; none for a user without a channel."""
+    note: str = ""
+    """What a reader of the verdict should know."""
     user_id: int = 0
     webhook_key: str = field(default="", repr=False)
 
@@ -57,7 +59,13 @@ class Scenario:
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self.killed = Part("worker killed in mid-send", "sent", 2, ("hold", "ok"))
+        self.killed = Part(
+            "worker killed in mid-send",
+            "sent",
+            2,
+            ("hold", "ok"),
+            note="taken before the kill, which nobody could know",
+        )
         self.committed = Part("committed with its transaction", "sent", 1)
         self.rolled_back = Part("rolled back with its transaction", "none", 0)
         self.event = Part("event of another Celery app", "sent", 1)

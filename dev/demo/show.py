@@ -66,7 +66,7 @@ class Show:
             mark = "ok  " if right else "FAIL"
             self.console.print(
                 f"{mark} {part.name:36} expected {part.expected:8} state {state:8} "
-                f"expected sends {part.sends} sends {sends}",
+                f"expected sends {part.sends} sends {sends}{f'  ({part.note})' if part.note else ''}",
                 soft_wrap=True,
                 style="green" if right else "bold red",
             )

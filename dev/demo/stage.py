@@ -7,7 +7,6 @@ import http.client
 import os
 import secrets
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import psutil
 from cryptography.fernet import Fernet
 
+from dev.keeper import private_directory
 from dev.ports import free_port
 from dev.procfile import Handle, Processes
 from dev.sandbox import Sandbox
@@ -98,7 +98,7 @@ def stage() -> Iterator[Stage]:
 
     DATABASE_URL and REDIS_URL must be set. Logs are shown if anything goes wrong.
     """
-    with tempfile.TemporaryDirectory(prefix="smartmate-demo-") as logs, Sandbox() as sandbox:
+    with private_directory() as logs, Sandbox() as sandbox:
         os.environ |= SHORT_WAITS | {
             "SECRET_KEY": secrets.token_urlsafe(50),
             "NOTIFICATIONS_ENCRYPTION_KEYS": Fernet.generate_key().decode(),
@@ -109,11 +109,11 @@ def stage() -> Iterator[Stage]:
             "HOST": "127.0.0.1",
             "DJANGO_SETTINGS_MODULE": "smartmate.settings",
         }
-        with Processes(ROOT / "Procfile", Path(logs)) as processes:
+        with Processes(ROOT / "Procfile", logs) as processes:
             try:
                 yield Stage(processes, sandbox, free_port())
             except Exception:
-                for log in sorted(Path(logs).glob("*.log")):
+                for log in sorted(logs.glob("*.log")):
                     tail = log.read_text(errors="replace").splitlines()[-15:]
                     sys.stderr.write("\n".join([f"--- {log.name}", *tail, ""]))
                 raise

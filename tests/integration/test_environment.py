@@ -1,0 +1,93 @@
+"""Settings come from the environment, are safe as they stand, and say what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PRODUCTION = {
+    "SECRET_KEY": "production-like-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJ",
+    "NOTIFICATIONS_ENCRYPTION_KEYS": "cHJvZHVjdGlvbi1saWtlLTAxMjM0NTY3ODktYWJjZGU=",
+    "DATABASE_URL": "postgres://user:pw@db.example:5432/name",
+    "REDIS_URL": "redis://redis.example:6379/0",
+    "ALLOWED_HOSTS": "notifications.example.com",
+}
+
+
+def read(*names: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Import the settings under `env` alone and print the named ones as JSON."""
+    program = (
+        f"import json; from smartmate import settings; print(json.dumps([getattr(settings, n) for n in {names!r}]))"
+    )
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "COV_"))}
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=kept | env, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_defaults_are_safe() -> None:
+    done = read("DEBUG", "SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_SSL_REDIRECT", env=PRODUCTION)
+
+    assert json.loads(done.stdout) == [False, True, True, True]
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "DATABASE_URL", "REDIS_URL", "NOTIFICATIONS_ENCRYPTION_KEYS"])
+def test_what_has_no_default_is_asked_for_by_name(name: str) -> None:
+    done = read("DEBUG", env=PRODUCTION | {name: ""})
+
+    assert done.returncode != 0
+    assert f"Set {name}, or {name}_FILE" in done.stderr
+
+
+def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "secret-key"
+    file.write_text("from-the-file-0123456789\n")
+    env = {name: value for name, value in PRODUCTION.items() if name != "SECRET_KEY"}
+
+    done = read("SECRET_KEY", env=env | {"SECRET_KEY_FILE": str(file)})
+
+    assert json.loads(done.stdout) == ["from-the-file-0123456789"]
+
+
+def test_another_database_than_postgresql_is_refused() -> None:
+    done = read("DEBUG", env=PRODUCTION | {"DATABASE_URL": "sqlite:///db.sqlite3"})
+
+    assert done.returncode != 0
+    assert "must be a postgres:// address" in done.stderr
+
+
+def test_every_number_of_the_service_may_be_set() -> None:
+    done = read("NOTIFICATIONS", "CELERY_BEAT_SCHEDULE", env=PRODUCTION | {
+        "NOTIFICATIONS_MAX_ATTEMPTS": "7", "NOTIFICATIONS_LEASE": "90.5", "NOTIFICATIONS_SWEEP_INTERVAL": "15",
+        "NOTIFICATIONS_FEISHU_TITLE": "Hello",
+    })  # fmt: skip
+
+    options, schedule = json.loads(done.stdout)
+    assert (options["MAX_ATTEMPTS"], options["LEASE"], options["FEISHU_TITLE"]) == (7, 90.5, "Hello")
+    assert schedule["sweep"]["schedule"] == 15
+
+
+def check_deploy(**env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"],
+        cwd=ROOT, env=os.environ | PRODUCTION | {"HTTPS": "true"} | env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_production_like_settings_pass_the_deployment_checks() -> None:
+    done = check_deploy()
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_sandbox_setting_is_refused_in_a_deployment() -> None:
+    done = check_deploy(NOTIFICATIONS_SANDBOX_ORIGINS="http://127.0.0.1:9000")
+
+    assert done.returncode != 0
+    assert "notifications.E007" in done.stderr
