@@ -10,14 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 
 from notifications.events import DedupeConflict, InvalidNotification
 from notifications.intake import Accepted
 from notifications.nudge import nudge
-from notifications.service import NotificationService
+from notifications.querysets import NotificationQuerySet
+from notifications.service import NotificationService, Progress
 
-__all__ = ["Accepted", "DedupeConflict", "InvalidNotification", "request_notification", "request_notifications"]
+__all__ = [
+    "Accepted",
+    "DedupeConflict",
+    "InvalidNotification",
+    "replay_notifications",
+    "request_notification",
+    "request_notifications",
+]
 
 
 def request_notification(payload: object, *, deliver_at: datetime | None = None) -> Accepted:
@@ -37,6 +46,21 @@ def request_notifications(payloads: Iterable[object], *, deliver_at: datetime | 
     if not all(one.reused for one in accepted):
         transaction.on_commit(_nudge, robust=True)
     return accepted
+
+
+def replay_notifications(
+    records: NotificationQuerySet,
+    actor: AbstractBaseUser | None,
+    reason: str,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> int:
+    """Let records be sent again, and at once rather than with the next sweep. Arguments and result: the service's."""
+    replayed = NotificationService().replay(records, actor, reason, force=force, progress=progress)
+    if replayed:
+        transaction.on_commit(_nudge, robust=True)
+    return replayed
 
 
 def _nudge() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -107,7 +108,7 @@ def _coerce(spec: dataclasses.Field[Any], value: Any) -> Any:
         whole = isinstance(default, int)
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
             raise TypeError(f"{spec.name.upper()} must be {'a whole number' if whole else 'a number of seconds'}")
-        if value != value or value == float("inf"):
+        if not value <= sys.float_info.max:  # NaN too
             raise ValueError(f"{spec.name.upper()} must be finite")
         return (value if whole else float(value)) if value > 0 else default
     if isinstance(default, tuple):

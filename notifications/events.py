@@ -77,6 +77,7 @@ _CONTROL = re.compile("[\x00-\x1b\x7f-\x9f]")
 _CONTROL_IN_TEXT = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
 _CONTROL_IN_URL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def parse_payload(payload: object, *, max_user_id: int = MAX_INT64) -> NotificationRequest:
@@ -103,7 +104,7 @@ def parse_payload(payload: object, *, max_user_id: int = MAX_INT64) -> Notificat
     check.version()
     for name in payload:
         if name not in FIELDS:
-            check.refuse(str(name)[:64], _("is not a known field"))
+            check.refuse(_UNSTORABLE.sub("\ufffd", str(name))[:64], _("is not a known field"))
     if check.errors:
         raise InvalidNotification(check.in_order())
     return NotificationRequest(user_id=user_id or 0, target_id=target_id or 0, **strings, **texts)

@@ -7,9 +7,10 @@ import re
 
 from pythonjsonlogger.json import JsonFormatter as BaseFormatter
 
+# A backslash ends a secret too, so that what is blacked out in a line of JSON leaves its escapes whole.
 _SECRETS = (
-    (re.compile(r"(/trigger-webhook/|/hook/|/webhook/event/)[^/\s\"'?&]+"), r"\1********"),
-    (re.compile(r"(?i)(bearer )[^\s\"']+"), r"\1********"),
+    (re.compile(r"(/trigger-webhook/|/hook/|/webhook/event/)[^/\s\"'?&\\]+"), r"\1********"),
+    (re.compile(r"(?i)(bearer )[^\s\"'\\]+"), r"\1********"),
     (re.compile(r"(\w+://[^/\s:@]*:)[^/\s@]+@"), r"\1********@"),
 )
 
@@ -22,18 +23,17 @@ def black_out(text: str) -> str:
 
 
 class NoSecrets(logging.Filter):
-    """The last line of defence: blacks out what no code of ours should have put into a message."""
+    """The last line of defence, for any handler: blacks out what no code of ours should have put into a message."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite the record in place and let it pass."""
-        record.msg, record.args = black_out(record.getMessage()), None
+        """Rewrite message and traceback in place and let the record pass."""
+        try:
+            record.msg, record.args = black_out(record.getMessage()), None
+        except (TypeError, ValueError):  # arguments that do not fit: a line without them beats a failing caller
+            record.msg, record.args = black_out(str(record.msg)), None
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
-        if record.exc_text:
-            record.exc_text = black_out(record.exc_text)
-        for name, value in vars(record).items():
-            if isinstance(value, str) and name not in ("msg", "exc_text"):
-                setattr(record, name, black_out(value))
+        record.exc_text = black_out(record.exc_text) if record.exc_text else None
         return True
 
 
@@ -48,6 +48,6 @@ class JsonFormatter(BaseFormatter):
             json_ensure_ascii=False,
         )
 
-    def formatException(self, ei: object) -> str:  # noqa: N802  the base class names it
-        """Return the traceback without secrets, whichever handler it goes to."""
-        return black_out(super().formatException(ei))  # type: ignore[arg-type]
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; extra fields are blacked out here, however deep the secret lies."""
+        return black_out(super().format(record))

@@ -45,14 +45,15 @@ def normalize_message_template(summary: str, fallback: str, max_runes: int) -> M
 
 
 def build_message_text(*, summary: str, fallback: str, fallback_used: bool, target_url: str) -> tuple[str, bool]:
-    """Return the text to send, and whether it is the fallback.
+    """Return the text to send, and whether the record says that it is the fallback.
 
+    The fallback also stands in for a summary that shows nothing; as in the Go service, the flag is not raised by that.
     The site path is added on a line of its own unless the text already holds exactly that path.
     """
     use_fallback = fallback_used or not is_visible(summary)
     text = _linkless(trim(fallback) or DEFAULT_FALLBACK_TEXT) if use_fallback else summary
     url = trim(target_url)
-    return (text if not url or contains_path(text, url) else f"{text}\n{url}"), use_fallback
+    return (text if not url or contains_path(text, url) else f"{text}\n{url}"), fallback_used
 
 
 def _linkless(text: str) -> str:
@@ -82,7 +83,7 @@ _LINK = re.compile(
     (?<![0-9a-z+.-])(?:[a-z][a-z0-9+.-]*)?://        # any scheme, or a bare ://; 3://4 is no scheme
     | [a-z][a-z0-9+.-]*://                           # a scheme glued to digits or dots before it
     | (?<![a-z0-9])www\.                             # www. at the start of a word
-    | (?<![:/a-z0-9.])//[a-z0-9-]+(?:\.[a-z0-9-]+)+  # //host.tld
+    | (?<![:/a-z0-9.])/{2,}[a-z0-9-]+(?:\.[a-z0-9-]+)+  # //host.tld, ///host.tld
     | (?<![a-z0-9])(?:data|javascript|vbscript|mailto|tel|sms|blob):[^\s]   # schemes without slashes
     | (?<![a-z0-9./-])(?:[a-z0-9-]+\.)+[a-z]{2,}(?::\d+)?/[^\s]             # host.tld/path
     | (?<![a-z0-9./-])(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?/                     # 10.0.0.1/

@@ -32,6 +32,8 @@ logger = logging.getLogger("notifications.service")
 
 OPERATION_BATCH = 500
 """Records an operator's action changes per transaction, so that no row is locked for long."""
+Progress = Callable[[int, int], object]
+"""Told after each batch how many records were gone through, and of how many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,12 +160,19 @@ class NotificationService:
         return self.retry_feishu_notifications(now, limit).retried
 
     def replay(
-        self, records: NotificationQuerySet, actor: AbstractBaseUser | None, reason: str, *, force: bool = False
+        self,
+        records: NotificationQuerySet,
+        actor: AbstractBaseUser | None,
+        reason: str,
+        *,
+        force: bool = False,
+        progress: Progress | None = None,
     ) -> int:
         """Let records be sent again, with a fresh budget of attempts; their history stays. Returns how many.
 
         Only dead and skipped ones are taken; force: also sent and cancelled ones, which the reader then gets again.
-        actor, reason: who and why, kept in the admin's log. A record that changed meanwhile is left alone.
+        actor, reason: who and why, kept in the admin's log. progress: told after each batch.
+        A record that changed meanwhile is left alone.
         """
         return self._operate(
             records.replayable(force=force),
@@ -177,6 +186,7 @@ class NotificationService:
             },
             actor=actor,
             text=f"Replayed{' (forced)' if force else ''}: {reason}",
+            progress=progress,
         )
 
     def cancel(self, records: NotificationQuerySet, actor: AbstractBaseUser | None, reason: str) -> int:
@@ -202,6 +212,7 @@ class NotificationService:
         change: dict[str, Any],
         actor: AbstractBaseUser | None,
         text: str,
+        progress: Progress | None = None,
     ) -> int:
         """Change records in batches. `again` repeats the guard under the row's lock, where nothing can come between."""
         ids = list(records.order_by("pk").values_list("pk", flat=True))
@@ -221,6 +232,8 @@ class NotificationService:
                     text,
                     extra={"event": "record.operated", "record_id": record.pk, "actor_id": actor.pk if actor else None},
                 )
+            if progress:
+                progress(min(start + OPERATION_BATCH, len(ids)), len(ids))
         return done
 
     def _now(self) -> Any:

@@ -7,12 +7,12 @@ import math
 import re
 from typing import Any
 
-from notifications.message import truncate_text
+from notifications.message import trim, truncate_text
 
 
-def clean_text(text: str, limit: int) -> str:
-    """Return text PostgreSQL can store: no NUL, no lone surrogates, trimmed and cut to `limit` characters."""
-    return truncate_text(re.sub("[\x00\ud800-\udfff]", "\ufffd", text), limit)
+def clean_text(text: object, limit: int) -> str:
+    """Return text PostgreSQL can store, whatever came: no NUL, no lone surrogates, cut to `limit` and trimmed."""
+    return trim(truncate_text(re.sub("[\x00\ud800-\udfff]", "\ufffd", "" if text is None else str(text)), limit))
 
 
 def clean_json(value: Any) -> str | None:
@@ -24,7 +24,7 @@ def clean_json(value: Any) -> str | None:
         return None
     try:
         return json.dumps(_storable(value), allow_nan=False, ensure_ascii=False)
-    except (ValueError, TypeError, RecursionError):
+    except Exception:  # a foreign object may raise anything when it is shown
         return json.dumps("(not representable as JSON)")
 
 

@@ -10,6 +10,7 @@ import pytest
 import redis
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
+from django.utils import translation
 from pytest_django import Settings
 
 from notifications.models import UserNotificationChannel
@@ -52,6 +53,12 @@ def _clean_redis(redis_client: redis.Redis) -> None:
     gateway.cache_clear()
     if keys := list(redis_client.scan_iter("smartmate:*")):
         redis_client.delete(*keys)
+
+
+@pytest.fixture(autouse=True)
+def _english() -> None:
+    """The language of a request stays active in its thread; no test reads what an earlier one asked for."""
+    translation.activate("en")
 
 
 @pytest.fixture

@@ -110,13 +110,18 @@ def normalize(result: SendResult, error_text: str = "") -> SendResult:
     provider's own code. The text of an exception fills a blank message and never hides a code (the Go service's did).
     """
     outcome = result.outcome if result.outcome in CERTAIN else Outcome.TEMPORARY_FAIL
-    code = trim(result.error_code)
+    code = _text(result.error_code)
     if not result.outcome and not code:
         code = ErrorCode.NETWORK_ERROR
     return dataclasses.replace(
         result,
         outcome=outcome,
         error_code=code,
-        error_message=trim(result.error_message) or ("" if outcome == Outcome.SKIPPED else trim(error_text)),
-        provider_message_id=trim(result.provider_message_id),
+        error_message=_text(result.error_message) or ("" if outcome == Outcome.SKIPPED else trim(error_text)),
+        provider_message_id=_text(result.provider_message_id),
     )
+
+
+def _text(value: object) -> str:
+    """Return what a provider put where text belongs as text: an odd type must not undo a proven send."""
+    return "" if value is None else trim(str(value))

@@ -1,0 +1,7 @@
+"""What operators see and do: every delivery, its attempts, replay and cancel, users' channels, refused requests."""
+
+from __future__ import annotations
+
+from notifications.admin import channels, records, rejected
+
+__all__ = ["channels", "records", "rejected"]

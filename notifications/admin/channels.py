@@ -1,0 +1,106 @@
+"""Users' channels. Addresses and tokens go in and never come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.http import HttpRequest, HttpResponse
+from django.utils.decorators import method_decorator
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext, gettext_lazy as _
+from django.views.decorators.debug import sensitive_post_parameters
+
+from notifications.admin.channel_form import SECRETS, ChannelForm
+from notifications.admin.display import NOTHING, STYLE, age, badge
+from notifications.models import UserNotificationChannel
+from notifications.secret import Secret, SecretUnreadable, mask_url
+
+if TYPE_CHECKING:
+    Base = admin.ModelAdmin[UserNotificationChannel]
+else:
+    Base = admin.ModelAdmin
+
+
+@admin.register(UserNotificationChannel)
+class UserNotificationChannelAdmin(Base):
+    """Where users want to be told, and whether it works."""
+
+    form = ChannelForm
+    list_display = ("user", "channel", "enabled", "address", "auth_type", "pause", "last_test")
+    list_display_links = ("user", "channel")
+    list_filter = ("enabled", "last_test_status")
+    list_select_related = ("user",)
+    list_per_page = 50
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    ordering = ("-id",)
+    sortable_by = ()
+    search_fields = (f"user__{get_user_model().USERNAME_FIELD}__exact", "user__id__exact")
+    search_help_text = _("The whole user name, or a user id.")
+    raw_id_fields = ("user",)
+    empty_value_display = NOTHING
+    fieldsets = (
+        (None, {"fields": ("user", "channel", "enabled")}),
+        (
+            _("Endpoint"),
+            {"fields": ("address", "new_webhook_url", "auth_type", "token", "new_bearer_token", "clear_token")},
+        ),
+        (_("State"), {"fields": ("pause", "pause_reason", "last_test", "last_test_error", "updated_at")}),
+    )
+    readonly_fields = ("address", "token", "pause", "pause_reason", "last_test", "last_test_error", "updated_at")
+
+    class Media:
+        css = STYLE
+
+    @method_decorator(sensitive_post_parameters(*SECRETS))
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Keep what is typed here out of error reports."""
+        return super().changeform_view(request, *args, **kwargs)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """Fix user and channel once they are stored: an address does not change its owner."""
+        return (*self.readonly_fields, "user", "channel") if obj else self.readonly_fields
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Leave out what has nothing to show: the state of a new one, the inputs of who may only look."""
+        hidden = set() if self.has_change_permission(request, obj) or obj is None else {*SECRETS, "clear_token"}
+        if obj is None:
+            hidden |= {"address", "token", "clear_token"}
+        return [
+            (title, {"fields": [name for name in options["fields"] if name not in hidden]})
+            for title, options in self.fieldsets[: None if obj else -1]
+        ]
+
+    @admin.display(description=_("webhook address"))
+    def address(self, channel: UserNotificationChannel) -> SafeString | str:
+        """Return the address with its key masked."""
+        return _shown(channel.webhook_url, mask_url)
+
+    @admin.display(description=_("bearer token"))
+    def token(self, channel: UserNotificationChannel) -> SafeString | str:
+        """Return whether there is one."""
+        return _shown(channel.bearer_token, lambda token: gettext("stored"))
+
+    @admin.display(description=_("paused"))
+    def pause(self, channel: UserNotificationChannel) -> SafeString | str:
+        """Return since when it is paused."""
+        return age(channel.paused_at)
+
+    @admin.display(description=_("last test"))
+    def last_test(self, channel: UserNotificationChannel) -> SafeString:
+        """Return how the last test message went, and when."""
+        result = badge(channel.last_test_status or "never", channel.get_last_test_status_display())
+        return format_html("{} {}", result, age(channel.last_test_at)) if channel.last_test_at else result
+
+
+def _shown(secret: Secret, show: Callable[[str], str]) -> SafeString | str:
+    """Return what `show` makes of the plain value, or a badge saying that nobody can read it."""
+    try:
+        plain = secret.reveal()
+    except SecretUnreadable:
+        return badge("unreadable", _("cannot be read: key missing"))
+    return show(plain) if plain else NOTHING

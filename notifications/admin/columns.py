@@ -1,0 +1,118 @@
+"""How the values of a record are shown, in the list and on its page."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ObjectDoesNotExist
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext, gettext_lazy as _
+
+from notifications.admin.display import NOTHING, age, badge, block, isolated, json_block, moment, relative, visible
+from notifications.models import NotificationRecord
+from notifications.states import Status
+
+
+class RecordColumns:
+    """Columns of the list and fields of the page."""
+
+    @admin.display(description=_("status"))
+    def state(self, record: NotificationRecord) -> SafeString:
+        """Return the status in its colour."""
+        return badge(record.status, record.get_status_display())
+
+    @admin.display(description=_("dedupe key"))
+    def key(self, record: NotificationRecord) -> SafeString:
+        """Return the key, set apart: it comes from elsewhere."""
+        return isolated(record.dedupe_key)
+
+    @admin.display(description=_("user"))
+    def owner(self, record: NotificationRecord) -> SafeString | str:
+        """Return the user with a link to them, or the bare id of one who is not there."""
+        try:
+            user = record.user
+        except ObjectDoesNotExist:
+            return str(record.user_id)
+        name = isolated(user.get_username())
+        if not admin.site.is_registered(get_user_model()):
+            return name
+        url = reverse(f"admin:{user._meta.app_label}_{user._meta.model_name}_change", args=[user.pk])
+        return format_html('<a href="{}">{}</a>', url, name)
+
+    @admin.display(description=_("error code"))
+    def code(self, record: NotificationRecord) -> SafeString | str:
+        """Return the code of the last error, to be broken between its words only."""
+        words = re.split("(?<=_)", record.last_error_code)
+        return format_html_join("", "{}<wbr>", ((visible(word),) for word in words)) if any(words) else NOTHING
+
+    @admin.display(description=_("attempts"))
+    def attempts(self, record: NotificationRecord) -> str:
+        """Return attempts made of those allowed."""
+        return f"{record.attempt_count} / {record.max_attempts}"
+
+    @admin.display(description=_("next attempt"))
+    def next_attempt(self, record: NotificationRecord) -> SafeString | str:
+        """Return when it is tried next, in the list."""
+        if record.status == Status.SENDING:
+            return gettext("under way")
+        due = record.next_attempt_at
+        if due and due <= timezone.now():
+            overdue = timezone.now() - due > timedelta(minutes=1)
+            return age(due, gettext("due %(when)s") % {"when": relative(due)} if overdue else gettext("due now"))
+        return age(due)
+
+    @admin.display(description=_("age"), ordering="created_at")
+    def requested(self, record: NotificationRecord) -> SafeString | str:
+        """Return how long ago it was requested."""
+        return age(record.created_at)
+
+    @admin.display(description=_("next attempt"))
+    def next_time(self, record: NotificationRecord) -> SafeString | str:
+        """Return when it is tried next, or when the lease of the one under way ends."""
+        return moment(record.next_attempt_at)
+
+    @admin.display(description=_("requested"))
+    def requested_time(self, record: NotificationRecord) -> SafeString | str:
+        """Return when it was requested."""
+        return moment(record.created_at)
+
+    @admin.display(description=_("changed"))
+    def changed_time(self, record: NotificationRecord) -> SafeString | str:
+        """Return when it changed last."""
+        return moment(record.updated_at)
+
+    @admin.display(description=_("sent"))
+    def sent_time(self, record: NotificationRecord) -> SafeString | str:
+        """Return when it was delivered."""
+        return moment(record.sent_at)
+
+    @admin.display(description=_("error"))
+    def error(self, record: NotificationRecord) -> SafeString | str:
+        """Return what went wrong last, in the words of whoever said it."""
+        return block(record.last_error)
+
+    @admin.display(description=_("summary"))
+    def summary(self, record: NotificationRecord) -> SafeString | str:
+        """Return the text of the message."""
+        return block(record.summary_text)
+
+    @admin.display(description=_("fallback text"))
+    def fallback(self, record: NotificationRecord) -> SafeString | str:
+        """Return the text used when the summary cannot be."""
+        return block(record.fallback_text)
+
+    @admin.display(description=_("request sent"))
+    def request_json(self, record: NotificationRecord) -> SafeString | str:
+        """Return what the endpoint was sent last."""
+        return json_block(record.provider_request)
+
+    @admin.display(description=_("response received"))
+    def response_json(self, record: NotificationRecord) -> SafeString | str:
+        """Return what it answered."""
+        return json_block(record.provider_response)

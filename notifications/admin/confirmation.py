@@ -1,0 +1,84 @@
+"""What operators can do to records, and what they are asked first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django import forms
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from notifications.api import replay_notifications
+from notifications.querysets import NotificationQuerySet
+from notifications.service import NotificationService
+from notifications.states import Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What an operator can do to records, and the words for it."""
+
+    name: str
+    title: Promise
+    button: Promise
+    takes: Callable[[NotificationQuerySet, bool], NotificationQuerySet]
+    """Selects what it takes, with force or without."""
+    acts: Callable[[NotificationQuerySet, AbstractBaseUser, str, bool], int]
+    can_force: bool
+    refusals: Mapping[Status, Promise]
+    """Why it leaves a status alone."""
+
+
+REPLAY = Operation(
+    name="replay",
+    title=_("Replay notifications"),
+    button=_("Replay"),
+    takes=lambda records, force: records.replayable(force=force),
+    acts=lambda records, actor, reason, force: replay_notifications(records, actor, reason, force=force),
+    can_force=True,
+    refusals={
+        Status.PENDING: _("waits already and goes out by itself"),
+        Status.SENDING: _("is in a worker's hands"),
+        Status.FAILED: _("is tried again by itself"),
+        Status.SENT: _("was delivered; only with force, and the reader gets it twice"),
+        Status.SKIPPED: _("was called off; only with force, in spite of that"),
+    },
+)
+CANCEL = Operation(
+    name="cancel",
+    title=_("Cancel notifications"),
+    button=_("Call off"),
+    takes=lambda records, force: records.cancellable(),
+    acts=lambda records, actor, reason, force: NotificationService().cancel(records, actor, reason),
+    can_force=False,
+    refusals={
+        Status.SENDING: _("is in a worker's hands"),
+        Status.SENT: _("was delivered, there is nothing to call off"),
+        Status.DEAD: _("is not sent any more, there is nothing to call off"),
+        Status.SKIPPED: _("is not sent any more, there is nothing to call off"),
+    },
+)
+OPERATIONS = {operation.name: operation for operation in (REPLAY, CANCEL)}
+
+
+class ConfirmationForm(forms.Form):
+    """Why, and for a replay whether the reader may get it twice."""
+
+    reason = forms.CharField(
+        label=_("Reason"), max_length=500, help_text=_("Kept in the history of every notification it changes.")
+    )
+    force = forms.BooleanField(
+        label=_("Force"),
+        required=False,
+        help_text=_("Also what was delivered or called off. The reader gets a delivered message a second time."),
+    )
+    newest = forms.IntegerField(required=False)
+    """The last record there was when the page asked; what came later was not asked about."""
+
+    def __init__(self, operation: Operation, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not operation.can_force:
+            del self.fields["force"]

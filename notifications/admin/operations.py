@@ -1,0 +1,149 @@
+"""Replay and cancel: the first POST asks, the second acts, a GET does neither."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import BadRequest, PermissionDenied
+from django.db.models import Max
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.translation import gettext, gettext_lazy as _, ngettext
+
+from notifications.admin.confirmation import CANCEL, OPERATIONS, REPLAY, ConfirmationForm, Operation
+from notifications.models import NotificationRecord
+from notifications.querysets import NotificationQuerySet
+from notifications.states import Status
+
+if TYPE_CHECKING:
+    Base = admin.ModelAdmin[NotificationRecord]
+else:
+    Base = admin.ModelAdmin
+
+MOST = 10_000
+"""Records one operation in the admin takes: it has to end well within a web server's time limit."""
+TEMPLATE = "admin/notifications/notificationrecord/confirmation.html"
+
+
+class OperationsAdmin(Base):
+    """Offers the operations as actions, each with its own permission."""
+
+    actions = ("replay", "cancel")
+
+    @admin.action(description=_("Replay selected notifications"), permissions=["replay"])
+    def replay(self, request: HttpRequest, queryset: NotificationQuerySet) -> HttpResponse:
+        """Ask, then let the selected records be sent again."""
+        return self._operate(request, queryset, REPLAY)
+
+    @admin.action(description=_("Cancel selected notifications"), permissions=["cancel"])
+    def cancel(self, request: HttpRequest, queryset: NotificationQuerySet) -> HttpResponse:
+        """Ask, then call off the selected records that wait."""
+        return self._operate(request, queryset, CANCEL)
+
+    def has_replay_permission(self, request: HttpRequest) -> bool:
+        """Tell whether this user may replay."""
+        return request.user.has_perm("notifications.replay_notificationrecord")
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        """Tell whether this user may cancel."""
+        return request.user.has_perm("notifications.cancel_notificationrecord")
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Refuse an operation the user may not do and ids that are none, where Django would not say so."""
+        asked = OPERATIONS.keys() & set(request.POST.getlist("action"))
+        if not asked <= self.get_actions(request).keys():
+            raise PermissionDenied
+        if not all(pk.isdecimal() for pk in request.POST.getlist(ACTION_CHECKBOX_NAME)):
+            raise BadRequest("not a record id")
+        return super().changelist_view(request, extra_context)
+
+    def operations_for(self, request: HttpRequest, record: NotificationRecord) -> list[Operation]:
+        """Return what this user may do to this record in its state."""
+        allowed = self.get_actions(request)
+        this = NotificationRecord.objects.filter(pk=record.pk)
+        return [
+            operation
+            for name, operation in OPERATIONS.items()
+            if name in allowed and operation.takes(this, operation.can_force).exists()
+        ]
+
+    def _operate(self, request: HttpRequest, records: NotificationQuerySet, operation: Operation) -> HttpResponse:
+        form = ConfirmationForm(operation, request.POST if "confirm" in request.POST else None)
+        if form.is_valid():
+            asked = records.filter(pk__lte=form.cleaned_data["newest"] or 0)
+            force = form.cleaned_data.get("force", False)
+            if operation.takes(asked, force).count() <= MOST:
+                selected = asked.count()
+                actor = cast(AbstractBaseUser, request.user)
+                done = operation.acts(asked, actor, form.cleaned_data["reason"], force)
+                self._report(request, operation, done, selected - done)
+                return HttpResponseRedirect(self._back(request))
+            form.add_error(None, _("These are too many for one go."))
+        return self._ask(request, records, operation, form)
+
+    def _ask(
+        self, request: HttpRequest, records: NotificationQuerySet, operation: Operation, form: ConfirmationForm
+    ) -> TemplateResponse:
+        selected = records.by_status()
+        taken = operation.takes(records, False).by_status()
+        forced = operation.takes(records, True).by_status() if operation.can_force else taken
+        rows = [
+            {
+                "status": status,
+                "selected": selected[status],
+                "taken": taken.get(status, 0),
+                "refused": selected[status] - taken.get(status, 0),
+                "why": operation.refusals.get(status, "") if selected[status] > taken.get(status, 0) else "",
+            }
+            for status in Status
+            if status in selected
+        ]
+        counts = {
+            "selected_count": sum(selected.values()),
+            "taken_count": sum(taken.values()),
+            "forced_count": sum(forced.values()) - sum(taken.values()),
+        }
+        context = {
+            **self.admin_site.each_context(request),
+            **counts,
+            "title": operation.title,
+            "operation": operation,
+            "opts": self.opts,
+            "media": self.media,
+            "form": form,
+            "rows": rows,
+            "newest": records.aggregate(newest=Max("pk"))["newest"],
+            "most": MOST,
+            "too_many": counts["taken_count"] > MOST,
+            "can_act": counts["taken_count"] <= MOST and counts["taken_count"] + counts["forced_count"] > 0,
+            "action_checkbox_name": ACTION_CHECKBOX_NAME,
+            "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
+            "select_across": request.POST.get("select_across", "0"),
+            "from_record": request.POST.get("from_record", ""),
+            "back": self._back(request),
+        }
+        return TemplateResponse(request, TEMPLATE, context)
+
+    def _back(self, request: HttpRequest) -> str:
+        """Return where the operator came from: the record's page, or the list as it was filtered."""
+        selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        if request.POST.get("from_record") and len(selected) == 1:
+            return reverse("admin:notifications_notificationrecord_change", args=selected)
+        return request.get_full_path()
+
+    def _report(self, request: HttpRequest, operation: Operation, done: int, left: int) -> None:
+        if operation is REPLAY:
+            text = ngettext("%(count)d notification goes out again.", "%(count)d notifications go out again.", done)
+        else:
+            text = ngettext("%(count)d notification was called off.", "%(count)d notifications were called off.", done)
+        if done:
+            self.message_user(request, text % {"count": done}, messages.SUCCESS)
+        else:
+            self.message_user(request, gettext("Nothing was changed."), messages.WARNING)
+        if left > 0:  # negative if the list grew meanwhile
+            text = ngettext("%(count)d was left as it is.", "%(count)d were left as they are.", left)
+            self.message_user(request, text % {"count": left}, messages.INFO)

@@ -1,0 +1,103 @@
+"""The list of deliveries, and the page of one. Nobody edits them: they are the record of what happened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext_lazy as _
+
+from notifications.admin.attempts import AttemptInline
+from notifications.admin.columns import RecordColumns
+from notifications.admin.display import NOTHING, STYLE
+from notifications.admin.filters import AdminQuerySet, ChannelFilter, ErrorCodeFilter
+from notifications.admin.operations import OperationsAdmin
+from notifications.admin.wording import explain
+from notifications.models import NotificationRecord
+from notifications.service import max_user_id
+
+if TYPE_CHECKING:
+    Records = QuerySet[NotificationRecord]
+
+TARGET = ("trigger_type", "target_type", "target_id")
+COLUMNS = tuple(name for name in vars(RecordColumns) if not name.startswith("_"))
+"""Everything RecordColumns shows."""
+LONGEST_NUMBER = 19
+"""Digits of a number no column can hold."""
+
+
+@admin.register(NotificationRecord)
+class NotificationRecordAdmin(RecordColumns, OperationsAdmin):
+    """Deliveries: look, search, replay, cancel."""
+
+    list_display = ("state", "key", "owner", "code", "attempts", "next_attempt", "requested", "channel")
+    list_display_links = ("state", "key")
+    list_filter = ("status", ErrorCodeFilter, ChannelFilter, "created_at")
+    list_per_page = 50
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # counts each choice by going through the whole table
+    date_hierarchy = "created_at"
+    ordering = ("-created_at", "-id")
+    sortable_by = ("requested",)  # the one column with an index to sort by
+    search_fields = ("dedupe_key",)  # shows the box; get_search_results says what it finds
+    search_help_text = _("The whole dedupe key, trace id, user id, user name or record number.")
+    inlines = (AttemptInline,)
+    empty_value_display = NOTHING
+    fieldsets = (
+        (_("State"), {"fields": ("state", "attempts", "round", "next_time", "code", "error")}),
+        (_("Message"), {"fields": ("owner", "channel", "summary", "fallback", "fallback_used", "target_url")}),
+        (_("Request and response"), {"fields": ("request_json", "response_json", "provider_message_id")}),
+        (_("Identifiers"), {"fields": ("id", "key", "trace_id", "trigger_id", "preview_id", *TARGET)}),
+        (_("Times"), {"fields": ("requested_time", "changed_time", "sent_time")}),
+    )
+    readonly_fields = ("id", *COLUMNS)
+
+    class Media:
+        css = STYLE
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Records come from requests only."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nobody edits what happened."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nor does anybody delete it here."""
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> Records:
+        """Return records with their users: one query for all, and no join, which would hide those of missing users."""
+        return AdminQuerySet(self.model).order_by(*self.ordering).prefetch_related("user")
+
+    def get_search_results(self, request: HttpRequest, queryset: Records, search_term: str) -> tuple[Records, bool]:
+        """Find by whole values only, each with an index, however many records there are."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        users = get_user_model()._default_manager
+        owners = list(users.filter(**{get_user_model().USERNAME_FIELD: term}).values_list("pk", flat=True))
+        found = Q(dedupe_key=term) | Q(trace_id=term) | Q(user_id__in=owners)
+        if term.isascii() and term.isdigit() and len(term) < LONGEST_NUMBER:
+            found |= Q(pk=int(term))
+            if int(term) <= max_user_id():
+                found |= Q(user_id=int(term))
+        return queryset.filter(found), False
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Add what the state means and what may be done about it."""
+        more: dict[str, Any] = {}
+        record = self.get_object(request, object_id)
+        if record and self.has_view_permission(request, record):
+            more = {
+                "subtitle": f"#{record.pk}",
+                "sentences": explain(record),
+                "operations": self.operations_for(request, record),
+            }
+        return super().change_view(request, object_id, form_url, (extra_context or {}) | more)

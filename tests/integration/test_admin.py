@@ -1,0 +1,399 @@
+"""What the admin shows: to whom, how fast, and nothing that acts by being looked at."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.contrib.staticfiles import finders
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from notifications.admin.display import visible
+from notifications.admin.wording import CODES, explain
+from notifications.models import NotificationRecord, RejectedRequest
+from notifications.states import ErrorCode, Outcome, Status, TestStatus
+from tests.integration.rows import LIST, make_attempt, make_record
+
+pytestmark = pytest.mark.django_db
+
+HOSTILE = "<script>alert(1)</script>\u202e\u2066\u200b"
+TEXTS = (
+    *("dedupe_key", "summary_text", "fallback_text", "target_url", "trigger_id", "trigger_type", "preview_id"),
+    *("target_type", "trace_id", "provider_message_id", "last_error_code"),
+)
+MODELS = ("notificationrecord", "usernotificationchannel", "rejectedrequest")
+
+
+@pytest.fixture
+def viewer(make_user: Callable[..., User]) -> Client:
+    """A browser of somebody who may look at everything and do nothing."""
+    user = make_user("viewer", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=[f"view_{model}" for model in MODELS]))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def page(client: Client, url: str, **query: Any) -> str:
+    response = client.get(url, query)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def shown(client: Client, **query: Any) -> list[str]:
+    """Return the dedupe keys in the list."""
+    response = client.get(LIST, query)
+    assert response.status_code == 200, response
+    return [record.dedupe_key for record in response.context["cl"].result_list]
+
+
+class TestWhoMayLook:
+    @pytest.mark.parametrize("model", MODELS)
+    def test_anonymous_is_sent_to_the_login(self, client: Client, model: str) -> None:
+        for url in (f"/admin/notifications/{model}/", f"/admin/notifications/{model}/1/change/"):
+            assert client.get(url)["Location"].startswith("/admin/login/")
+
+    def test_staff_without_the_permission_is_refused(self, make_user: Callable[..., User]) -> None:
+        client = Client()
+        client.force_login(make_user(is_staff=True))
+        record = make_record()
+
+        assert client.get(LIST).status_code == 403
+        assert client.get(f"{LIST}{record.pk}/change/").status_code == 403
+
+    def test_the_view_permission_opens_list_and_page(self, viewer: Client) -> None:
+        record = make_record(dedupe_key="its-key")
+        make_attempt(record, worker="worker-7:41")
+
+        assert "its-key" in page(viewer, LIST)
+        assert "worker-7:41" in page(viewer, f"{LIST}{record.pk}/change/")
+
+    def test_nobody_may_add_change_or_delete(self, admin_client: Client) -> None:
+        record = make_record()
+
+        assert admin_client.get(f"{LIST}add/").status_code == 403
+        assert admin_client.get(f"{LIST}{record.pk}/delete/").status_code == 403
+        assert admin_client.post(f"{LIST}{record.pk}/change/", {"status": "sent"}).status_code == 403
+        assert "delete_selected" not in page(admin_client, LIST)
+        record.refresh_from_db()
+        assert record.status == Status.DEAD
+
+    def test_an_unknown_record_leads_back(self, admin_client: Client) -> None:
+        assert admin_client.get(f"{LIST}123456/change/").status_code == 302
+
+
+class TestList:
+    def test_a_row_says_what_an_operator_asks_first(self, admin_client: Client) -> None:
+        make_record(attempt_count=3, last_error_code="provider_timeout", dedupe_key="its-key")
+
+        html = page(admin_client, LIST)
+
+        for text in ("dead, needs a person", "its-key", "feishu", "provider_<wbr>timeout", "3 / 5", "just now"):
+            assert text in html
+
+    def test_a_known_user_is_a_link_and_an_unknown_one_a_bare_id(
+        self, admin_client: Client, make_user: Callable[..., User]
+    ) -> None:
+        user = make_user("alice")
+        make_record(user_id=user.pk)
+        make_record(user_id=987_654)
+
+        html = page(admin_client, LIST)
+
+        assert f'<a href="/admin/auth/user/{user.pk}/change/"><bdi>alice</bdi></a>' in html
+        assert '<td class="field-owner">987654</td>' in html
+
+    @pytest.mark.parametrize(
+        ("status", "text"),
+        [("pending", "in 4 minutes"), ("sending", "under way"), ("sent", "–"), ("failed", "in 4 min")],
+    )
+    def test_the_next_attempt_is_said_in_words(self, admin_client: Client, status: str, text: str) -> None:
+        make_record(status)
+
+        assert text in page(admin_client, LIST).replace("\xa0", " ")
+
+    def test_what_is_overdue_is_called_due(self, admin_client: Client) -> None:
+        make_record("failed", next_attempt_at=timezone.now() - timedelta(minutes=3, seconds=5))
+
+        make_record("pending", next_attempt_at=timezone.now())
+
+        html = page(admin_client, LIST).replace("\xa0", " ")
+
+        assert "due 3 minutes ago" in html
+        assert "due now" in html
+
+    def test_the_newest_come_first_fifty_to_a_page(self, admin_client: Client) -> None:
+        now = timezone.now()
+        for number in range(51):
+            make_record(dedupe_key=f"k{number}", created_at=now - timedelta(minutes=number))
+
+        assert shown(admin_client) == [f"k{number}" for number in range(50)]
+        assert shown(admin_client, p=2) == ["k50"]
+
+    def test_the_number_of_queries_does_not_grow_with_the_rows(self, admin_client: Client) -> None:
+        def queries(rows: int) -> int:
+            while NotificationRecord.objects.count() < rows:
+                number = NotificationRecord.objects.count()
+                user = User.objects.create(username=f"u{number}")
+                make_record(user_id=user.pk if number % 2 else 900_000 + number)
+            with CaptureQueriesContext(connection) as captured:
+                page(admin_client, LIST)
+            return len(captured)
+
+        queries(1)  # warms what is cached for good: content types, the session
+
+        assert queries(5) == queries(50)
+
+    def test_the_query_names_no_user_of_a_missing_row_away(self, admin_client: Client) -> None:
+        make_record(user_id=987_654, dedupe_key="orphan")
+
+        assert shown(admin_client) == ["orphan"]
+
+
+def test_every_state_has_a_colour_in_both_themes() -> None:
+    css = Path(str(finders.find("notifications/admin.css"))).read_text()
+    kinds = {*Status.values, *Outcome.values, *(value or "never" for value in TestStatus.values), "unreadable"}
+
+    assert [kind for kind in kinds if not re.search(rf"\.n-{kind}\b", css)] == []
+    themes = css.split("prefers-color-scheme: dark")[0], css.partition('data-theme="dark"')[2]
+    for colour in set(re.findall(r"var\((--n-\w+-[fb]g)\)", css)):
+        assert all(f"{colour}:" in theme for theme in themes), colour
+
+
+class TestFiltersAndSearch:
+    def test_filters_narrow_by_status_code_and_channel(self, admin_client: Client) -> None:
+        make_record(dedupe_key="a", last_error_code="provider_config")
+        make_record(dedupe_key="b", last_error_code="provider_timeout")
+        make_record("sent", dedupe_key="c", channel="other")
+
+        assert shown(admin_client, status__exact="sent") == ["c"]
+        assert shown(admin_client, code="provider_timeout") == ["b"]
+        assert shown(admin_client, channel="feishu") == ["b", "a"]
+
+    def test_every_known_code_is_offered_without_asking_the_table(self, admin_client: Client) -> None:
+        with CaptureQueriesContext(connection) as captured:
+            html = page(admin_client, LIST)
+
+        assert all(f"?code={code}" in html for code in ErrorCode)
+        assert not [query["sql"] for query in captured if "DISTINCT" in query["sql"]]
+
+    def test_the_search_finds_whole_values_only(self, admin_client: Client, make_user: Callable[..., User]) -> None:
+        alice = make_user("alice", id=500_001)
+        record = make_record(pk=700_001, dedupe_key="42:task:1", trace_id="trace 9", user_id=alice.pk)
+        make_record(pk=700_002, dedupe_key="other")
+
+        for term in ("42:task:1", "trace 9", " alice ", str(alice.pk), str(record.pk)):
+            assert shown(admin_client, q=term) == ["42:task:1"], term
+        for term in ("42:task", "trace", "alic", "9" * 30, "٤٢", "%", "'"):
+            assert shown(admin_client, q=term) == [], term
+
+    def test_the_search_reads_indexes_and_not_the_table(self, admin_client: Client) -> None:
+        make_record(dedupe_key="77")
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off")
+        response = admin_client.get(LIST, {"q": "77"})
+
+        plan = response.context["cl"].queryset.order_by().explain()
+
+        assert "Seq Scan" not in plan
+        for index in ("notification_dedupe", "notification_trace", "notification_records_pkey", "user_id"):
+            assert index in plan
+
+    def test_the_date_hierarchy_lists_every_step_between_first_and_last(self, admin_client: Client) -> None:
+        for year, month, day in ((2024, 12, 30), (2025, 1, 2)):
+            make_record(created_at=datetime(year, month, day, 23, tzinfo=UTC))
+
+        assert "created_at__year=2024" in page(admin_client, LIST)
+        html = page(admin_client, LIST, created_at__year=2025, created_at__month=1)
+        assert shown(admin_client, created_at__year=2024) == [
+            NotificationRecord.objects.earliest("created_at").dedupe_key
+        ]
+        assert "created_at__day=2" in html
+
+    def test_days_and_months_have_no_gaps(self) -> None:
+        from notifications.admin.filters import AdminQuerySet
+
+        make_record(created_at=datetime(2024, 1, 31, 12, tzinfo=UTC))
+        make_record(created_at=datetime(2024, 3, 1, 0, tzinfo=UTC))
+        records = AdminQuerySet(NotificationRecord)
+
+        assert [(step.month, step.day) for step in records.datetimes("created_at", "month")] == [(1, 1), (2, 1), (3, 1)]
+        assert len(records.datetimes("created_at", "day")) == 31
+        assert records.none().datetimes("created_at", "day") == []
+
+
+class TestPage:
+    def test_shows_request_response_and_attempts(self, admin_client: Client) -> None:
+        record = make_record(provider_request={"message": {"summary": "你好"}}, provider_response={"code": 19001})
+        make_attempt(record, 1, outcome=Outcome.LOST, duration_ms=None, http_status=None)
+        make_attempt(record, 2, response_excerpt='{"code":19001}')
+
+        html = page(admin_client, f"{LIST}{record.pk}/change/")
+
+        assert "你好" in html
+        assert "&quot;code&quot;: 19001" in html
+        assert "lost: the worker vanished" in html
+        assert "41 ms" in html
+        assert "{&quot;code&quot;:19001}" in html
+
+    def test_a_record_without_attempts_says_so(self, admin_client: Client) -> None:
+        record = make_record("pending")
+
+        assert "None was made yet." in page(admin_client, f"{LIST}{record.pk}/change/")
+
+    @pytest.mark.parametrize("status", Status.values)
+    def test_says_what_the_state_means(self, admin_client: Client, status: str) -> None:
+        record = make_record(status)
+
+        html = page(admin_client, f"{LIST}{record.pk}/change/")
+
+        assert explain(record)[0].partition("(")[0] in html
+
+    def test_what_waits_too_long_is_explained_too(self) -> None:
+        past = timezone.now() - timedelta(minutes=1)
+
+        texts = [explain(make_record(status, next_attempt_at=past))[0] for status in ("pending", "sending", "failed")]
+
+        assert all("next free" in text for text in texts)
+        assert len(set(texts)) == 3
+
+    def test_every_error_code_has_its_sentence(self) -> None:
+        assert set(CODES) == set(ErrorCode)
+        assert str(CODES["payload_invalid"]) in explain(make_record(last_error_code="payload_invalid"))
+        assert len(explain(make_record(last_error_code="a provider's own"))) == 2
+
+    def test_a_replayed_record_is_not_explained_by_its_old_error(self) -> None:
+        assert len(explain(make_record("pending", last_error_code="payload_invalid"))) == 1
+
+    def test_a_lost_message_is_not_to_be_replayed_blindly(self) -> None:
+        assert "Find out" in explain(make_record(last_error_code=ErrorCode.LEASE_EXPIRED))[-1]
+
+    def test_a_record_of_an_unknown_user_has_a_page(self, admin_client: Client) -> None:
+        record = make_record(user_id=987_654)
+
+        assert "987654" in page(admin_client, f"{LIST}{record.pk}/change/")
+
+
+class TestHostileText:
+    def test_is_escaped_wherever_it_stands(self, admin_client: Client, make_user: Callable[..., User]) -> None:
+        user = make_user(HOSTILE[:30])
+        record = make_record(
+            user_id=user.pk,
+            last_error=HOSTILE,
+            provider_request={HOSTILE: HOSTILE},
+            provider_response=HOSTILE,
+            **dict.fromkeys(TEXTS, HOSTILE),
+        )
+        make_attempt(record, error=HOSTILE, response_excerpt=HOSTILE, worker=HOSTILE, error_code=HOSTILE)
+
+        for url in (LIST, f"{LIST}{record.pk}/change/", f"{LIST}{record.pk}/history/"):
+            assert "<script>alert" not in page(admin_client, url)
+        html = page(admin_client, f"{LIST}{record.pk}/change/")
+        assert "&lt;script&gt;alert" in html
+
+    def test_marks_that_turn_text_around_are_shown_and_not_obeyed(self, admin_client: Client) -> None:
+        record = make_record(dedupe_key="safe\u202egnp.exe", provider_response={"a": "\u202e"})
+
+        labels = re.compile(r'aria-label="[^"]*"')  # Django's own, read out and not drawn
+        assert "\u202e" not in labels.sub("", page(admin_client, LIST))
+        assert "safe\\u202egnp.exe" in page(admin_client, f"{LIST}{record.pk}/change/")
+        assert visible("a\u200bb\u2066c\ud800\x00👩\u200d🚀") == "a\\u200bb\\u2066c\\ud800\\u0000👩\u200d🚀"
+
+    def test_a_hundred_kilobytes_are_cut_with_a_note(self, admin_client: Client) -> None:
+        record = make_record(provider_response={"text": "x" * 100_000}, last_error="y" * 100_000)
+
+        html = page(admin_client, f"{LIST}{record.pk}/change/")
+
+        assert "x" * 9_000 in html
+        assert "x" * 10_001 not in html
+        assert "y" * 10_001 not in html
+        assert "Cut: the first 10000 of 100000 characters." in html
+
+    def test_json_nested_beyond_reason_has_a_page(self, admin_client: Client) -> None:
+        nested = json.loads("[" * 900 + "]" * 900)
+        record = make_record(provider_response=nested)
+
+        assert "Nested too deeply to be shown." in page(admin_client, f"{LIST}{record.pk}/change/")
+
+
+class TestRejected:
+    URL = "/admin/notifications/rejectedrequest/"
+
+    def reject(self, payload: str = '{"user_id": "x"}', errors: Any = None) -> RejectedRequest:
+        wrong = [{"field": "user_id", "reason": "must be a whole number"}] if errors is None else errors
+        return RejectedRequest.objects.create(source="notification.feishu.requested", payload=payload, errors=wrong)
+
+    def test_the_list_names_the_fields_that_are_wrong(self, viewer: Client) -> None:
+        self.reject()
+
+        html = page(viewer, self.URL)
+
+        assert "<bdi>user_id</bdi>" in html
+        assert "notification.feishu.requested" in html
+
+    def test_the_list_does_not_read_payloads(self, viewer: Client) -> None:
+        self.reject()
+
+        with CaptureQueriesContext(connection) as captured:
+            page(viewer, self.URL)
+
+        assert not [query["sql"] for query in captured if '"payload"' in query["sql"]]
+
+    def test_the_page_gives_reasons_and_payload(self, viewer: Client) -> None:
+        rejected = self.reject('{"summary_text": "\\u4f60\\u597d", "user_id": "x"}')
+
+        html = page(viewer, f"{self.URL}{rejected.pk}/change/")
+
+        assert "must be a whole number" in html
+        assert "你好" in html
+
+    @pytest.mark.parametrize(
+        "payload",
+        [
+            '{"a": "<script>alert(1)</script>\\u202e\\ud800\\u0000"}',
+            "<script>alert(1)",
+            "[" * 900 + "]" * 900,
+            "[" * 5000,
+            "",
+        ],
+    )
+    def test_any_payload_has_a_page(self, admin_client: Client, payload: str) -> None:
+        rejected = self.reject(payload, [{"field": HOSTILE, "reason": HOSTILE}, "not a dict"])
+
+        html = page(admin_client, f"{self.URL}{rejected.pk}/change/")
+
+        assert "<script>alert" not in html + page(admin_client, self.URL)
+        assert "\u202e" not in html
+
+    def test_errors_of_another_shape_have_a_page(self, admin_client: Client) -> None:
+        rejected = self.reject(errors={"odd": 1})
+
+        page(admin_client, self.URL)
+        page(admin_client, f"{self.URL}{rejected.pk}/change/")
+
+    def test_a_long_payload_is_cut_with_a_note(self, admin_client: Client) -> None:
+        rejected = self.reject("z" * 100_000)
+
+        html = page(admin_client, f"{self.URL}{rejected.pk}/change/")
+
+        assert "z" * 10_001 not in html
+        assert "Cut: the first 10000 of 100000 characters." in html
+
+    def test_may_be_deleted_but_not_added_or_changed(self, admin_client: Client, viewer: Client) -> None:
+        rejected = self.reject()
+        url = f"{self.URL}{rejected.pk}/"
+
+        assert admin_client.get(f"{self.URL}add/").status_code == 403
+        assert admin_client.post(f"{url}change/", {"source": "x"}).status_code == 403
+        assert viewer.post(f"{url}delete/", {"post": "yes"}).status_code == 403
+        assert admin_client.post(f"{url}delete/", {"post": "yes"}).status_code == 302
+        assert not RejectedRequest.objects.exists()

@@ -1,0 +1,299 @@
+"""Users' channels in the admin: secrets go in, are checked, and never come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone, translation
+from django.views.debug import SafeExceptionReporterFilter
+
+from notifications.admin.channel_form import PROBLEMS
+from notifications.conf import service_options
+from notifications.models import UserNotificationChannel
+from notifications.providers.feishu import check_webhook_url
+from tests.integration.rows import LIST, make_attempt, make_record
+
+pytestmark = pytest.mark.django_db
+
+URL = "/admin/notifications/usernotificationchannel/"
+KEY = "canary0webhook1key2never3shown"
+ADDRESS = f"https://www.feishu.cn/flow/api/trigger-webhook/{KEY}"
+TOKEN = "canary-bearer-token-never-shown"
+
+
+@pytest.fixture
+def stored(make_user: Callable[..., User]) -> UserNotificationChannel:
+    """A channel with an address and a token."""
+    return UserNotificationChannel.objects.create(
+        user=make_user("alice"),
+        webhook_url=ADDRESS,
+        auth_type="bearer",
+        bearer_token=TOKEN,
+        last_test_status="success",
+        last_test_at=timezone.now(),
+    )
+
+
+def save(client: Client, channel: UserNotificationChannel | None = None, /, **fields: Any) -> Any:
+    """Post the form; without changes it says what is stored."""
+    data = {"enabled": "on", "auth_type": channel.auth_type if channel else "none"}
+    url = f"{URL}{channel.pk}/change/" if channel else f"{URL}add/"
+    return client.post(url, data | fields)
+
+
+def errors(response: Any) -> dict[str, list[str]]:
+    assert response.status_code == 200, "the form was accepted"
+    return dict(response.context["adminform"].form.errors)
+
+
+class TestSecrets:
+    def test_appear_on_no_page(self, admin_client: Client, stored: UserNotificationChannel) -> None:
+        record = make_record(user_id=stored.user_id)
+        make_attempt(record)
+        save(admin_client, stored, new_webhook_url=ADDRESS + "4", new_bearer_token=TOKEN + "5")
+        pages = [
+            *(
+                URL,
+                f"{URL}add/",
+                f"{URL}{stored.pk}/change/",
+                f"{URL}{stored.pk}/history/",
+                f"{URL}{stored.pk}/delete/",
+            ),
+            *(LIST, f"{LIST}{record.pk}/change/", "/admin/", f"/admin/auth/user/{stored.user_id}/change/"),
+            f"/admin/auth/user/{stored.user_id}/delete/",
+        ]
+
+        for url in pages:
+            html = admin_client.get(url, follow=True).content.decode()
+            assert KEY not in html, url
+            assert TOKEN not in html, url
+
+    def test_are_not_given_back_by_a_form_that_is_refused(
+        self, admin_client: Client, stored: UserNotificationChannel
+    ) -> None:
+        response = save(
+            admin_client, stored, new_webhook_url=f"http://evil.example/{KEY}", new_bearer_token=TOKEN, clear_token="on"
+        )
+
+        assert errors(response)
+        assert KEY not in response.content.decode()
+        assert TOKEN not in response.content.decode()
+
+    def test_are_not_named_in_the_log_of_changes(self, admin_client: Client, stored: UserNotificationChannel) -> None:
+        save(admin_client, stored, new_webhook_url=ADDRESS + "x", new_bearer_token=TOKEN + "x")
+
+        entry = LogEntry.objects.get()
+        assert "New webhook address" in entry.get_change_message()
+        assert "canary" not in entry.change_message + entry.object_repr
+
+    def test_are_kept_out_of_error_reports(self, admin_user: User) -> None:
+        request: Any = RequestFactory().post("/", {"new_webhook_url": ADDRESS, "new_bearer_token": TOKEN})
+        request.user, request._dont_enforce_csrf_checks = admin_user, True
+
+        admin.site.get_model_admin(UserNotificationChannel).changeform_view(request)
+
+        reported = SafeExceptionReporterFilter().get_post_parameters(request)
+        assert set(reported.values()) == {SafeExceptionReporterFilter.cleansed_substitute}
+
+    def test_the_address_is_masked_but_can_be_told_from_others(
+        self, admin_client: Client, stored: UserNotificationChannel
+    ) -> None:
+        for url in (URL, f"{URL}{stored.pk}/change/"):
+            assert "/trigger-webhook/cana...hown" in admin_client.get(url).content.decode()
+
+    def test_unreadable_ones_are_named_and_break_no_page(
+        self, admin_client: Client, stored: UserNotificationChannel, change: Callable[..., None]
+    ) -> None:
+        change(ENCRYPTION_KEYS=[Fernet.generate_key().decode()])
+
+        for url in (URL, f"{URL}{stored.pk}/change/"):
+            response = admin_client.get(url)
+            assert response.status_code == 200
+            assert "cannot be read: key missing" in response.content.decode()
+
+    def test_unreadable_ones_can_be_replaced(
+        self, admin_client: Client, stored: UserNotificationChannel, change: Callable[..., None]
+    ) -> None:
+        change(ENCRYPTION_KEYS=[Fernet.generate_key().decode()])
+
+        assert save(admin_client, stored, new_webhook_url=ADDRESS, new_bearer_token="new").status_code == 302
+
+        stored.refresh_from_db()
+        assert (stored.webhook_url.reveal(), stored.bearer_token.reveal()) == (ADDRESS, "new")
+
+    def test_without_a_key_nothing_is_stored_and_the_form_says_why(
+        self, admin_client: Client, stored: UserNotificationChannel, change: Callable[..., None]
+    ) -> None:
+        change(ENCRYPTION_KEYS=[])
+
+        assert "new_webhook_url" in errors(save(admin_client, stored, new_webhook_url=ADDRESS))
+
+
+class TestForm:
+    def test_adds_a_channel(self, admin_client: Client, make_user: Callable[..., User]) -> None:
+        user = make_user("bob")
+
+        response = save(admin_client, user=user.pk, channel="feishu", new_webhook_url=ADDRESS)
+
+        assert response.status_code == 302
+        channel = UserNotificationChannel.objects.get()
+        assert (channel.user, channel.channel, channel.webhook_url.reveal()) == (user, "feishu", ADDRESS)
+
+    def test_a_second_channel_of_the_same_kind_is_refused(
+        self, admin_client: Client, stored: UserNotificationChannel
+    ) -> None:
+        assert errors(save(admin_client, user=stored.user_id, channel="feishu", new_webhook_url=ADDRESS))
+
+    def test_a_channel_without_a_provider_is_refused(
+        self, admin_client: Client, make_user: Callable[..., User]
+    ) -> None:
+        response = save(admin_client, user=make_user("bob").pk, channel="pigeon", new_webhook_url=ADDRESS)
+
+        assert "channel" in errors(response)
+
+    def test_blank_keeps_what_is_stored(self, admin_client: Client, stored: UserNotificationChannel) -> None:
+        assert save(admin_client, stored).status_code == 302
+
+        stored.refresh_from_db()
+        assert (stored.webhook_url.reveal(), stored.bearer_token.reveal()) == (ADDRESS, TOKEN)
+        assert stored.last_test_status == "success"
+
+    def test_a_new_secret_replaces_the_old_and_forgets_the_last_test(
+        self, admin_client: Client, stored: UserNotificationChannel
+    ) -> None:
+        save(admin_client, stored, new_bearer_token="another")
+
+        stored.refresh_from_db()
+        assert (stored.webhook_url.reveal(), stored.bearer_token.reveal()) == (ADDRESS, "another")
+        assert (stored.last_test_status, stored.last_test_at) == ("", None)
+
+    def test_the_token_can_be_deleted(self, admin_client: Client, stored: UserNotificationChannel) -> None:
+        save(admin_client, stored, auth_type="none", clear_token="on")
+
+        stored.refresh_from_db()
+        assert not stored.bearer_token
+        assert (
+            '<div class="readonly">stored</div>' not in admin_client.get(f"{URL}{stored.pk}/change/").content.decode()
+        )
+
+    @pytest.mark.parametrize(
+        ("fields", "wrong"),
+        [
+            ({"new_bearer_token": "x", "clear_token": "on"}, "clear_token"),
+            ({"clear_token": "on"}, "new_bearer_token"),
+            ({"new_bearer_token": "two words"}, "new_bearer_token"),
+            ({"new_bearer_token": "ключ"}, "new_bearer_token"),
+            ({"new_webhook_url": "http://www.feishu.cn/flow/api/trigger-webhook/abcdefgh"}, "new_webhook_url"),
+            ({"new_webhook_url": "x" * 3000}, "new_webhook_url"),
+            ({"auth_type": "basic"}, "auth_type"),
+        ],
+    )
+    def test_what_cannot_work_is_refused_by_field(
+        self, admin_client: Client, stored: UserNotificationChannel, fields: dict[str, str], wrong: str
+    ) -> None:
+        assert list(errors(save(admin_client, stored, **fields))) == [wrong]
+
+    def test_switched_on_without_an_address_is_refused(
+        self, admin_client: Client, make_user: Callable[..., User]
+    ) -> None:
+        user = make_user("bob")
+
+        assert "new_webhook_url" in errors(save(admin_client, user=user.pk, channel="feishu"))
+        assert save(admin_client, user=user.pk, channel="feishu", enabled="").status_code == 302
+
+    def test_user_and_channel_stay_as_they_are(
+        self, admin_client: Client, stored: UserNotificationChannel, make_user: Callable[..., User]
+    ) -> None:
+        save(admin_client, stored, user=make_user("mallory").pk, channel="other")
+
+        stored.refresh_from_db()
+        assert (stored.user.username, stored.channel) == ("alice", "feishu")
+
+    def test_an_address_is_judged_in_the_operators_language(
+        self, admin_client: Client, stored: UserNotificationChannel
+    ) -> None:
+        response = admin_client.post(
+            f"{URL}{stored.pk}/change/",
+            {"auth_type": "bearer", "new_webhook_url": "http://www.feishu.cn/x"},
+            headers={"accept-language": "zh-hans"},
+        )
+
+        assert errors(response) == {"new_webhook_url": ["必须以 https:// 开头"]}
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "https://www.feishu.cn/flow/api/trigger-webhook/abc def",
+            "https://[www.feishu.cn/flow",
+            "http://www.feishu.cn/flow/api/trigger-webhook/abcdefgh",
+            "https://evil.example/flow/api/trigger-webhook/abcdefgh",
+            "https://www.feishu.cn/flow/api/trigger-webhook/abcdefgh?a=1",
+            "https://www.feishu.cn/somewhere/else",
+        ],
+    )
+    def test_every_judgement_is_known_to_the_translators(self, url: str) -> None:
+        problem = check_webhook_url(url, service_options())
+
+        assert problem in PROBLEMS
+        with translation.override("zh-hans"):
+            assert translation.gettext(problem) != problem
+
+
+class TestLooking:
+    def test_one_query_for_all_users(self, admin_client: Client) -> None:
+        def queries() -> int:
+            with CaptureQueriesContext(connection) as captured:
+                assert admin_client.get(URL).status_code == 200
+            return len(captured)
+
+        def add(count: int) -> None:
+            for number in range(count):
+                user = User.objects.create(username=f"u{number}-{count}")
+                UserNotificationChannel.objects.create(user=user, webhook_url=ADDRESS)
+
+        add(2)
+        queries()
+        few = queries()
+        add(20)
+
+        assert queries() == few
+
+    def test_who_may_only_look_sees_no_inputs(
+        self, stored: UserNotificationChannel, make_user: Callable[..., User]
+    ) -> None:
+        viewer = make_user("viewer", is_staff=True)
+        viewer.user_permissions.add(Permission.objects.get(codename="view_usernotificationchannel"))
+        client = Client()
+        client.force_login(viewer)
+
+        response = client.get(f"{URL}{stored.pk}/change/")
+
+        assert response.status_code == 200
+        assert "new_webhook_url" not in response.content.decode()
+        assert save(client, stored, new_webhook_url=ADDRESS).status_code == 403
+
+    def test_finds_by_user_name_or_id(self, admin_client: Client, stored: UserNotificationChannel) -> None:
+        for term, found in (("alice", 1), (str(stored.user_id), 1), ("ali", 0)):
+            assert admin_client.get(URL, {"q": term}).context["cl"].result_count == found
+
+    def test_says_how_the_last_test_went(self, admin_client: Client, stored: UserNotificationChannel) -> None:
+        html = admin_client.get(URL).content.decode()
+
+        assert "worked" in html
+        assert "just now" in html
+
+    def test_a_new_one_has_no_state_yet(self, admin_client: Client) -> None:
+        html = admin_client.get(f"{URL}add/").content.decode()
+
+        assert "Webhook address:" in html
+        assert "Last test" not in html
+        assert "Delete the stored token" not in html

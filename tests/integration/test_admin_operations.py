@@ -1,0 +1,372 @@
+"""Replay and cancel in the admin: who may, what is asked first, and what is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+from notifications import api
+from notifications.admin import operations
+from notifications.models import NotificationRecord
+from notifications.states import ErrorCode, Status
+from tests.integration.rows import LIST, make_attempt, make_record
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def nudges(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Every nudge that was given, in place of one to a broker."""
+    given: list[None] = []
+    monkeypatch.setattr(api, "nudge", lambda: given.append(None))
+    return given
+
+
+@pytest.fixture
+def staff(make_user: Callable[..., User]) -> Callable[..., Client]:
+    """Return a function that gives the browser of somebody with these permissions on records."""
+
+    def browse(*names: str) -> Client:
+        user = make_user("operator", is_staff=True)
+        codes = [f"{name}_notificationrecord" for name in names]
+        user.user_permissions.set(Permission.objects.filter(codename__in=codes))
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return browse
+
+
+def post(client: Client, action: str, *records: NotificationRecord, query: str = "", **data: Any) -> Any:
+    """Post an action as the list and the confirmation page do."""
+    chosen = [record.pk for record in records]
+    return client.post(LIST + query, {"action": action, "_selected_action": chosen, **data})
+
+
+def confirm(client: Client, action: str, *records: NotificationRecord, **data: Any) -> list[str]:
+    """Go through both steps and return the messages."""
+    asked = post(client, action, *records, **data)
+    assert asked.status_code == 200
+    answer = {"confirm": "yes", "newest": asked.context["newest"], "reason": "endpoint mended", **data}
+    done = post(client, action, *records, **answer)
+    assert done.status_code == 302, done.context["form"].errors
+    return [str(message) for message in client.get(done["Location"]).context["messages"]]
+
+
+def statuses() -> list[str]:
+    return list(NotificationRecord.objects.order_by("pk").values_list("status", flat=True))
+
+
+class TestPermissions:
+    def test_without_permission_the_action_is_not_offered(self, staff: Callable[..., Client]) -> None:
+        record = make_record()
+        client = staff("view")
+
+        for url in (LIST, f"{LIST}{record.pk}/change/"):
+            html = client.get(url).content.decode()
+            assert 'value="replay"' not in html
+            assert 'value="cancel"' not in html
+
+    def test_each_permission_offers_its_own_action_only(self, staff: Callable[..., Client]) -> None:
+        make_record()
+        html = staff("view", "replay").get(LIST).content.decode()
+
+        assert '<option value="replay">' in html
+        assert '<option value="cancel">' not in html
+
+    @pytest.mark.parametrize(("allowed", "asked"), [((), "replay"), (("replay",), "cancel"), (("cancel",), "replay")])
+    def test_a_post_without_permission_is_refused(
+        self, staff: Callable[..., Client], allowed: tuple[str, ...], asked: str
+    ) -> None:
+        record = make_record("dead" if asked == "replay" else "pending")
+        client = staff("view", *allowed)
+
+        first = post(client, asked, record)
+        second = post(client, asked, record, confirm="yes", reason="x", newest=record.pk)
+
+        assert (first.status_code, second.status_code) == (403, 403)
+        assert statuses() == [record.status]
+
+    def test_the_permission_to_replay_alone_opens_no_page(self, staff: Callable[..., Client]) -> None:
+        record = make_record()
+        client = staff("replay", "cancel")
+
+        assert client.get(LIST).status_code == 403
+        assert post(client, "replay", record, confirm="yes", reason="x", newest=record.pk).status_code == 403
+        assert statuses() == ["dead"]
+
+    def test_anonymous_is_sent_to_the_login(self, client: Client) -> None:
+        record = make_record()
+
+        response = post(client, "replay", record, confirm="yes", reason="x", newest=record.pk)
+
+        assert response["Location"].startswith("/admin/login/")
+        assert statuses() == ["dead"]
+
+    def test_a_post_from_another_site_is_refused(self, staff: Callable[..., Client]) -> None:
+        record = make_record()
+        strict = Client(enforce_csrf_checks=True)
+        strict.cookies = staff("view", "replay").cookies
+
+        assert post(strict, "replay", record, confirm="yes", reason="x", newest=record.pk).status_code == 403
+        assert statuses() == ["dead"]
+
+
+class TestAsking:
+    def test_a_get_never_acts(self, admin_client: Client) -> None:
+        record = make_record()
+        query: dict[str, Any] = {
+            "action": "replay",
+            "_selected_action": record.pk,
+            "confirm": "yes",
+            "reason": "x",
+            "newest": record.pk,
+        }
+
+        for url in (LIST, f"{LIST}{record.pk}/change/"):
+            admin_client.get(url, query)
+
+        assert statuses() == ["dead"]
+
+    def test_the_first_post_asks_and_changes_nothing(self, admin_client: Client) -> None:
+        record = make_record()
+
+        response = post(admin_client, "replay", record, index=0)
+
+        assert "1 notification is selected." in response.content.decode()
+        assert statuses() == ["dead"]
+
+    def test_says_how_many_are_taken_and_why_the_rest_is_not(self, admin_client: Client) -> None:
+        records = [make_record(status) for status in Status.values]
+        called_off = make_record("skipped", last_error_code=ErrorCode.CANCELLED)
+
+        response = post(admin_client, "replay", *records, called_off)
+
+        facts = {row["status"]: (row["selected"], row["taken"], row["refused"]) for row in response.context["rows"]}
+        assert facts == {
+            "pending": (1, 0, 1),
+            "sending": (1, 0, 1),
+            "sent": (1, 0, 1),
+            "failed": (1, 0, 1),
+            "dead": (1, 1, 0),
+            "skipped": (2, 1, 1),
+        }
+        assert all(bool(row["why"]) == bool(row["refused"]) for row in response.context["rows"])
+        html = response.content.decode()
+        for text in ("7 notifications are selected.", "2 will be sent again.", "With force, 2 more."):
+            assert text in html
+
+    def test_cancel_takes_what_waits_and_offers_no_force(self, admin_client: Client) -> None:
+        records = [make_record(status) for status in Status.values]
+
+        response = post(admin_client, "cancel", *records)
+
+        assert {row["status"]: row["taken"] for row in response.context["rows"] if row["taken"]} == {
+            "pending": 1,
+            "failed": 1,
+        }
+        assert all(bool(row["why"]) == bool(row["refused"]) for row in response.context["rows"])
+        assert 'name="force"' not in response.content.decode()
+
+    @pytest.mark.parametrize("reason", ["", "   ", "x" * 501, "a\x00b"])
+    def test_without_a_fit_reason_it_asks_again(self, admin_client: Client, reason: str) -> None:
+        record = make_record()
+
+        response = post(admin_client, "replay", record, confirm="yes", reason=reason, newest=record.pk)
+
+        assert response.status_code == 200
+        assert response.context["form"].errors["reason"]
+        assert statuses() == ["dead"]
+
+    def test_where_nothing_can_be_done_there_is_no_button(self, admin_client: Client) -> None:
+        response = post(admin_client, "replay", make_record("pending"))
+
+        assert 'name="confirm"' not in response.content.decode()
+
+    def test_an_id_that_is_none_is_a_bad_request(self, admin_client: Client) -> None:
+        response = admin_client.post(LIST, {"action": "replay", "_selected_action": "1 OR 1=1"})
+
+        assert response.status_code == 400
+
+    def test_more_than_a_web_request_can_carry_is_refused(
+        self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(operations, "MOST", 2)
+        records = [make_record() for _ in range(3)]
+
+        asked = post(admin_client, "replay", *records)
+        acted = post(admin_client, "replay", *records, confirm="yes", reason="x", newest=records[-1].pk)
+
+        assert "replay_notifications" in asked.content.decode()
+        assert 'name="confirm"' not in asked.content.decode()
+        assert acted.context["form"].non_field_errors()
+        assert set(statuses()) == {"dead"}
+
+
+class TestReplaying:
+    def test_attempts_stay_and_the_budget_is_fresh(self, admin_client: Client, nudges: list[None]) -> None:
+        record = make_record(attempt_count=5, max_attempts=5)
+        make_attempt(record)
+
+        messages = confirm(admin_client, "replay", record)
+
+        record.refresh_from_db()
+        assert (record.status, record.attempt_count, record.max_attempts, record.round) == ("pending", 0, 5, 1)
+        assert record.attempts.count() == 1
+        assert messages == ["1 notification goes out again."]
+
+    def test_goes_out_at_once_and_not_with_the_next_sweep(
+        self, admin_client: Client, nudges: list[None], django_capture_on_commit_callbacks: Any
+    ) -> None:
+        record = make_record()
+
+        with django_capture_on_commit_callbacks(execute=True):
+            confirm(admin_client, "replay", record)
+
+        assert len(nudges) == 1
+
+    def test_a_broker_that_is_away_harms_nobody(
+        self, admin_client: Client, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+    ) -> None:
+        def away() -> None:
+            raise ConnectionError
+
+        monkeypatch.setattr(api, "nudge", away)
+        record = make_record()
+
+        with django_capture_on_commit_callbacks(execute=True):
+            confirm(admin_client, "replay", record)
+
+        assert statuses() == ["pending"]
+
+    def test_the_history_says_who_and_why(self, admin_client: Client, admin_user: User, nudges: list[None]) -> None:
+        record = make_record()
+
+        confirm(admin_client, "replay", record)
+
+        entry = LogEntry.objects.get(object_id=str(record.pk))
+        assert (entry.user_id, entry.change_message) == (admin_user.pk, "Replayed: endpoint mended")
+        assert "endpoint mended" in admin_client.get(f"{LIST}{record.pk}/history/").content.decode()
+
+    def test_what_was_sent_is_refused_without_force(self, admin_client: Client, nudges: list[None]) -> None:
+        record = make_record("sent")
+
+        messages = confirm(admin_client, "replay", record)
+
+        assert statuses() == ["sent"]
+        assert messages == ["Nothing was changed.", "1 was left as it is."]
+
+    def test_what_was_sent_goes_again_with_force(self, admin_client: Client, nudges: list[None]) -> None:
+        record = make_record("sent")
+
+        confirm(admin_client, "replay", record, force="on")
+
+        assert statuses() == ["pending"]
+        assert LogEntry.objects.get().change_message == "Replayed (forced): endpoint mended"
+
+    def test_what_a_worker_holds_is_left_alone_even_with_force(self, admin_client: Client, nudges: list[None]) -> None:
+        held, dead = make_record("sending"), make_record()
+
+        messages = confirm(admin_client, "replay", held, dead, force="on")
+
+        assert statuses() == ["sending", "pending"]
+        assert messages == ["1 notification goes out again.", "1 was left as it is."]
+
+    def test_what_changed_after_the_question_is_left_alone(self, admin_client: Client, nudges: list[None]) -> None:
+        record = make_record()
+        asked = post(admin_client, "replay", record)
+        NotificationRecord.objects.filter(pk=record.pk).update(status="sent")
+
+        post(admin_client, "replay", record, confirm="yes", reason="x", newest=asked.context["newest"])
+
+        assert statuses() == ["sent"]
+
+    def test_selected_across_acts_on_the_whole_filtered_list(self, admin_client: Client, nudges: list[None]) -> None:
+        chosen = [make_record(last_error_code="provider_timeout") for _ in range(60)]
+        other = make_record(last_error_code="provider_config")
+        query = "?code=provider_timeout"
+
+        asked = post(admin_client, "replay", chosen[0], query=query, select_across="1")
+        assert "60 notifications are selected." in asked.content.decode()
+        assert "The whole list" in asked.content.decode()
+        facts = {"confirm": "yes", "reason": "x", "newest": asked.context["newest"], "select_across": "1"}
+        done = post(admin_client, "replay", chosen[0], query=query, **facts)
+
+        assert done["Location"] == LIST + query
+        assert NotificationRecord.objects.filter(status="pending").count() == 60
+        other.refresh_from_db()
+        assert other.status == "dead"
+
+    def test_selected_across_spares_what_came_after_the_question(
+        self, admin_client: Client, nudges: list[None]
+    ) -> None:
+        first = make_record()
+        asked = post(admin_client, "replay", first, select_across="1")
+        make_record()
+
+        facts = {"confirm": "yes", "reason": "x", "newest": asked.context["newest"], "select_across": "1"}
+        post(admin_client, "replay", first, **facts)
+
+        assert statuses() == ["pending", "dead"]
+
+    def test_the_confirmation_carries_all_the_second_post_needs(self, admin_client: Client, nudges: list[None]) -> None:
+        records = [make_record(), make_record()]
+        html = post(admin_client, "replay", *records, index=0).content.decode()
+
+        for record in records:
+            assert f'<input type="hidden" name="_selected_action" value="{record.pk}">' in html
+        assert '<input type="hidden" name="action" value="replay">' in html
+        assert f'<input type="hidden" name="newest" value="{records[-1].pk}">' in html
+        assert "csrfmiddlewaretoken" in html
+
+
+class TestCancelling:
+    def test_calls_off_what_waits(self, admin_client: Client) -> None:
+        waiting, dead = make_record("failed"), make_record()
+
+        messages = confirm(admin_client, "cancel", waiting, dead)
+
+        waiting.refresh_from_db()
+        assert (waiting.status, waiting.last_error_code, waiting.next_attempt_at) == ("skipped", "cancelled", None)
+        assert statuses() == ["skipped", "dead"]
+        assert messages == ["1 notification was called off.", "1 was left as it is."]
+
+
+class TestButtonsOnThePage:
+    @pytest.mark.parametrize(
+        ("status", "offered"),
+        [
+            ("pending", {"cancel"}),
+            ("sending", set()),
+            ("sent", {"replay"}),
+            ("failed", {"cancel"}),
+            ("dead", {"replay"}),
+            ("skipped", {"replay"}),
+        ],
+    )
+    def test_offer_what_the_state_allows(self, admin_client: Client, status: str, offered: set[str]) -> None:
+        record = make_record(status)
+
+        response = admin_client.get(f"{LIST}{record.pk}/change/")
+
+        assert {operation.name for operation in response.context["operations"]} == offered
+        html = response.content.decode()
+        assert {name for name in ("replay", "cancel") if f'name="action" value="{name}"' in html} == offered
+
+    def test_lead_back_to_the_page(self, admin_client: Client, nudges: list[None]) -> None:
+        record = make_record()
+        url = f"{LIST}{record.pk}/change/"
+
+        asked = post(admin_client, "replay", record, from_record="1")
+        done = post(
+            admin_client, "replay", record, from_record="1", confirm="yes", reason="x", newest=asked.context["newest"]
+        )
+
+        assert f'href="{url}"' in asked.content.decode()
+        assert done["Location"] == url
+        assert statuses() == ["pending"]

@@ -1,0 +1,477 @@
+"""What the commands promise to whoever stands at the console when Celery or Redis does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
+from django.utils import timezone, translation
+
+from notifications import api
+from notifications.delivery import Engine, RetryResult
+from notifications.management.commands import deliver_due
+from notifications.management.commands._base import Stop, stop_on_signals
+from notifications.models import NotificationRecord, UserNotificationChannel
+from notifications.providers import get_provider
+from notifications.providers.base import Endpoint, SendRequest, SendResult
+from notifications.providers.memory import MemoryProvider
+from notifications.states import Outcome, Status
+from tests.integration.rows import make_record
+
+pytestmark = pytest.mark.django_db
+
+MEMORY = {"feishu": "notifications.providers.memory.MemoryProvider"}
+REFUSED = SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="provider_config", error_message="code 19001")
+LATER = SendResult(outcome=Outcome.TEMPORARY_FAIL, error_code="provider_timeout")
+PROJECT = Path(__file__).parents[2]
+PAST = timedelta(minutes=1)
+
+
+@pytest.fixture
+def provider(change: Callable[..., None]) -> MemoryProvider:
+    change(PROVIDERS=MEMORY)
+    configured = get_provider("feishu")
+    assert isinstance(configured, MemoryProvider)
+    return configured
+
+
+@pytest.fixture(autouse=True)
+def nudges(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    given: list[None] = []
+    monkeypatch.setattr(api, "nudge", lambda: given.append(None))
+    return given
+
+
+def due(**fields: Any) -> NotificationRecord:
+    return make_record("pending", next_attempt_at=timezone.now() - PAST, **fields)
+
+
+def run(name: str, *args: str, **options: Any) -> str:
+    """Return what the command wrote to stdout."""
+    out = StringIO()
+    call_command(name, *args, stdout=out, **options)
+    return out.getvalue()
+
+
+def statuses() -> list[str]:
+    return list(NotificationRecord.objects.order_by("pk").values_list("status", flat=True))
+
+
+class TestDeliverDueOnce:
+    def test_drains_what_is_due_and_says_what_came_of_it(self, provider: MemoryProvider) -> None:
+        for _ in range(3):
+            due()
+        make_record("pending")
+        provider.script(REFUSED, LATER)
+
+        said = run("deliver_due")
+
+        assert sorted(statuses()) == ["dead", "failed", "pending", "sent"]
+        for text in ("3 attempts were made.", "sent: 1", "dead, needs a person: 1", "failed, will be retried: 1"):
+            assert text in said
+
+    def test_goes_on_when_the_engine_has_spent_its_time(
+        self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = Engine.deliver_due
+
+        def one_at_a_time(self: Engine, *, limit: int = 0, **kwargs: Any) -> RetryResult:
+            return real(self, limit=1, **kwargs)
+
+        monkeypatch.setattr(Engine, "deliver_due", one_at_a_time)
+        for _ in range(5):
+            due()
+
+        said = run("deliver_due")
+
+        assert set(statuses()) == {"sent"}
+        assert "5 attempts were made." in said
+
+    def test_takes_no_more_than_the_limit(self, provider: MemoryProvider, change: Callable[..., None]) -> None:
+        change(PROVIDERS=MEMORY, SEND_SLOTS=2)
+        for _ in range(5):
+            due()
+
+        run("deliver_due", "--limit", "3")
+
+        assert sorted(statuses()) == ["pending"] * 2 + ["sent"] * 3
+
+    def test_does_without_redis(self, provider: MemoryProvider, change: Callable[..., None]) -> None:
+        change(PROVIDERS=MEMORY, REDIS_URL="redis://127.0.0.1:1/0")
+        due()
+
+        run("deliver_due")
+
+        assert statuses() == ["sent"]
+
+    def test_with_nothing_due_it_says_so_and_ends_well(self, provider: MemoryProvider) -> None:
+        assert run("deliver_due") == "0 attempts were made.\n"
+        assert run("deliver_due", verbosity=0) == ""
+
+    def test_a_database_that_fails_is_an_error_without_its_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(self: Engine, **kwargs: Any) -> RetryResult:
+            raise OperationalError("connection to postgres://user:secret@host failed")
+
+        monkeypatch.setattr(Engine, "deliver_due", fail)
+
+        with pytest.raises(CommandError, match="OperationalError") as caught:
+            run("deliver_due")
+
+        assert "secret" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "args",
+        [
+            ("--limit", "0"),
+            ("--limit", "-1"),
+            ("--limit", "many"),
+            ("--interval", "0"),
+            ("--interval", "nan"),
+            ("--interval", "soon"),
+            ("--interval", "3601"),
+            ("--forever", "--limit", "5"),
+        ],
+    )
+    def test_arguments_that_cannot_work_are_refused(self, args: tuple[str, ...]) -> None:
+        with pytest.raises(CommandError):
+            run("deliver_due", *args)
+
+
+@pytest.mark.django_db(transaction=True)  # between two rounds the command may close its connection
+class TestDeliverDueForever:
+    def test_a_signal_ends_it_after_what_is_in_flight(
+        self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def send(request: SendRequest, endpoint: Endpoint | None) -> SendResult:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return SendResult(outcome=Outcome.SUCCESS)
+
+        monkeypatch.setattr(provider, "send", send)
+        due()
+
+        said = run("deliver_due", "--forever")
+
+        assert statuses() == ["sent"]
+        assert "1 attempt was made." in said
+
+    def test_looks_again_when_there_was_nothing(
+        self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        waited: list[float] = []
+
+        def wait(self: Stop, seconds: float) -> None:
+            waited.append(seconds)
+            if len(waited) == 1:
+                due()
+            else:
+                self.ask()
+
+        monkeypatch.setattr(Stop, "wait", wait)
+
+        run("deliver_due", "--forever", "--interval", "3.5")
+
+        assert statuses() == ["sent"]
+        assert waited == [3.5, 3.5]
+
+    def test_a_database_that_comes_back_finds_it_still_there(
+        self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        real = Engine.deliver_due
+        waited: list[float] = []
+
+        def fail_once(self: Engine, **kwargs: Any) -> RetryResult:
+            if not waited:
+                raise OperationalError("postgres://user:secret@host")
+            return real(self, **kwargs)
+
+        def wait(self: Stop, seconds: float) -> None:
+            waited.append(seconds)
+            if len(waited) == 2:
+                self.ask()
+
+        monkeypatch.setattr(Engine, "deliver_due", fail_once)
+        monkeypatch.setattr(Stop, "wait", wait)
+        due()
+
+        run("deliver_due", "--forever")
+
+        assert statuses() == ["sent"]
+        assert waited == [deliver_due.PAUSE, deliver_due.IDLE]
+        assert "database failed: OperationalError" in caplog.text
+        assert "secret" not in caplog.text
+
+    def test_a_signal_cuts_the_sleep_short_and_old_handlers_come_back(self) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        began = time.monotonic()
+
+        with stop_on_signals() as stop:
+            threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+            stop.wait(60)
+
+        assert stop.asked()
+        assert time.monotonic() - began < 30
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    def test_works_in_a_thread_where_signals_cannot_be_had(self) -> None:
+        seen: list[bool] = []
+
+        def look() -> None:
+            with stop_on_signals() as stop:
+                stop.ask()
+                stop.wait(60)
+                seen.append(stop.asked())
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join(10)
+
+        assert seen == [True]
+
+    def test_the_process_ends_with_code_zero(self) -> None:
+        url = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
+        command = [sys.executable, "manage.py", "deliver_due", "--forever", "--interval", "600"]
+        with subprocess.Popen(
+            command, cwd=PROJECT, env=os.environ | {"DATABASE_URL": url}, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr
+            try:
+                assert any("until a signal comes" in line for line in iter(process.stderr.readline, ""))
+                process.send_signal(signal.SIGTERM)
+                process.communicate(timeout=30)
+            finally:
+                process.kill()
+
+        assert process.returncode == 0
+
+
+class TestReplay:
+    def test_replays_what_is_selected_and_nothing_else(self, nudges: list[None]) -> None:
+        chosen, other = make_record(), make_record()
+
+        said = run("replay_notifications", "--id", str(chosen.pk), "--reason", "endpoint mended")
+
+        assert statuses() == ["pending", "dead"]
+        assert said == "1 was replayed. 0 were left alone.\n"
+        other.refresh_from_db()
+        assert other.round == 0
+
+    @pytest.mark.parametrize(
+        "args",
+        [
+            ("--status", "dead"),
+            ("--code", "provider_timeout"),
+            ("--since", "2026-05-01T08:00:00+08:00"),
+            ("--until", "2026-05-01T02:00:00Z"),
+            ("--channel", "other"),
+        ],
+    )
+    def test_each_option_selects(self, args: tuple[str, str]) -> None:
+        noon = datetime.fromisoformat("2026-05-01T01:00:00+00:00")
+        one = make_record(last_error_code="provider_timeout", channel="other", created_at=noon)
+        far = noon - timedelta(days=1) if args[0] == "--since" else noon + timedelta(days=1)
+        two = make_record("skipped", last_error_code="recipient_missing", created_at=far)
+
+        run("replay_notifications", *args, "--reason", "x")
+
+        one.refresh_from_db()
+        two.refresh_from_db()
+        assert (one.status, two.status) == ("pending", "skipped")
+
+    def test_options_narrow_each_other_and_ids_add_up(self) -> None:
+        a, b, c = make_record(), make_record(last_error_code="provider_timeout"), make_record()
+
+        run("replay_notifications", "--id", str(a.pk), "--id", str(b.pk), "--code", "provider_config", "--reason", "x")
+
+        assert statuses() == ["pending", "dead", c.status]
+
+    def test_sent_ones_need_force(self) -> None:
+        make_record("sent")
+
+        assert "0 were replayed. 1 was left alone." in run("replay_notifications", "--status", "sent", "--reason", "x")
+        assert "1 was replayed." in run("replay_notifications", "--status", "sent", "--reason", "x", "--force")
+
+    def test_dry_run_counts_and_changes_nothing(self) -> None:
+        make_record()
+        make_record("sent")
+        make_record("skipped", last_error_code="cancelled")
+
+        said = run("replay_notifications", "--channel", "feishu", "--dry-run")
+
+        assert statuses() == ["dead", "sent", "skipped"]
+        assert "1 of 3 selected would be replayed." in said
+        assert "dead, needs a person: 1 of 1" in said
+        assert "sent: 0 of 1" in said
+        assert "3 of 3" in run("replay_notifications", "--channel", "feishu", "--dry-run", "--force")
+
+    def test_the_actor_and_the_reason_are_kept(self, make_user: Callable[..., User]) -> None:
+        operator = make_user("operator")
+        record = make_record()
+
+        run("replay_notifications", "--id", str(record.pk), "--reason", "endpoint mended", "--actor", "operator")
+
+        entry = LogEntry.objects.get()
+        assert (entry.user, entry.object_id, entry.change_message) == (
+            operator,
+            str(record.pk),
+            "Replayed: endpoint mended",
+        )
+
+    def test_goes_out_at_once(self, nudges: list[None], django_capture_on_commit_callbacks: Any) -> None:
+        make_record()
+
+        with django_capture_on_commit_callbacks(execute=True):
+            run("replay_notifications", "--status", "dead", "--reason", "x")
+            run("replay_notifications", "--status", "dead", "--reason", "x")
+
+        assert len(nudges) == 1
+
+    def test_long_work_says_how_far_it_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("notifications.service.OPERATION_BATCH", 2)
+        monkeypatch.setattr("notifications.management.commands.replay_notifications.OPERATION_BATCH", 2)
+        for _ in range(5):
+            make_record()
+
+        said = run("replay_notifications", "--status", "dead", "--reason", "x")
+
+        for text in ("2 of 5 gone through", "4 of 5 gone through", "5 of 5 gone through", "5 were replayed."):
+            assert text in said
+
+    @pytest.mark.parametrize(
+        ("args", "why"),
+        [
+            (("--reason", "x"), "--id, --status"),
+            (("--force", "--reason", "x"), "--id, --status"),
+            (("--status", "dead"), "--reason"),
+            (("--status", "dead", "--reason", "  "), "--reason"),
+            (("--status", "gone", "--reason", "x"), "gone"),
+            (("--id", "seven", "--reason", "x"), "seven"),
+            (("--since", "2026-05-01T08:00:00", "--reason", "x"), "zone"),
+            (("--until", "yesterday", "--reason", "x"), "zone"),
+            (("--status", "dead", "--reason", "x", "--actor", "nobody"), "nobody"),
+        ],
+    )
+    def test_what_is_not_clear_is_refused_and_nothing_changes(self, args: tuple[str, ...], why: str) -> None:
+        make_record()
+
+        with pytest.raises(CommandError, match=why):
+            run("replay_notifications", *args)
+
+        assert statuses() == ["dead"]
+
+
+class TestSendTest:
+    @pytest.fixture
+    def channel(self, make_user: Callable[..., User], provider: MemoryProvider) -> UserNotificationChannel:
+        user = make_user("alice")
+        return UserNotificationChannel.objects.create(user=user, webhook_url="https://www.feishu.cn/x")
+
+    def test_sends_the_text_the_normal_way_and_says_so(
+        self, channel: UserNotificationChannel, provider: MemoryProvider
+    ) -> None:
+        said = run("send_test_notification", "alice", "--text", "你好")
+
+        record = NotificationRecord.objects.get()
+        assert f"Delivered (record {record.pk})." in said
+        assert (record.status, record.user_id, record.trigger_type) == ("sent", channel.user_id, "test")
+        assert record.dedupe_key.startswith(f"test:{channel.user_id}:")
+        assert [request.message_text for request in provider.requests] == ["你好\n/"]
+        channel.refresh_from_db()
+        assert (channel.last_test_status, channel.last_test_error) == ("success", "")
+        assert channel.last_test_at is not None
+
+    def test_each_call_is_a_message_of_its_own(
+        self, channel: UserNotificationChannel, provider: MemoryProvider
+    ) -> None:
+        run("send_test_notification", "alice")
+        run("send_test_notification", str(channel.user_id))
+
+        assert len(provider.requests) == 2
+        assert "test message" in provider.requests[0].message_text
+
+    @pytest.mark.parametrize("answer", [REFUSED, LATER])
+    def test_a_failure_is_said_kept_and_not_tried_again(
+        self, channel: UserNotificationChannel, provider: MemoryProvider, answer: SendResult
+    ) -> None:
+        provider.script(answer)
+
+        with pytest.raises(CommandError, match=answer.error_code):
+            run("send_test_notification", "alice")
+
+        channel.refresh_from_db()
+        assert channel.last_test_status == "failed"
+        assert channel.last_test_error.startswith(answer.error_code)
+        assert statuses() == ["dead"]
+
+    def test_without_a_channel_it_is_not_delivered(
+        self, make_user: Callable[..., User], change: Callable[..., None]
+    ) -> None:
+        make_user("bob")
+
+        with pytest.raises(CommandError, match="no Feishu channel"):
+            run("send_test_notification", "bob")
+
+        assert statuses() == ["skipped"]
+
+    def test_a_text_with_a_link_is_replaced_and_the_operator_told(
+        self, channel: UserNotificationChannel, provider: MemoryProvider
+    ) -> None:
+        said = run("send_test_notification", "alice", "--text", "see https://evil.example")
+
+        assert "may not hold links" in said
+        assert "evil" not in provider.requests[0].message_text
+
+    def test_a_name_of_digits_is_a_name_first(
+        self, channel: UserNotificationChannel, provider: MemoryProvider, make_user: Callable[..., User]
+    ) -> None:
+        namesake = make_user(str(channel.user_id))
+
+        run("send_test_notification", str(channel.user_id))
+
+        assert provider.requests[0].user_id == namesake.pk
+
+    @pytest.mark.parametrize("user", ["nobody", "999999999", "9" * 40, "٤٢", ""])
+    def test_an_unknown_user_is_refused(self, user: str) -> None:
+        with pytest.raises(CommandError, match="no user"):
+            run("send_test_notification", user)
+
+    def test_a_text_that_cannot_be_stored_is_refused(self, channel: UserNotificationChannel) -> None:
+        with pytest.raises(CommandError, match="summary_text"):
+            run("send_test_notification", "alice", "--text", "a\x00b")
+
+        assert not NotificationRecord.objects.exists()
+
+
+@pytest.mark.parametrize("name", ["deliver_due", "replay_notifications", "send_test_notification"])
+class TestHelp:
+    def test_documents_the_exit_codes(self, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as ended:
+            call_command(name, "--help")
+
+        assert ended.value.code == 0
+        assert "Exit codes: 0" in capsys.readouterr().out
+
+    def test_is_in_the_operators_language(self, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with translation.override("zh-hans"), pytest.raises(SystemExit):
+            call_command(name, "--help")
+
+        assert "退出码" in capsys.readouterr().out
+
+
+def test_every_status_can_be_asked_for() -> None:
+    for status in Status.values:
+        run("replay_notifications", "--status", status, "--dry-run")

@@ -1,0 +1,171 @@
+"""Guards against drift: words, columns and queues that are written down in more than one place."""
+
+from __future__ import annotations
+
+import shlex
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import IntegrityError, connection, models, transaction
+from django.utils import timezone
+
+from dev.procfile import parse
+from notifications import nudge, tasks
+from notifications.events import IDENTIFIERS, TEXTS
+from notifications.models import DeliveryAttempt, NotificationRecord, RejectedRequest, UserNotificationChannel
+from notifications.states import FINAL, SCHEDULED, WAITING, AuthType, Cause, ErrorCode, Outcome, Status, TestStatus
+from smartmate.celery import app
+
+ROOT = Path(__file__).parents[2]
+
+
+class TestStatuses:
+    def test_are_the_go_services_six(self) -> None:
+        assert Status.values == ["pending", "sending", "sent", "failed", "dead", "skipped"]
+
+    def test_each_is_either_scheduled_or_final(self) -> None:
+        assert {*SCHEDULED, *FINAL} == set(Status)
+        assert not set(SCHEDULED) & set(FINAL)
+        assert set(WAITING) == set(SCHEDULED) - {Status.SENDING}
+
+    def test_are_the_choices_of_the_column(self) -> None:
+        assert NotificationRecord._meta.get_field("status").choices == Status.choices
+
+    @pytest.mark.django_db
+    @pytest.mark.parametrize("status", Status)
+    def test_the_database_takes_every_one(self, status: Status) -> None:
+        row = NotificationRecord(
+            user_id=1,
+            dedupe_key="k",
+            max_attempts=5,
+            status=status,
+            next_attempt_at=timezone.now() if status in SCHEDULED else None,
+            lease_token=uuid.uuid4() if status == Status.SENDING else None,
+        )
+
+        row.save()
+
+        assert NotificationRecord.objects.get().status == status
+
+    @pytest.mark.django_db
+    @pytest.mark.parametrize("status", ["", "queued", "SENT", " sent", "retrying", "lost"])
+    @pytest.mark.parametrize("due", [True, False])
+    def test_the_database_refuses_every_other(self, status: str, due: bool) -> None:
+        row = NotificationRecord(user_id=1, dedupe_key="k", max_attempts=5, status=status)
+        row.next_attempt_at = timezone.now() if due else None
+
+        with pytest.raises(IntegrityError), transaction.atomic():
+            row.save()
+
+    @pytest.mark.django_db
+    @pytest.mark.parametrize(
+        ("status", "due", "leased"),
+        [
+            *((status, False, status == Status.SENDING) for status in SCHEDULED),
+            *((status, True, False) for status in FINAL),
+            *((status, status in SCHEDULED, True) for status in Status if status != Status.SENDING),
+            (Status.SENDING, True, False),
+        ],
+    )
+    def test_the_database_refuses_a_time_or_lease_that_does_not_fit(
+        self, status: Status, due: bool, leased: bool
+    ) -> None:
+        row = NotificationRecord(user_id=1, dedupe_key="k", max_attempts=5, status=status)
+        row.next_attempt_at = timezone.now() if due else None
+        row.lease_token = uuid.uuid4() if leased else None
+
+        with pytest.raises(IntegrityError), transaction.atomic():
+            row.save()
+
+
+class TestOtherWords:
+    @pytest.mark.parametrize(
+        ("model", "name", "words"),
+        [
+            (DeliveryAttempt, "cause", Cause),
+            (DeliveryAttempt, "outcome", Outcome),
+            (UserNotificationChannel, "auth_type", AuthType),
+            (UserNotificationChannel, "last_test_status", TestStatus),
+        ],
+    )
+    def test_are_the_choices_of_their_columns(
+        self, model: type[models.Model], name: str, words: type[models.TextChoices]
+    ) -> None:
+        column: Any = model._meta.get_field(name)
+
+        assert column.choices == words.choices
+
+    @pytest.mark.django_db
+    @pytest.mark.parametrize(("name", "word"), [("cause", "cron"), ("outcome", "odd")])
+    def test_the_database_refuses_an_unknown_cause_or_outcome(self, name: str, word: str) -> None:
+        record = NotificationRecord.objects.create(user_id=1, dedupe_key="k", max_attempts=5)
+        fields = {"cause": Cause.EVENT, "outcome": Outcome.SUCCESS} | {name: word}
+
+        with pytest.raises(IntegrityError), transaction.atomic():
+            DeliveryAttempt.objects.create(record=record, number=1, started_at=timezone.now(), **fields)
+
+    @pytest.mark.parametrize("word", [*ErrorCode, *Status, *Outcome, *Cause, *AuthType, *TestStatus])
+    def test_fit_their_columns(self, word: str) -> None:
+        limit = 64 if isinstance(word, ErrorCode) else 16
+
+        assert len(word) <= limit
+
+    def test_no_table_has_been_renamed(self) -> None:
+        tables = {model._meta.db_table for model in (NotificationRecord, UserNotificationChannel)}
+
+        assert tables == {"notification_records", "user_notification_channels"}
+        assert RejectedRequest._meta.db_table == "notification_rejected_requests"
+
+
+class TestColumns:
+    @pytest.mark.parametrize("name", IDENTIFIERS)
+    def test_are_as_wide_as_what_is_accepted(self, name: str) -> None:
+        column: Any = NotificationRecord._meta.get_field(name)
+
+        assert column.max_length == IDENTIFIERS[name]
+
+    @pytest.mark.parametrize("name", TEXTS)
+    def test_texts_have_no_width(self, name: str) -> None:
+        assert isinstance(NotificationRecord._meta.get_field(name), models.TextField)
+
+    @pytest.mark.django_db
+    def test_the_database_agrees_with_the_model(self) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT column_name, character_maximum_length FROM information_schema.columns"
+                " WHERE table_name = 'notification_records' AND column_name = ANY(%s)",
+                [list(IDENTIFIERS)],
+            )
+            assert dict(cursor.fetchall()) == IDENTIFIERS
+
+
+class TestQueues:
+    def consumed(self) -> set[str]:
+        """Return the queues the Procfile's worker takes messages from."""
+        words = shlex.split(parse((ROOT / "Procfile").read_text())["worker"])
+        return set(words[words.index("--queues") + 1].split(","))
+
+    def test_the_worker_consumes_exactly_the_declared_ones(self) -> None:
+        assert self.consumed() == set(settings.CELERY_TASK_QUEUES)
+
+    def test_every_task_goes_to_one_that_is_consumed(self) -> None:
+        ours = {name for name in app.tasks if not name.startswith("celery.")}
+        routed = {name: app.amqp.router.route({}, name)["queue"].name for name in ours}
+
+        assert ours >= {nudge.TASK, tasks.FEISHU_REQUESTED}
+        assert set(routed.values()) <= self.consumed()
+        assert routed[nudge.TASK] == nudge.QUEUE
+        assert routed[tasks.FEISHU_REQUESTED] == settings.CELERY_TASK_DEFAULT_QUEUE
+
+    def test_what_beat_sends_is_a_task_and_goes_to_a_queue_that_is_consumed(self) -> None:
+        assert settings.CELERY_BEAT_SCHEDULE
+        for entry in settings.CELERY_BEAT_SCHEDULE.values():
+            assert entry["task"] in app.tasks
+            assert entry["options"]["queue"] in self.consumed()
+
+    def test_names_other_apps_rely_on(self) -> None:
+        assert tasks.handle_feishu_requested.name == "notification.feishu.requested"
+        assert tasks.deliver_due.name == "notifications.deliver_due" == nudge.TASK

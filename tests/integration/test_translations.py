@@ -1,0 +1,181 @@
+"""Everything a person reads comes in Simplified Chinese, and the compiled file belongs to its source."""
+
+from __future__ import annotations
+
+import ast
+import gettext
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.apps import apps
+from django.db import models
+from django.test import Client
+from django.utils import translation
+from django.utils.functional import Promise
+from django.utils.translation.template import templatize
+
+from notifications import states
+from notifications.models import NotificationRecord, RejectedRequest
+from tests.integration.rows import LIST, make_attempt, make_record
+
+APP = Path(apps.get_app_config("notifications").path)
+FILES = APP / "locale" / "zh_Hans" / "LC_MESSAGES"
+REMEDY = "run `django-admin makemessages -l zh_Hans` and `compilemessages` in notifications/, and translate what is new"
+CHINESE = re.compile("[\u4e00-\u9fff]")
+PLACEHOLDER = re.compile(r"%\(\w+\)[ds]|--\w+")
+MARKS = {"_", "gettext", "gettext_lazy", "gettext_noop", "ngettext", "ngettext_lazy"}
+
+Entry = dict[str, str]
+"""Keyword (msgid, msgid_plural, msgstr, ...) to text, and "flags"."""
+
+
+def entries() -> list[Entry]:
+    """Return the entries of the .po file; the header is the first."""
+    return [entry for block in (FILES / "django.po").read_text("utf-8").split("\n\n") if (entry := _entry(block))]
+
+
+def _entry(block: str) -> Entry:
+    entry: Entry = {}
+    keyword = ""
+    for line in block.splitlines():
+        if line.startswith("#,"):
+            entry["flags"] = line
+        elif match := re.fullmatch(r'(?:(msg\S+) )?(".*")', line):
+            keyword = match[1] or keyword
+            entry[keyword] = entry.get(keyword, "") + ast.literal_eval(match[2])
+    return entry
+
+
+def translations() -> dict[str, str]:
+    """Return text to translation, the singular standing for both."""
+    return {entry["msgid"]: entry.get("msgstr", entry.get("msgstr[0]", "")) for entry in entries()[1:]}
+
+
+def texts_of_code() -> Iterator[str]:
+    """Yield every text the code marks for translation."""
+    for path in APP.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+                name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                if name in MARKS and isinstance(node.args[0].value, str):
+                    yield node.args[0].value
+
+
+def texts_of_templates() -> Iterator[str]:
+    """Yield every text the templates mark for translation, as Django itself finds them."""
+    for path in APP.rglob("*.html"):
+        for literal in re.findall(r"gettext\(u?(\"[^\"]*\"|'[^']*')", templatize(path.read_text("utf-8"))):
+            yield ast.literal_eval(literal)
+
+
+class TestFile:
+    def test_every_text_of_the_app_is_in_it_and_no_other(self) -> None:
+        texts = {*texts_of_code(), *texts_of_templates()}
+
+        assert len(texts) > 200, "the search for texts found too few"
+        assert texts - set(translations()) == set(), REMEDY
+        assert set(translations()) - texts == set(), REMEDY
+
+    def test_every_text_is_translated_and_none_is_a_guess(self) -> None:
+        assert [text for text, translated in translations().items() if not CHINESE.search(translated)] == []
+        assert [entry["msgid"] for entry in entries() if "fuzzy" in entry.get("flags", "")] == []
+
+    def test_placeholders_and_option_names_are_kept(self) -> None:
+        for text, translated in translations().items():
+            assert sorted(PLACEHOLDER.findall(translated)) == sorted(PLACEHOLDER.findall(text)), text
+
+    def test_the_compiled_file_says_the_same(self) -> None:
+        with (FILES / "django.mo").open("rb") as file:
+            compiled = gettext.GNUTranslations(file)
+
+        for entry in entries()[1:]:
+            if "msgid_plural" in entry:
+                assert compiled.ngettext(entry["msgid"], entry["msgid_plural"], 2) == entry["msgstr[0]"], REMEDY
+            else:
+                assert compiled.gettext(entry["msgid"]) == entry["msgstr"], REMEDY
+        assert len(compiled._catalog) == len(entries())  # type: ignore[attr-defined]
+
+
+class TestWords:
+    @pytest.mark.parametrize("model", list(apps.get_app_config("notifications").get_models()))
+    def test_every_name_of_a_model_and_its_fields_is_translated(self, model: type[models.Model]) -> None:
+        shown = [field for field in model._meta.fields if field.editable and not field.primary_key]
+        with translation.override("zh-hans"):
+            names = [
+                model._meta.verbose_name,
+                model._meta.verbose_name_plural,
+                *(field.verbose_name for field in shown),
+            ]
+            names += [label for _code, label in model._meta.permissions]
+            helps = [field.help_text for field in shown if field.help_text]
+            assert [str(name) for name in (*names, *helps) if not CHINESE.search(str(name))] == []
+
+    @pytest.mark.parametrize(
+        "choices", [states.Status, states.Outcome, states.Cause, states.TestStatus, states.AuthType]
+    )
+    def test_every_label_of_a_choice_is_translated(self, choices: type[models.TextChoices]) -> None:
+        with translation.override("zh-hans"):
+            assert [choice for choice in choices if not CHINESE.search(str(choice.label))] == []
+
+    def test_every_sentence_about_a_state_is_translated(self) -> None:
+        from notifications.admin.confirmation import OPERATIONS
+        from notifications.admin.wording import CODES
+
+        sentences: list[Promise] = [*CODES.values()]
+        for operation in OPERATIONS.values():
+            sentences += [operation.title, operation.button, *operation.refusals.values()]
+
+        with translation.override("zh-hans"):
+            assert [str(sentence) for sentence in sentences if not CHINESE.search(str(sentence))] == []
+
+
+@pytest.mark.django_db
+class TestPages:
+    def chinese(self, client: Client, url: str, **data: object) -> str:
+        headers = {"accept-language": "zh-CN,zh;q=0.9"}
+        response = client.post(url, data, headers=headers) if data else client.get(url, headers=headers)
+        assert response.status_code == 200
+        return response.content.decode()
+
+    def test_the_list_is_chinese_for_a_chinese_browser(self, admin_client: Client) -> None:
+        make_record()
+
+        html = self.chinese(admin_client, LIST)
+
+        assert "投递失败，需人工处理" in html
+        assert "dead, needs a person" not in html
+
+    def test_the_record_is_chinese(self, admin_client: Client) -> None:
+        record = make_record()
+        make_attempt(record)
+
+        html = self.chinese(admin_client, f"{LIST}{record.pk}/change/")
+
+        for text in ("未送达，且不会再自动重试", "请排除原因后重发", "被永久拒绝", "投递尝试", "重发…"):
+            assert text in html
+        for text in ("Not delivered", "refused for good", "Delivery attempts", "Replay"):
+            assert text not in html
+
+    def test_the_confirmation_and_its_result_are_chinese(self, admin_client: Client) -> None:
+        record = make_record()
+
+        asked = self.chinese(admin_client, LIST, action="cancel", _selected_action=record.pk)
+
+        assert "不会再发送，没有可取消的" in asked
+        assert NotificationRecord.objects.get().status == "dead"
+
+    def test_the_reasons_of_a_refusal_are_chinese(self, admin_client: Client) -> None:
+        errors = [{"field": "user_id", "reason": "must be a whole number"}, {"field": "x", "reason": ""}]
+        rejected = RejectedRequest.objects.create(source="test", payload="{}", errors=errors)
+
+        html = self.chinese(admin_client, f"/admin/notifications/rejectedrequest/{rejected.pk}/change/")
+
+        assert "必须是整数" in html
+        assert "Project-Id-Version" not in html
+
+    def test_english_stays_the_default(self, admin_client: Client) -> None:
+        make_record()
+
+        assert "dead, needs a person" in admin_client.get(LIST).content.decode()

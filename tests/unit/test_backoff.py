@@ -1,0 +1,40 @@
+"""When to try again."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from notifications.backoff import retry_delay
+from notifications.conf import ServiceOptions
+
+SECONDS = st.floats(min_value=0.001, max_value=1e12)
+ATTEMPTS = st.integers(min_value=-(2**63), max_value=2**63)
+OPTIONS = st.builds(ServiceOptions, retry_base_delay=SECONDS, retry_max_delay=SECONDS)
+
+
+@pytest.mark.parametrize(("attempt", "delay"), [(1, 300), (2, 600), (3, 1200), (4, 1800), (5, 1800), (1000, 1800)])
+def test_doubles_up_to_the_maximum(attempt: int, delay: float) -> None:
+    assert retry_delay(attempt, ServiceOptions()) == delay
+
+
+@pytest.mark.parametrize("attempt", [0, -1, -(2**63)])
+def test_less_than_one_attempt_counts_as_one(attempt: int) -> None:
+    assert retry_delay(attempt, ServiceOptions()) == 300
+
+
+@given(ATTEMPTS, OPTIONS)
+def test_never_below_the_base_and_never_above_the_maximum(attempt: int, options: ServiceOptions) -> None:
+    assert options.retry_base_delay <= retry_delay(attempt, options) <= options.retry_max_delay
+
+
+@given(ATTEMPTS, OPTIONS)
+def test_a_later_attempt_never_waits_less(attempt: int, options: ServiceOptions) -> None:
+    assert retry_delay(attempt, options) <= retry_delay(attempt + 1, options)
+
+
+@given(OPTIONS)
+def test_doubles_until_the_maximum_is_reached(options: ServiceOptions) -> None:
+    for attempt in range(1, 60):
+        expected = min(2 * retry_delay(attempt, options), options.retry_max_delay)
+        assert retry_delay(attempt + 1, options) == expected

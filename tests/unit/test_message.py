@@ -1,0 +1,305 @@
+"""The text a user reads: what is trimmed, cut, refused and added."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given, strategies as st
+
+from notifications.conf import DEFAULT_FALLBACK_TEXT
+from notifications.message import (
+    build_message_text,
+    contains_external_link,
+    contains_path,
+    is_visible,
+    normalize_message_template,
+    trim,
+    truncate_text,
+)
+
+LINKS = [
+    # plain
+    *(
+        "http://evil.example",
+        "HTTPS://EVIL.EXAMPLE",
+        "见 https://evil.example。",
+        "ftp://x",
+        "lark://client",
+        "file:///etc",
+    ),
+    *("://", "https:// evil.example", "1http://evil", "9.http://evil", "<a href='//evil.example'>", "[看](http://x)"),
+    *("www.evil.example", "WWW.EVIL.EXAMPLE", "看www.evil.example", "(www.evil.example)"),
+    # without a scheme
+    *("//evil.example", "///evil.example", "看//evil.example"),
+    # full-width and look-alike characters
+    *(
+        "ｈｔｔｐ：／／ｅｖｉｌ",
+        "http：//evil.example",
+        "http:／／evil.example",
+        "ｗｗｗ.evil.example",
+        "ＷＷＷ．evil.example",
+    ),
+    *("www。evil.example", "ｗｗｗ｡evil｡example", "http:⁄⁄evil.example", "http:∕∕evil.example", "evil．example／x"),
+    # characters nobody sees
+    *("http\u200b://evil.example", "https:\u200b//evil.example", "https:/\u200b/evil.example", "ht\u200dtp://evil"),
+    *(
+        "w\u2060ww.evil.example",
+        "w\u00adww.evil.example",
+        "http:\u202e//evil",
+        "http:\ufeff//evil",
+        "http:\ufe0f//evil",
+    ),
+    # backslashes
+    *(
+        "http:\\\\evil.example",
+        "\\\\evil.example\\x",
+        "/\\evil.example",
+        "https:/\\evil.example",
+    ),
+    # escapes
+    *("http%3A%2F%2Fevil.example", "http%253A%252F%252Fevil.example", "http:%2f%2fevil.example"),
+    *("http&#58;//evil", "http&#x3a;&#x2f;&#x2f;evil", "http&colon;&sol;&sol;evil", "%77ww.evil.example"),
+    # taken apart
+    *("hxxp://evil.example", "hxxp:[//]evil.example", "hxxp[:]//evil", "https[://]evil", "www[.]evil.example"),
+    *("evil[.]example/x", "evil(.)example/x", "evil{.}example/x"),
+    # names and addresses with a path
+    *(
+        "evil.example/x",
+        "看evil.example/x",
+        "sub.evil.example/x",
+        "xn--fiqs8s.example/x",
+        "bit.ly/abc",
+        "a@evil.example/x",
+    ),
+    *(
+        "evil.example:8080/x",
+        "http://evil.example:8080",
+        "192.168.1.1/x",
+        "10.0.0.1/",
+        "10.0.0.1:8080/x",
+        "http://[::1]/",
+    ),
+    *("http://2130706433", "http://0x7f000001"),
+    # schemes without slashes
+    *("data:text/html,x", "DATA:text/html;base64,AA", "javascript:alert(1)", "JavaScript:alert(1)", "vbscript:x"),
+    *("mailto:a@evil.example", "MAILTO:?to=a", "tel:110", "电话 tel:110", "sms:110", "blob:x", "java\u200bscript:x"),
+]
+NO_LINKS = [
+    *(
+        "",
+        " ",
+        "写周报改到周四上午",
+        "完成了 9/10",
+        "1/2",
+        "24/7",
+        "周一/周二",
+        "16:00/17:00",
+        "16:00//17:00",
+        "2026/05/01",
+    ),
+    *("v1.2/3", "v1.2.3/4", "3.5/4.0", "No.1/No.2", "file.py", "notifications/file.py", "src/app.py/x", "README.md"),
+    *(
+        "and/or",
+        "TCP/IP",
+        "a.b/c",
+        "e.g./i.e.",
+        "a//b.c",
+        "10//20",
+        "// 注释",
+        "/",
+        "//",
+        "/assistant/c-1",
+        "/a/b.html?c=d",
+    ),
+    *(
+        "example.com",
+        "ftp.example.com",
+        "a@example.com",
+        "1.2.3.4",
+        "比例 3://4",
+        "1.2://3",
+        "awww. nice",
+        "wwwexample.com",
+    ),
+    *(
+        "www",
+        "w w w .",
+        "https:",
+        "https: 见下",
+        "HTTP:500 错误",
+        "a:/b",
+        "a: //b",
+        ":/",
+        "data: 5",
+        "mailto: 邮件",
+        "tel: 110",
+    ),
+    *(
+        "100%",
+        "50%2B",
+        "a &amp; b",
+        "a\\b",
+        "C:\\x",
+        "[1](2)",
+        "（一）{二}",
+        "🎉👨\u200d👩\u200d👧",
+        "a;b",
+        "（：）",
+        "10.5.1/2",
+    ),
+]
+
+
+class TestContainsExternalLink:
+    @pytest.mark.parametrize("text", LINKS)
+    def test_sees_a_link_however_it_is_written(self, text: str) -> None:
+        assert contains_external_link(text)
+
+    @pytest.mark.parametrize("text", LINKS)
+    def test_sees_it_within_a_sentence(self, text: str) -> None:
+        assert contains_external_link(f"会议改到 9/10 周一/周二 {text} 请确认")
+
+    @pytest.mark.parametrize("text", NO_LINKS)
+    def test_lets_plain_text_through(self, text: str) -> None:
+        assert not contains_external_link(text)
+
+    @pytest.mark.parametrize(
+        "text", ["a" * 10_000, "a." * 5_000, "//a" * 3_300, "&#" * 5_000, "%25" * 3_300, "1." * 5_000, "a-" * 5_000]
+    )
+    def test_the_longest_text_takes_no_long_time(self, text: str) -> None:
+        began = time.process_time()
+
+        contains_external_link(text)
+
+        assert time.process_time() - began < 2
+
+    @given(st.text(max_size=50), st.text(max_size=50))
+    def test_no_words_around_a_plain_link_hide_it(self, before: str, after: str) -> None:
+        assert contains_external_link(f"{before} https://evil.example {after}")
+
+
+class TestContainsPath:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *(
+                "/c-1",
+                "见 /c-1",
+                "见/c-1",
+                "/c-1 已更新",
+                "见 /c-1。",
+                "见 /c-1.",
+                "（/c-1）",
+                "(/c-1)",
+                "/c-1, 然后",
+                "/c-1查看",
+            ),
+            *("/c-12 和 /c-1", "'/c-1'", "/c-1\n", "/c-1!", "/c-1;", "/c-1:"),
+        ],
+    )
+    def test_finds_the_very_path(self, text: str) -> None:
+        assert contains_path(text, "/c-1")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *(
+                "",
+                "/c-12",
+                "/c-1/x",
+                "/x/c-1",
+                "x/c-1",
+                "./c-1",
+                "//c-1",
+                "/c-1?a",
+                "/c-1#a",
+                "/c-1=",
+                "/c-1&x",
+                "/c-1-2",
+            ),
+            *("/c-1_", "/c-1.html", "/c-1,2", "/c-1%20", "/C-1", "/c-", "?/c-1", "/c-1+x", "/c-1:8", "/c-1@x", "-/c-1"),
+        ],
+    )
+    def test_is_not_taken_in_by_a_path_it_is_part_of(self, text: str) -> None:
+        assert not contains_path(text, "/c-1")
+
+    def test_the_root_is_not_in_a_fraction(self) -> None:
+        assert not contains_path("9/10 完成", "/")
+
+    def test_a_longer_chinese_word_is_another_path(self) -> None:
+        assert contains_path("见 /日程 。", "/日程")
+        assert not contains_path("见 /日程表", "/日程")
+
+
+class TestTrimAndTruncate:
+    def test_trims_unicode_white_space_and_nothing_else(self) -> None:
+        assert trim("\t\n \x85\xa0\u1680\u2003\u2028\u202f\u3000 a b \u3000") == "a b"
+        assert trim("\x1ca\u200b\ufeff") == "\x1ca\u200b\ufeff"
+
+    @given(st.text(), st.integers(-5, 50))
+    def test_never_longer_than_asked_and_always_the_beginning(self, text: str, limit: int) -> None:
+        cut = truncate_text(text, limit)
+
+        assert len(cut) <= max(limit, 0)
+        assert trim(text).startswith(cut)
+
+    def test_counts_code_points(self) -> None:
+        assert truncate_text("😀😀😀", 2) == "😀😀"
+
+
+class TestTemplate:
+    def test_a_good_summary_is_kept_and_cut(self) -> None:
+        assert normalize_message_template(" 写周报改到周四 ", " 备用 ", 3) == ("写周报", "备用", False)
+
+    def test_no_blank_is_left_where_it_was_cut(self) -> None:
+        assert normalize_message_template("周报 改到周四", "备用", 3).summary_text == "周报"
+
+    @pytest.mark.parametrize("summary", ["", " \u3000", "see https://evil.example"])
+    def test_the_fallback_stands_in(self, summary: str) -> None:
+        assert normalize_message_template(summary, "备用", 180) == ("", "备用", True)
+
+    @pytest.mark.parametrize("fallback", ["", "\u3000", "see https://evil.example", "ｗｗｗ.evil.example"])
+    def test_the_built_in_text_stands_in_for_a_fallback_that_cannot_be_sent(self, fallback: str) -> None:
+        assert normalize_message_template("", fallback, 180) == ("", DEFAULT_FALLBACK_TEXT, True)
+
+    def test_a_link_is_found_before_the_cut(self) -> None:
+        assert normalize_message_template("字" * 200 + "https://evil.example", "备用", 180).fallback_used
+
+    @given(st.text(max_size=300), st.text(max_size=300), st.integers(1, 200))
+    def test_nothing_that_is_stored_to_be_sent_holds_a_link(self, summary: str, fallback: str, limit: int) -> None:
+        stored = normalize_message_template(summary, fallback, limit)
+
+        assert len(stored.summary_text) <= limit
+        assert not contains_external_link(stored.fallback_text if stored.fallback_used else stored.summary_text)
+
+
+class TestBuild:
+    def build(self, summary: str, fallback: str = "备用", *, used: bool = False, url: str = "/c-1") -> str:
+        text, _ = build_message_text(summary=summary, fallback=fallback, fallback_used=used, target_url=url)
+        return text
+
+    def test_the_path_stands_on_its_own_line(self) -> None:
+        assert self.build("改到周四") == "改到周四\n/c-1"
+
+    def test_a_path_that_is_there_is_not_added_again(self) -> None:
+        assert self.build("点 /c-1 查看", url=" /c-1 ") == "点 /c-1 查看"
+
+    def test_a_longer_path_does_not_stand_for_it(self) -> None:
+        assert self.build("点 /c-12 查看") == "点 /c-12 查看\n/c-1"
+
+    def test_no_path_no_line(self) -> None:
+        assert self.build("改到周四", url=" ") == "改到周四"
+
+    @pytest.mark.parametrize("summary", ["", " ", "\u200b", "\u2060\ufeff", "\u3164", "\x00\x1f"])
+    def test_a_summary_that_shows_nothing_gives_way_to_the_fallback(self, summary: str) -> None:
+        assert not is_visible(summary)
+        assert self.build(summary) == "备用\n/c-1"
+
+    def test_a_stored_fallback_with_a_link_is_not_sent(self) -> None:
+        assert self.build("", "see https://evil.example") == f"{DEFAULT_FALLBACK_TEXT}\n/c-1"
+
+    def test_says_what_the_record_says_of_the_fallback(self) -> None:
+        for used in (True, False):
+            built = build_message_text(summary="", fallback="备用", fallback_used=used, target_url="/c-1")
+            assert built == ("备用\n/c-1", used)
