@@ -13,7 +13,9 @@ from django.contrib.auth.models import User
 from django.utils import translation
 from pytest_django import Settings
 
+from notifications.conf import service_options
 from notifications.models import UserNotificationChannel
+from notifications.providers import get_provider
 from notifications.providers.memory import MemoryProvider
 from notifications.redis_gateway import RedisGateway, gateway
 
@@ -48,9 +50,15 @@ def redis_client() -> Iterator[redis.Redis]:
 
 
 @pytest.fixture(autouse=True)
+def _fresh_caches() -> None:
+    """No options, provider or gateway of one test is seen by the next, nor that Redis was away."""
+    for cached in (service_options, get_provider, gateway):
+        cached.cache_clear()
+
+
+@pytest.fixture(autouse=True)
 def _clean_redis(redis_client: redis.Redis) -> None:
-    """No lock or nudge of one test is seen by the next, nor that Redis was away."""
-    gateway.cache_clear()
+    """No lock or nudge of one test is seen by the next."""
     if keys := list(redis_client.scan_iter("smartmate:*")):
         redis_client.delete(*keys)
 
