@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from django.db import models
@@ -20,10 +19,6 @@ else:
 
 class NotificationQuerySet(Base):
     """Selections of notification records."""
-
-    def due(self, now: datetime) -> Self:
-        """Return what a claim would take at `now`, longest overdue first."""
-        return self.filter(next_attempt_at__lte=now).order_by("next_attempt_at", "id")
 
     def replayable(self, *, force: bool = False) -> Self:
         """Return what an operator may send again.

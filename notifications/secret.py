@@ -108,7 +108,7 @@ class SecretField(_TextField):
 
 def mask_tail(value: str) -> str:
     """Return `abcd...wxyz` for a key; short ones are hidden whole."""
-    return f"{value[:4]}...{value[-4:]}" if len(value) >= 12 else "********" if value else ""
+    return f"{value[:4]}...{value[-4:]}" if len(value) >= 16 else "********" if value else ""
 
 
 def mask_url(url: str) -> str:

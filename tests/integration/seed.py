@@ -123,7 +123,9 @@ class World:
 
     def due(self, at: datetime) -> list[int]:
         """Return the ids a sweep at this time takes, in its order."""
-        rows = NotificationRecord.objects.due(at).filter(channel="feishu")
+        rows = NotificationRecord.objects.filter(channel="feishu", next_attempt_at__lte=at).order_by(
+            "next_attempt_at", "id"
+        )
         return list(rows.values_list("id", flat=True))
 
     def _do(self, step: Json) -> Json | None:

@@ -106,7 +106,7 @@ class TestKeys:
 class TestMask:
     @pytest.mark.parametrize(
         ("key", "masked"),
-        [("", ""), ("short", "********"), ("elevenchars", "********"), ("abcdefgh-ijkl-wxyz", "abcd...wxyz")],
+        [("", ""), ("short", "********"), ("fifteen-letters", "********"), ("abcdefgh-ijkl-wxyz", "abcd...wxyz")],
     )
     def test_two_keys_can_be_told_apart_and_not_read(self, key: str, masked: str) -> None:
         assert mask_tail(key) == masked
