@@ -214,13 +214,13 @@ class Engine:
                 connection.close()
                 time.sleep(SETTLE_PAUSE)
             except DatabaseError:
-                # One result PostgreSQL will not take must not keep the others from being stored.
+                # One result PostgreSQL will not take must keep neither the others nor itself from being settled.
                 if len(group) > 1:
                     return set().union(*(self._settle([item]) or set() for item in group))
-                logger.exception(
-                    "result of record %d cannot be stored", group[0].row.record_id, extra={"event": "settle.refused"}
-                )
-                return None
+                logger.exception("a result of record %d cannot be stored whole", group[0].row.record_id)
+                if group == [group[0].bare()]:
+                    return None
+                group = [group[0].bare()]
         return set()
 
 

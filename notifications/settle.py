@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import connection
@@ -39,6 +39,11 @@ class Settled:
     """Seconds the attempt took; 0 when nothing was sent."""
     age: float
     """Seconds since it began."""
+
+    def bare(self) -> Settled:
+        """Return the same without anything foreign: what is left can be stored in any case."""
+        plain = SendResult(outcome=self.result.outcome, error_code=self.error_code, error_message=self.error)
+        return replace(self, result=plain)
 
 
 def decide(row: Claimed, result: SendResult, options: ServiceOptions) -> tuple[Status, float | None]:

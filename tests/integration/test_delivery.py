@@ -256,6 +256,24 @@ class TestSettle:
         assert attempt.worker
         assert attempt.started_at <= clock.now
 
+    @pytest.mark.django_db(transaction=True)  # a refused statement ends the test's own transaction
+    def test_an_answer_postgresql_refuses_is_settled_without_its_odd_parts(
+        self, memory: MemoryProvider, clock: Clock
+    ) -> None:
+        odd, plain = record("odd"), record("plain")
+        memory.script(dataclasses.replace(OK, http_status=2**40), OK)
+        drain = engine(memory, clock, send_slots=1)
+
+        flights = drain._take(2, ["feishu"], RetryResult())
+        for flight in flights:
+            drain._send(flight)
+        drain._finish(flights, RetryResult())
+
+        odd.refresh_from_db()
+        plain.refresh_from_db()
+        assert (odd.status, plain.status) == (Status.SENT, Status.SENT)
+        assert list(DeliveryAttempt.objects.values_list("http_status", flat=True)) == [None, None]
+
     def test_a_group_larger_than_the_slots_is_settled_whole(self, memory: MemoryProvider, clock: Clock) -> None:
         for number in range(25):
             record(f"k{number}")
