@@ -18,6 +18,7 @@ from notifications.providers import configured_providers
 from notifications.providers.base import Provider, SendResult, attempt
 from notifications.redis_gateway import gateway
 from notifications.settle import Settled, log_attempt, note_lost_attempts, settle, settled, without_attempt
+from notifications.states import Cause
 
 logger = logging.getLogger("notifications.delivery")
 
@@ -147,6 +148,7 @@ class Engine:
     ) -> list[_Flight]:
         """Claim rows and lock their keys; rows whose key is held elsewhere are given back untouched."""
         rows = claim(limit, channels=channels, options=self.options, clock=self.clock, record_id=record_id)
+        rows = self._one_recovered(rows)
         total.scanned += len(rows)
         if rows and self.locks and held is None:
             held = self.locks.acquire(row.lock_key for row in rows)
@@ -156,6 +158,12 @@ class Engine:
             rows = [row for row in rows if row.lock_key in held.keys]
         note_lost_attempts(rows, self.clock)
         return [_Flight(row=row, held=held) for row in rows]
+
+    def _one_recovered(self, rows: list[Claimed]) -> list[Claimed]:
+        """Keep only the first row that lost its worker: a row that kills workers must not take the same others along."""
+        crowd = {row.record_id: row for row in [row for row in rows if row.cause == Cause.RECOVERY][1:]}
+        give_back(list(crowd.values()), delay=0, clock=self.clock)
+        return [row for row in rows if row.record_id not in crowd]
 
     def _send(self, flight: _Flight) -> None:
         """Make the attempt and note its answer. Runs in a sender thread, which never sees the database."""

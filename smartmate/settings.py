@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from notifications.conf import ServiceOptions
 from smartmate.env import database, env, secret, service_settings, words
+from smartmate.postgres import bound_waits
 
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = secret("SECRET_KEY")
@@ -58,9 +59,12 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # PostgreSQL. Every wait has a bound, so that a sick database shows as an error and not as a hang.
 DATABASES = {"default": database("DATABASE_URL", connect_timeout=5, application_name="smartmate")}
+DATABASE_TIMEOUT = env.int("DATABASE_TIMEOUT", default=30)
 DATABASES["default"]["OPTIONS"].setdefault(
-    "options", "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
+    "options",
+    f"-c statement_timeout={DATABASE_TIMEOUT}s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
 )
+bound_waits(connect=5, statement=DATABASE_TIMEOUT + 5)
 DATABASES["default"]["CONN_MAX_AGE"] = env.int("CONN_MAX_AGE", default=60)
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

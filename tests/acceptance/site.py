@@ -18,6 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg2
 
 from dev.keeper import private_directory
+from dev.postgres import Postgres
 from dev.procfile import Handle, Processes
 from dev.sandbox import Sandbox
 from dev.valkey import Valkey
@@ -40,11 +41,11 @@ BOUNDS = {
 """Production's settings with short waits; nothing else differs."""
 
 
-def wait_until(true: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
+def wait_until(true: Callable[[], T], what: str | Callable[[], str], patience: float = PATIENCE) -> T:
     """Return what `true` returns as soon as it is truthy. Raises AssertionError naming `what` when it never is."""
     deadline = time.monotonic() + patience
     while not (answer := true()):
-        assert time.monotonic() < deadline, f"never came true: {what}"
+        assert time.monotonic() < deadline, f"never came true: {what if isinstance(what, str) else what()}"
         time.sleep(0.05)
     return answer
 
@@ -61,21 +62,21 @@ class Site:
 
     def start(self, name: str, **env: str) -> Handle:
         """Start an entry of the Procfile."""
-        return self.processes.start(name, env)
+        return self.processes.start(name, self.env | env)
 
-    def start_worker(self) -> Handle:
+    def start_worker(self, **env: str) -> Handle:
         """Start a worker and wait until it takes messages."""
-        worker = self.start("worker")
+        worker = self.start("worker", **env)
         wait_until(lambda: " ready." in worker.log, "the worker is ready")
         return worker
 
-    def run(self, code: str) -> Any:
+    def run(self, code: str, **env: str) -> Any:
         """Run Python inside the project, as another app of it would; `result` is returned through JSON."""
         program = f"import django, json; django.setup()\nresult = None\n{code}\nprint('RESULT', json.dumps(result))"
         done = subprocess.run(
             [sys.executable, "-c", program],
             cwd=ROOT,
-            env=self.env | {"DJANGO_SETTINGS_MODULE": "smartmate.settings"},
+            env={"DJANGO_SETTINGS_MODULE": "smartmate.settings"} | self.env | env,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
@@ -84,11 +85,11 @@ class Site:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.rpartition("RESULT ")[2])
 
-    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def manage(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a management command to its end."""
         return subprocess.run(
             [sys.executable, "manage.py", *arguments],
-            cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=PATIENCE, check=False,
+            cwd=ROOT, env=self.env | env, capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
 
     def add_user(self, *answers: str) -> tuple[int, str]:
@@ -106,7 +107,7 @@ class Site:
         )
         return user, key
 
-    def request(self, user: int, *keys: str, after: str = "") -> list[int]:
+    def request(self, user: int, *keys: str, after: str = "", **env: str) -> list[int]:
         """Ask for notifications through the API, in one committed transaction; return the record ids.
 
         after: code that runs when it has committed.
@@ -117,7 +118,8 @@ class Site:
             "from tests.acceptance.site import payload\n"
             "with transaction.atomic():\n"
             f"    done = request_notifications([payload({user}, key) for key in {list(keys)!r}])\n"
-            f"result = [one.record_id for one in done]\n{after}"
+            f"result = [one.record_id for one in done]\n{after}",
+            **env,
         )
         return done
 
@@ -130,13 +132,22 @@ class Site:
             cursor.execute(sql, parameters)
             return cursor.fetchall()
 
+    def execute(self, sql: str, *parameters: object) -> None:
+        """Run a statement and commit."""
+        with (
+            contextlib.closing(psycopg2.connect(self.env["DATABASE_URL"])) as connection,
+            connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(sql, parameters)
+
     def statuses(self) -> dict[str, int]:
         """Return the number of records by status."""
         return dict(self.rows("SELECT status, count(*) FROM notification_records GROUP BY 1"))
 
     def wait_for_status(self, status: str, count: int) -> None:
         """Wait until `count` records have the status."""
-        wait_until(lambda: self.statuses().get(status) == count, f"{count} {status}, not {self.statuses()}")
+        wait_until(lambda: self.statuses().get(status) == count, lambda: f"{count} {status}, not {self.statuses()}")
 
     def sends(self) -> dict[int, int]:
         """Return how often the sandbox took each notification."""
@@ -160,19 +171,22 @@ def payload(user: int, key: str, **changes: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def running_site(logs: Path) -> Iterator[Site]:
-    """Bring up a site: an empty migrated database, Valkey and sandbox; processes are started by the test."""
+def running_site(logs: Path, *, postgres: Postgres | None = None, **more: str) -> Iterator[Site]:
+    """Bring up a site: an empty migrated database, Valkey and sandbox; processes are started by the test.
+
+    postgres: a server that the test may stop; by default a database on the one all tests share. more: environment.
+    """
     with contextlib.ExitStack() as stack:
         valkey = Valkey(stack.enter_context(private_directory()))
         valkey.start()
         stack.callback(valkey.kill)
         sandbox = stack.enter_context(Sandbox())
         env = os.environ | BOUNDS | {
-            "DATABASE_URL": stack.enter_context(_database()),
+            "DATABASE_URL": postgres.url if postgres else stack.enter_context(_database()),
             "REDIS_URL": valkey.url,
             "NOTIFICATIONS_SANDBOX_ORIGINS": sandbox.origin,
             "HOST": "127.0.0.1",
-        }  # fmt: skip
+        } | more  # fmt: skip
         processes = stack.enter_context(Processes(ROOT / "Procfile", logs, env))
         site = Site(processes, sandbox, valkey, env)
         release = processes.start("release")

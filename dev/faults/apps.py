@@ -1,0 +1,22 @@
+"""Installs what the environment asks for when Django starts."""
+
+from __future__ import annotations
+
+import os
+
+from django.apps import AppConfig
+
+
+class FaultsConfig(AppConfig):
+    """Reads FAULTS (failpoints.py) and CONTROL (controls.py)."""
+
+    name = "dev.faults"
+    label = "faults"
+
+    def ready(self) -> None:
+        """Wrap the service's functions."""
+        from dev.faults import controls, failpoints, tracing
+
+        tracing.install()
+        failpoints.install(os.environ.get("FAULTS", ""))
+        controls.install(os.environ.get("CONTROL", ""))
