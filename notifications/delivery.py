@@ -160,7 +160,7 @@ class Engine:
         return [_Flight(row=row, held=held) for row in rows]
 
     def _one_recovered(self, rows: list[Claimed]) -> list[Claimed]:
-        """Keep only the first row that lost its worker: a row that kills workers must not take the same others along."""
+        """Keep only the first row that lost its worker: one that kills workers must not take the same others along."""
         crowd = {row.record_id: row for row in [row for row in rows if row.cause == Cause.RECOVERY][1:]}
         give_back(list(crowd.values()), delay=0, clock=self.clock)
         return [row for row in rows if row.record_id not in crowd]

@@ -55,6 +55,15 @@ class FaultSite(Site):
             cwd=ROOT, env=self.env | env, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
+    def drain_until(self, statuses: dict[str, int], **env: str) -> None:
+        """Drain again and again until the records are in these statuses."""
+
+        def once() -> bool:
+            self.drain(**env)
+            return self.statuses() == statuses
+
+        wait_until(once, lambda: f"{statuses}, not {self.statuses()}", 120)
+
     def start_drain(self, **env: str) -> subprocess.Popen[str]:
         """Start such a process; the site's end kills it."""
         program = f"import django; django.setup()\n{LOCKED_DRAIN}"

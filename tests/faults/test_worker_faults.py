@@ -53,7 +53,7 @@ def test_fault_03_kill_after_http(site: FaultSite) -> None:
     site.drain()
     assert site.sends() == {record: 1}  # its lock holds
     site.locks_run_out()
-    wait_until(lambda: site.drain() and site.statuses() == {"sent": 1}, "it is sent again")
+    site.drain_until({"sent": 1})
 
     assert site.sends() == {record: 2}  # nobody could know
     assert site.attempts("number", "outcome") == [(1, "lost"), (2, "success")]
@@ -198,7 +198,7 @@ def test_fault_20_a_worker_that_slept_through_its_lease_before_the_send_does_not
     asleep = site.start_drain(FAULTS="after_claim=stop")
     site.wait_for_point("after_claim")
 
-    wait_until(lambda: site.drain() and site.statuses() == {"sent": 1}, "another one sends it")
+    site.drain_until({"sent": 1})
     os.kill(asleep.pid, signal.SIGCONT)
 
     assert asleep.wait(60) == 0
@@ -225,11 +225,7 @@ def test_fault_29_poison(site: FaultSite) -> None:
     poison = records[40]
     site.execute("UPDATE notification_records SET trace_id = 'poison' WHERE id = %s", poison)
 
-    def drain() -> bool:
-        site.drain(FAULTS="before_send=kill@poison")
-        return site.statuses() == {"sent": 99, "dead": 1}
-
-    wait_until(drain, "all others are sent, and the poison is dead", 120)
+    site.drain_until({"sent": 99, "dead": 1}, FAULTS="before_send=kill@poison")
 
     assert site.rows("SELECT id, last_error_code FROM notification_records WHERE status = 'dead'") == [
         (poison, "lease_expired")

@@ -1,0 +1,159 @@
+"""The soak: load, faults, drain, count.
+
+From the environment: CHAOS_MINUTES, CHAOS_SEED, CHAOS_RATE (notifications a second), CHAOS_JSON (a file for the
+figures), CHAOS_CONTROL (a guard to switch off: claim, fence, lock) and CHAOS_FAULTS (names of the only faults to use).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg2
+import redis
+
+from dev.chaos.faults import Schedule
+from dev.chaos.load import KINDS, WORDS, Load
+from dev.chaos.stage import Stage, stage
+from dev.chaos.verdict import OPEN, Facts, Figures, judge
+from dev.keeper import private_directory
+
+DRAIN_SECONDS = 180.0
+ODDITIES_SHOWN = 20
+
+
+def main() -> int:
+    """Run a soak; return 0 only if nothing was lost, stuck, doubled outside the window or leaked."""
+    minutes = float(os.environ.get("CHAOS_MINUTES") or 3)
+    seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10**6))
+    rate = float(os.environ.get("CHAOS_RATE") or 65)
+    control = os.environ.get("CHAOS_CONTROL", "")
+    only = frozenset(filter(None, os.environ.get("CHAOS_FAULTS", "").split(",")))
+    print(f"chaos: {minutes:g} minutes, seed {seed}{f', without the {control}' if control else ''}", flush=True)
+    with private_directory() as folder, stage(folder, control) as running:
+        users, keys = _add_users(running)
+        running.supervise()
+        load = Load(running.port, running.valkey.url, users, rate, seed, lambda wanted: _stored(running, wanted))
+        schedule = Schedule(running, seed, keys, only)
+        load.start()
+        schedule.run(minutes * 60)
+        load.stop()
+        _drain(running)
+        figures = judge(_facts(running, load, schedule, users))
+        leaks = list(_leaks(running, [key for kind in keys.values() for key in kind]))
+    return _report(figures, schedule, leaks, seed, minutes)
+
+
+def _add_users(running: Stage) -> tuple[dict[int, str], dict[str, list[str]]]:
+    """Make a user for each kind of endpoint; return their kinds by id, and the endpoints' keys by kind."""
+    import django
+
+    django.setup()
+    from django.contrib.auth import get_user_model
+    from django.db import connection
+
+    from notifications.models import UserNotificationChannel
+
+    users: dict[int, str] = {}
+    keys: dict[str, list[str]] = {kind: [] for kind in WORDS}
+    for number, kind in enumerate(KINDS):
+        user = get_user_model().objects.create_user(f"user{number}")
+        users[user.pk] = kind
+        if kind in WORDS:
+            key = f"canary{os.urandom(12).hex()}"
+            keys[kind].append(key)
+            running.sandbox.script(key, *WORDS[kind])
+            address = f"{running.origin}/flow/api/trigger-webhook/{key}"
+            UserNotificationChannel.objects.create(
+                user=user, channel="feishu", webhook_url=address, auth_type="bearer", bearer_token=f"token{key}"
+            )
+    connection.close()
+    return users, keys
+
+
+def _stored(running: Stage, keys: list[str]) -> set[str]:
+    with suppress(psycopg2.Error):
+        found = running.query("SELECT dedupe_key FROM notification_records WHERE dedupe_key = ANY(%s)", keys)
+        return {key for (key,) in found}
+    return set()
+
+
+def _drain(running: Stage) -> None:
+    """Wait until every record is final, or long enough."""
+    deadline = time.monotonic() + DRAIN_SECONDS
+    left = "SELECT count(*) FROM notification_records WHERE status = ANY(%s)"
+    while time.monotonic() < deadline and running.query(left, list(OPEN))[0][0]:
+        running.supervise()
+        time.sleep(0.5)
+    running.processes.stop_all(40)
+
+
+def _facts(running: Stage, load: Load, schedule: Schedule, users: dict[int, str]) -> Facts:
+    return Facts(
+        promised=load.promised,
+        undone=load.undone,
+        users=users,
+        records=running.query("SELECT id, dedupe_key, status, user_id FROM notification_records"),  # type: ignore[arg-type]
+        attempts=running.query(  # type: ignore[arg-type]
+            "SELECT record_id, outcome, error_code, worker, extract(epoch FROM started_at)::float,"
+            " COALESCE(duration_ms, 0) / 1000.0 FROM notification_delivery_attempts ORDER BY record_id, round, number",
+        ),
+        deliveries=running.sandbox.deliveries(accepted=True),
+        events=schedule.events,
+        drivers=running.drivers,
+    )
+
+
+def _leaks(running: Stage, secrets: list[str]) -> Iterator[str]:
+    """Name the places where a secret can be read: logs, tables, Redis."""
+    for log in running.logs.glob("*.log"):
+        with log.open(errors="replace") as lines:
+            if any(secret in line for line in lines if "canary" in line for secret in secrets):
+                yield f"log {log.name}"
+    tables = running.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    for (table,) in tables:
+        found = running.query(f"SELECT t::text FROM {table} t WHERE t::text LIKE '%%canary%%' LIMIT 1")  # noqa: S608
+        if found:
+            yield f"table {table}"
+    with redis.Redis.from_url(running.valkey.url) as client:
+        for key in client.scan_iter():
+            if b"canary" in (client.dump(key) or b""):
+                yield f"redis key {key!r}"
+
+
+def _report(figures: Figures, schedule: Schedule, leaks: list[str], seed: int, minutes: float) -> int:
+    values = {
+        "requested": figures.requested,
+        "delivered": figures.delivered,
+        "kills": schedule.kills,
+        "lost": figures.lost,
+        "stuck": figures.stuck,
+        "duplicates_in_window": figures.duplicates_in_window,
+        "duplicates_outside_window": figures.duplicates_outside_window,
+        "secrets_found": len(leaks),
+        "phantoms": figures.phantoms,
+        "duplicates_by_cause": dict(figures.causes),
+        "duplicates_per_kill": round(figures.causes["sender killed"] / schedule.kills, 4) if schedule.kills else 0.0,
+        "faults": len(schedule.events),
+        "seed": seed,
+        "minutes": minutes,
+    }
+    for oddity in [*leaks, *figures.oddities][:ODDITIES_SHOWN]:
+        print(f"  ! {oddity}")
+    for name, value in values.items():
+        print(f"{name:>26}: {value}")
+    if path := os.environ.get("CHAOS_JSON"):
+        Path(path).write_text(json.dumps(values, indent=2) + "\n")
+    bad = figures.lost or figures.stuck or figures.phantoms or figures.duplicates_outside_window or leaks
+    print("chaos: the promise was broken" if bad else "chaos: the promise held", flush=True)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

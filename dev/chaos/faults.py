@@ -1,0 +1,239 @@
+"""The faults, and a seeded schedule of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import psutil
+import redis
+
+from dev.chaos.load import WORDS
+from dev.chaos.stage import LEASE, LOCK_TTL, Stage
+from dev.proxy import Mode
+
+Undo = Callable[[], object]
+
+
+@dataclass(slots=True)
+class Event:
+    """One fault as it happened; times as the sandbox's journal has them (Unix seconds)."""
+
+    name: str
+    began: float
+    ended: float = 0.0
+    pids: set[int] = field(default_factory=set)
+    """Of the processes that it hit; empty where it hit a server or a connection."""
+
+
+class Schedule:
+    """Breaks something every now and then, several things at a time.
+
+    Args:
+        stage: what to break.
+        seed: of the choices.
+        keys: the endpoints' keys at the sandbox, by kind.
+        only: names of the faults to choose from; all by default.
+        pause: mean seconds between two faults.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        seed: int,
+        keys: dict[str, list[str]],
+        only: frozenset[str] = frozenset(),
+        pause: float = 1.4,
+    ) -> None:
+        self.stage = stage
+        self.choice = random.Random(seed)  # noqa: S311
+        self.keys = keys
+        self.pause = pause
+        self.events: list[Event] = []
+        self.kills = 0
+        faults: dict[str, tuple[int, Callable[[], Iterator[float]]]] = {
+            "kill": (30, self._kill),
+            "term": (3, self._term),
+            "short-stop": (3, self._short_stop),
+            "long-stop": (2, self._long_stop),
+            "redis-kill": (2, self._redis_kill),
+            "redis-stop": (2, self._redis_stop),
+            "redis-clients": (3, self._redis_clients),
+            "redis-memory": (2, self._redis_memory),
+            "redis-readonly": (2, self._redis_readonly),
+            "database-backends": (3, self._database_backends),
+            "database-crash": (1, self._database_crash),
+            "database-link": (2, lambda: self._link("database")),
+            "redis-link": (2, lambda: self._link("redis")),
+            "receiver-link": (2, lambda: self._link("receiver")),
+            "receiver": (4, self._receiver),
+            "clock": (2, self._clock),
+        }
+        self._faults = {name: fault for name, fault in faults.items() if not only or name in only}
+        self._open: list[tuple[float, Event, Iterator[float]]] = []
+
+    def run(self, seconds: float) -> None:
+        """Break things for this long, then let everything be well again."""
+        end = time.monotonic() + seconds
+        due = time.monotonic()
+        while time.monotonic() < end:
+            self.stage.supervise()
+            if time.monotonic() >= due:
+                self._begin()
+                due += self.choice.expovariate(1 / self.pause)
+            self._close(time.monotonic())
+            time.sleep(0.05)
+        self._close(float("inf"))
+        self.stage.heal()
+
+    def _begin(self) -> None:
+        running = {event.name for _until, event, _fault in self._open}
+        names = [name for name in self._faults if name not in running or name == "kill"]
+        if not names:
+            return
+        name = self.choice.choices(names, [self._faults[one][0] for one in names])[0]
+        event = Event(name, time.time())
+        self.events.append(event)
+        self._event = event
+        fault = self._faults[name][1]()
+        seconds = next(fault)
+        self._open.append((time.monotonic() + seconds, event, fault))
+
+    def _close(self, now: float) -> None:
+        for item in list(self._open):
+            until, event, fault = item
+            if until <= now:
+                next(fault, None)
+                event.ended = time.time()
+                self._open.remove(item)
+
+    def _pick(self, *names: str) -> tuple[str, int]:
+        """Choose a process of these kinds, note it as hit, and return its kind and pid."""
+        everyone = [(name, handle) for name, handle in self.stage.everyone() if not names or name in names]
+        name, handle = self.choice.choice(everyone)
+        self._event.pids.add(handle.pid)
+        return name, handle.pid
+
+    def _kill(self) -> Iterator[float]:
+        self.kills += 1
+        if self.choice.random() < 0.5 and self._kill_web_child():
+            yield 0
+            return
+        _name, pid = self._pick()
+        for _kind, handle in self.stage.everyone():
+            if handle.pid == pid:
+                handle.kill()
+        yield 0
+
+    def _kill_web_child(self) -> bool:
+        for handle in self.stage.crew["web"]:
+            with contextlib.suppress(psutil.Error):
+                if children := psutil.Process(handle.pid).children():
+                    child = self.choice.choice(children)
+                    self._event.pids.add(child.pid)
+                    child.kill()
+                    return True
+        return False
+
+    def _term(self) -> Iterator[float]:
+        kind, pid = self._pick()
+        for handle in list(self.stage.crew[kind]):
+            if handle.pid == pid:
+                self.stage.ask_to_end(kind, handle)
+        yield 0
+
+    def _short_stop(self) -> Iterator[float]:
+        """Longer than the lease, shorter than the lock: nobody may overtake."""
+        return self._stop(self.choice.uniform(LEASE + 0.3, LEASE + 1.3))
+
+    def _long_stop(self) -> Iterator[float]:
+        return self._stop(self.choice.uniform(LOCK_TTL + 2, LOCK_TTL + 4))
+
+    def _stop(self, seconds: float) -> Iterator[float]:
+        _kind, pid = self._pick("worker", "driver", "beat", "web")
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGSTOP)
+        yield seconds
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGCONT)
+
+    def _redis_kill(self) -> Iterator[float]:
+        self.stage.valkey.kill()
+        yield self.choice.uniform(0.5, 3)
+        self.stage.valkey.start()
+
+    def _redis_stop(self) -> Iterator[float]:
+        pid = self.stage.valkey.pid if self.stage.valkey.running else None
+        if pid:
+            os.kill(pid, signal.SIGSTOP)
+        yield self.choice.uniform(1, 4)
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def _redis_clients(self) -> Iterator[float]:
+        self._redis("CLIENT", "KILL", "TYPE", "normal")
+        yield 0
+
+    def _redis_memory(self) -> Iterator[float]:
+        self._redis("CONFIG", "SET", "maxmemory", "1")
+        yield self.choice.uniform(1, 4)
+        self._redis("CONFIG", "SET", "maxmemory", "0")
+
+    def _redis_readonly(self) -> Iterator[float]:
+        self._redis("REPLICAOF", "127.0.0.1", "1")
+        yield self.choice.uniform(1, 4)
+        self._redis("REPLICAOF", "NO", "ONE")
+
+    def _redis(self, *command: str) -> None:
+        with contextlib.suppress(redis.RedisError):
+            with redis.Redis.from_url(self.stage.valkey.url, socket_timeout=1) as client:
+                client.execute_command(*command)
+
+    def _database_backends(self) -> Iterator[float]:
+        self.stage.terminate_backends()
+        yield 0
+
+    def _database_crash(self) -> Iterator[float]:
+        self.stage.postgres.crash()
+        yield self.choice.uniform(0.5, 3)
+        self.stage.postgres.start()
+
+    def _link(self, leg: str) -> Iterator[float]:
+        proxy = self.stage.proxies[leg]
+        modes: tuple[Mode | str, ...] = ("no-replies", "silent", "refuse", "delay", "reset")
+        mode = self.choice.choice(modes)
+        match mode:
+            case "delay":
+                proxy.delay = self.choice.uniform(0.05, 0.2)
+            case "reset":
+                proxy.reset_all()
+            case "no-replies" | "silent" | "refuse":
+                proxy.mode = mode
+        yield 0.0 if mode == "reset" else self.choice.uniform(1, 4)
+        proxy.delay = 0.0
+        if proxy.mode != "pass":
+            proxy.mode = "pass"
+            proxy.reset_all()  # what was swallowed never comes: such a connection is of no use
+
+    def _receiver(self) -> Iterator[float]:
+        word = self.choice.choice(
+            ["status:503", "status:429", "rate-limit:1", "code:11232", "reset", "slow:1", "garbage"]
+        )
+        hit = [key for kind in ("ok", "slow", "flaky") for key in self.keys[kind] if self.choice.random() < 0.4]
+        for key in hit:
+            self.stage.sandbox.script(key, word)
+        yield self.choice.uniform(1, 4)
+        for kind in ("ok", "slow", "flaky"):
+            for key in self.keys[kind]:
+                self.stage.sandbox.script(key, *WORDS[kind])
+
+    def _clock(self) -> Iterator[float]:
+        self.stage.clock.write_text(self.choice.choice(["+3600", "-3600"]))
+        yield self.choice.uniform(2, 8)
+        self.stage.clock.write_text("+0")
