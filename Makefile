@@ -2,11 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+export CHAOS_MINUTES CHAOS_SEED CHAOS_RATE CHAOS_JSON CHAOS_CONTROL CHAOS_FAULTS
 
-.PHONY: help demo pictures test check format clean
+.PHONY: help demo pictures test chaos check format clean
 help:
 	@echo "make demo          watch notifications being delivered, retried, replayed; ONCE=1 ends after the verdicts"
 	@echo "make test          run the tests; ARGS=... goes to pytest"
+	@echo "make chaos         break everything for CHAOS_MINUTES (3) by the schedule of CHAOS_SEED; count at the receiver"
 	@echo "make check         format, lint, types, imports, migrations, deployment checks"
 	@echo "make format        let ruff format the code"
 	@echo "make pictures      photograph the admin for README and docs (needs Chromium)"
@@ -23,6 +25,10 @@ demo: .venv/installed
 
 test: .venv/installed
 	@$(BIN)/python -m dev.services run -- $(BIN)/python -m pytest $(ARGS)
+
+# Brings its own servers, because it stops and kills them.
+chaos: .venv/installed
+	@$(BIN)/python -m dev.chaos
 
 pictures: .venv/installed
 	@$(BIN)/python -m dev.services run -- $(BIN)/python -m dev.pictures

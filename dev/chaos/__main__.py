@@ -99,8 +99,8 @@ def _facts(running: Stage, load: Load, schedule: Schedule, users: dict[int, str]
         promised=load.promised,
         undone=load.undone,
         users=users,
-        records=running.query("SELECT id, dedupe_key, status, user_id FROM notification_records"),  # type: ignore[arg-type]
-        attempts=running.query(  # type: ignore[arg-type]
+        records=running.query("SELECT id, dedupe_key, status, user_id FROM notification_records"),
+        attempts=running.query(
             "SELECT record_id, outcome, error_code, worker, extract(epoch FROM started_at)::float,"
             " COALESCE(duration_ms, 0) / 1000.0 FROM notification_delivery_attempts ORDER BY record_id, round, number",
         ),

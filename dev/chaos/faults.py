@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -62,7 +63,7 @@ class Schedule:
             "short-stop": (3, self._short_stop),
             "long-stop": (2, self._long_stop),
             "redis-kill": (2, self._redis_kill),
-            "redis-stop": (2, self._redis_stop),
+            "redis-freeze": (2, self._redis_stop),
             "redis-clients": (3, self._redis_clients),
             "redis-memory": (2, self._redis_memory),
             "redis-readonly": (2, self._redis_readonly),
@@ -92,8 +93,8 @@ class Schedule:
         self.stage.heal()
 
     def _begin(self) -> None:
-        running = {event.name for _until, event, _fault in self._open}
-        names = [name for name in self._faults if name not in running or name == "kill"]
+        running = Counter(event.name for _until, event, _fault in self._open)
+        names = [name for name in self._faults if running[name] < (2 if name.endswith("stop") else 1)]
         if not names:
             return
         name = self.choice.choices(names, [self._faults[one][0] for one in names])[0]
@@ -113,9 +114,15 @@ class Schedule:
                 self._open.remove(item)
 
     def _pick(self, *names: str) -> tuple[str, int]:
-        """Choose a process of these kinds, note it as hit, and return its kind and pid."""
-        everyone = [(name, handle) for name, handle in self.stage.everyone() if not names or name in names]
-        name, handle = self.choice.choice(everyone)
+        """Choose a process of these kinds, often one that is sending; note it as hit, and return its kind and pid."""
+        still = {pid for _until, event, _fault in self._open for pid in event.pids if event is not self._event}
+        everyone = [
+            (name, handle)
+            for name, handle in self.stage.everyone()
+            if (not names or name in names) and handle.pid not in still
+        ] or self.stage.everyone()
+        busy = [(name, handle) for name, handle in everyone if handle.pid == self.stage.last_sender()]
+        name, handle = self.choice.choice(busy if busy and self.choice.random() < 0.5 else everyone)
         self._event.pids.add(handle.pid)
         return name, handle.pid
 
@@ -155,7 +162,7 @@ class Schedule:
         return self._stop(self.choice.uniform(LOCK_TTL + 2, LOCK_TTL + 4))
 
     def _stop(self, seconds: float) -> Iterator[float]:
-        _kind, pid = self._pick("worker", "driver", "beat", "web")
+        _kind, pid = self._pick(*(("worker", "driver") if self.choice.random() < 0.8 else ("beat", "web")))
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGSTOP)
         yield seconds

@@ -15,8 +15,8 @@ from celery import Celery
 
 EVENT_SECONDS = 8.0
 """An event whose record is not there after this time is sent again: a Redis broker may lose it."""
-KINDS = ("ok",) * 30 + ("slow",) * 6 + ("flaky",) * 6 + ("dead",) + ("none",)
-WORDS = {"ok": ("ok",), "slow": ("slow:0.3",), "flaky": ("status:503", "ok"), "dead": ("code:19001",)}
+KINDS = ("ok",) * 24 + ("slow",) * 12 + ("flaky",) * 6 + ("dead",) + ("none",)
+WORDS = {"ok": ("ok",), "slow": ("slow:0.4",), "flaky": ("status:503", "ok"), "dead": ("code:19001",)}
 EXPECTED = {"ok": "sent", "slow": "sent", "flaky": "sent", "dead": "dead", "none": "skipped"}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg2
 from cryptography.fernet import Fernet
 
+from dev.faults.tracing import HEADER
 from dev.keeper import private_directory
 from dev.ports import free_port
 from dev.postgres import Postgres
@@ -121,6 +122,11 @@ class Stage:
     def everyone(self) -> list[tuple[str, Handle]]:
         """List what runs, with its name."""
         return [(name, handle) for name, handles in self.crew.items() for handle in handles if handle.alive]
+
+    def last_sender(self) -> int:
+        """Return the process id of whoever made the last delivery; 0 before the first."""
+        deliveries = self.sandbox.deliveries()
+        return int(deliveries[-1].headers.get(HEADER, 0)) if deliveries else 0
 
     def query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Return the rows of a query, past the proxy."""

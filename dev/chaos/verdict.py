@@ -132,7 +132,7 @@ def _cause(
     if hit("short-stop", since=IN_FLIGHT, pid=sender):
         if {sender, next_sender} & facts.drivers:
             return "sender stalled past its lease, no lock taken by the driver"
-        redis = ("redis-kill", "redis-stop", "redis-clients", "redis-memory", "redis-readonly", "redis-link")
+        redis = ("redis-kill", "redis-freeze", "redis-clients", "redis-memory", "redis-readonly", "redis-link")
         if hit(*redis, since=LEASE + IN_FLIGHT):
             return "sender stalled past its lease, lock lost with Redis"
     if (
