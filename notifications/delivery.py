@@ -40,7 +40,7 @@ class RetryResult:
     failed: int = 0
     dead: int = 0
     skipped: int = 0
-    """Skipped by the provider, or left alone because another process holds the key."""
+    """Skipped by the provider, or left alone because another process holds the key or has just sent it."""
     errors: int = 0
     """Results that could not be written down; the rows come back when their lease runs out."""
     more: bool = False
@@ -53,6 +53,8 @@ class _Flight:
 
     row: Claimed
     held: Held | None
+    stands: bool = True
+    """Whether the claim still stood once the key was locked."""
     result: SendResult | None = None
     began: float = 0.0
     ended: float = 0.0
@@ -156,8 +158,9 @@ class Engine:
             give_back(busy, delay=self.options.held_key_delay, clock=self.clock)
             total.skipped += len(busy)
             rows = [row for row in rows if row.lock_key in held.keys]
-        note_lost_attempts(rows, self.clock)
-        return [_Flight(row=row, held=held) for row in rows]
+        gone = note_lost_attempts(rows, self.clock)
+        total.skipped += len(gone)
+        return [_Flight(row=row, held=held, stands=row.record_id not in gone) for row in rows]
 
     def _one_recovered(self, rows: list[Claimed]) -> list[Claimed]:
         """Keep only the first row that lost its worker: one that kills workers must not take the same others along."""
@@ -168,6 +171,8 @@ class Engine:
     def _send(self, flight: _Flight) -> None:
         """Make the attempt and note its answer. Runs in a sender thread, which never sees the database."""
         flight.began = flight.ended = time.monotonic()
+        if not flight.stands:
+            return
         if flight.row.exhausted:
             flight.result = without_attempt(flight.row)
         elif flight.row.expires - flight.began > self.options.total_timeout:

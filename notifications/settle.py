@@ -139,13 +139,21 @@ RETURNING record.id
 """
 
 _LOST = """
-INSERT INTO notification_delivery_attempts (
-    record_id, round, number, cause, started_at, outcome, error_code, error, response_excerpt, worker
+WITH lost AS (
+    SELECT record.id, lost.round, lost.number, lost.cause
+    FROM unnest(%(ids)s::bigint[], %(leases)s::uuid[], %(rounds)s::int[], %(numbers)s::int[], %(causes)s::text[])
+         AS lost(id, lease_token, round, number, cause)
+    JOIN notification_records AS record USING (id)
+    WHERE record.status = 'sending' AND record.lease_token = lost.lease_token
+), noted AS (
+    INSERT INTO notification_delivery_attempts (
+        record_id, round, number, cause, started_at, outcome, error_code, error, response_excerpt, worker
+    )
+    SELECT id, round, number, cause, COALESCE(%(now)s, statement_timestamp()), 'lost', %(code)s, %(error)s, '', ''
+    FROM lost
+    ON CONFLICT DO NOTHING
 )
-SELECT id, round, number, cause, COALESCE(%(now)s, statement_timestamp()), 'lost', %(code)s, %(error)s, '', ''
-FROM unnest(%(ids)s::bigint[], %(rounds)s::int[], %(numbers)s::int[], %(causes)s::text[])
-     AS lost(id, round, number, cause)
-ON CONFLICT DO NOTHING
+SELECT id FROM lost
 """
 
 
@@ -184,22 +192,28 @@ def settle(group: Sequence[Settled], clock: Clock | None) -> set[int]:
         return {row[0] for row in cursor.fetchall()}
 
 
-def note_lost_attempts(rows: Iterable[Claimed], clock: Clock | None) -> None:
-    """Insert an attempt row for each attempt whose worker vanished: it may have arrived, and the audit has no gap."""
+def note_lost_attempts(rows: Iterable[Claimed], clock: Clock | None) -> set[int]:
+    """Insert an attempt row for each attempt whose worker vanished: it may have arrived, and the audit has no gap.
+
+    Call it under the rows' locks. Returns the ids of rows that must not be sent: their former worker was only late, and
+    settled its success between our claim and our lock.
+    """
     lost = [row for row in rows if row.cause == Cause.RECOVERY]
     if not lost:
-        return
+        return set()
     parameters = {
         "now": clock() if clock else None,
         "code": ErrorCode.LEASE_EXPIRED.value,
         "error": "the lease ran out before an answer was written down",
         "ids": [row.record_id for row in lost],
+        "leases": [row.lease_token for row in lost],
         "rounds": [row.round for row in lost],
         "numbers": [row.attempt_count if row.exhausted else row.attempt_count - 1 for row in lost],
         "causes": [str(_likely_cause(row)) for row in lost],
     }
     with connection.cursor() as cursor:
         cursor.execute(_LOST, parameters)
+        return {row.record_id for row in lost} - {row[0] for row in cursor.fetchall()}
 
 
 def log_attempt(item: Settled, *, settled: bool) -> None:

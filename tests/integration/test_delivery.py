@@ -7,6 +7,7 @@ import dataclasses
 import os
 import threading
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,7 +18,7 @@ from django.db import OperationalError, connection, transaction
 from notifications.claim import claim
 from notifications.conf import ServiceOptions, service_options
 from notifications.delivery import Engine, RetryResult
-from notifications.locks import Locks
+from notifications.locks import Held, Locks
 from notifications.models import DeliveryAttempt, NotificationRecord
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.providers.memory import MemoryProvider
@@ -327,6 +328,29 @@ class TestRecovery:
         settle([settled(slow, TRY_LATER, options(), duration=1, age=1)], clock)
 
         assert list(row.attempts.values_list("number", "outcome")) == [(1, "temporary_fail"), (2, "success")]
+
+    def test_a_worker_that_was_only_late_and_settles_before_the_key_is_locked_is_not_repeated(
+        self, memory: MemoryProvider, clock: Clock
+    ) -> None:
+        row = record()
+        [slow] = claim(1, channels=["feishu"], options=options(), clock=clock)
+        clock.forward(hours=1)
+
+        class SettledMeanwhile(Locks):
+            def acquire(self, keys: Iterable[str]) -> Held:
+                settle([settled(slow, OK, options(), duration=1, age=1)], clock)
+                return super().acquire(keys)
+
+        second = engine(memory, clock)
+        second.locks = SettledMeanwhile(gateway(), ttl=60)
+
+        result = second.deliver_due()
+
+        row.refresh_from_db()
+        assert memory.requests == []
+        assert (result.scanned, result.retried, result.skipped, row.status) == (1, 0, 1, Status.SENT)
+        assert list(row.attempts.values_list("number", "outcome")) == [(1, "success")]
+        assert second.locks.acquire(["feishu|k1"]).keys
 
     def test_nothing_is_sent_under_a_lease_that_is_nearly_over(self, memory: MemoryProvider, clock: Clock) -> None:
         row = record()
