@@ -58,7 +58,7 @@ class Schedule:
         self.events: list[Event] = []
         self.kills = 0
         faults: dict[str, tuple[int, Callable[[], Iterator[float]]]] = {
-            "kill": (30, self._kill),
+            "kill": (40, self._kill),
             "term": (3, self._term),
             "short-stop": (3, self._short_stop),
             "long-stop": (2, self._long_stop),

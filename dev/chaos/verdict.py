@@ -17,6 +17,7 @@ SLACK = 0.5
 """Seconds by which two notes of one moment may differ."""
 IN_FLIGHT = 2.5
 """Seconds that a request may take, and a little."""
+REDIS_FAULTS = ("redis-kill", "redis-freeze", "redis-clients", "redis-memory", "redis-readonly", "redis-link")
 OPEN = ("pending", "sending", "failed")
 
 
@@ -129,17 +130,15 @@ def _cause(
         return "sender killed"
     if hit("long-stop", since=IN_FLIGHT, pid=sender):
         return "sender stalled past lease and lock"
-    if hit("short-stop", since=IN_FLIGHT, pid=sender):
+    database = hit("database-link", "database-crash", "database-backends")
+    if database or hit("short-stop", since=IN_FLIGHT, pid=sender):
+        late = "PostgreSQL away past" if database else "sender stalled past"
+        if second.at - first.at > LOCK_TTL - IN_FLIGHT:
+            return f"{late} lease and lock"
         if {sender, next_sender} & facts.drivers:
-            return "sender stalled past its lease, no lock taken by the driver"
-        redis = ("redis-kill", "redis-freeze", "redis-clients", "redis-memory", "redis-readonly", "redis-link")
-        if hit(*redis, since=LEASE + IN_FLIGHT):
-            return "sender stalled past its lease, lock lost with Redis"
-    if (
-        hit("database-link", "database-crash", "database-backends", since=SLACK)
-        and second.at - first.at > LEASE - IN_FLIGHT
-    ):
-        return "result not committed within the lease, PostgreSQL away"
+            return f"{late} the lease, no lock taken by the driver"
+        if hit(*REDIS_FAULTS, since=LEASE + IN_FLIGHT):
+            return f"{late} the lease, lock lost with Redis"
     return ""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from celery import Celery
 
 from dev.keeper import private_directory
 from dev.postgres import Postgres
@@ -102,6 +103,11 @@ class FaultSite(Site):
         url = self.env[variable]
         proxy = self.stack.enter_context(Proxy(int(url.rpartition(":")[2].partition("/")[0])))
         return proxy, {variable: proxy.url(url)}
+
+    def send_event(self, event: dict[str, Any]) -> None:
+        """Send an event as another Celery app does."""
+        app = Celery("other", broker=self.valkey.url)
+        app.send_task("notification.feishu.requested", args=[event], queue="notifications")
 
     def attempts(self, *columns: str) -> list[tuple[Any, ...]]:
         """Return columns of every attempt, in the order of records and attempts."""

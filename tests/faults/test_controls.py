@@ -1,0 +1,51 @@
+"""Negative controls: with a guard off the tests that rest on it must fail, and so must the soak."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.site import ROOT
+from tests.faults import test_redis_faults as redis_faults, test_worker_faults as worker_faults
+from tests.faults.site import FaultSite, running_fault_site
+
+pytestmark = pytest.mark.acceptance
+
+TESTS = [
+    ("claim", worker_faults.test_fault_02_kill_after_claim),
+    ("claim", redis_faults.test_fault_14_redis_flushall),
+    ("claim", redis_faults.test_fault_15_redis_client_kill),
+    ("claim", worker_faults.test_fault_18_lock_expires_while_its_holder_sends),
+    ("fence", worker_faults.test_fault_20_a_stale_failure_changes_nothing),
+    ("lock", worker_faults.test_fault_20_a_stalled_worker_that_holds_its_key_is_not_overtaken),
+]
+
+
+@pytest.mark.parametrize(("control", "test"), TESTS, ids=[f"{control}-{test.__name__}" for control, test in TESTS])
+def test_without_the_guard_the_fault_test_fails(
+    control: str, test: Callable[[FaultSite], None], tmp_path: Path
+) -> None:
+    with running_fault_site(tmp_path, CONTROL=control) as site, pytest.raises(AssertionError):
+        test(site)
+
+
+@pytest.mark.parametrize(
+    ("control", "faults"), [("claim", "redis-clients"), ("fence", "long-stop"), ("lock", "short-stop")]
+)
+def test_without_the_guard_the_soak_fails(control: str, faults: str) -> None:
+    knobs = {"CHAOS_CONTROL": control, "CHAOS_FAULTS": faults, "CHAOS_SEED": "1"}
+    knobs |= {"CHAOS_MINUTES": "0.6", "CHAOS_RATE": "90", "CHAOS_JSON": ""}
+
+    soak = subprocess.run(
+        [sys.executable, "-m", "dev.chaos"],
+        cwd=ROOT, env=os.environ | knobs, capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+
+    assert soak.returncode == 1, soak.stdout
+    assert "the promise was broken" in soak.stdout
+    assert "duplicates_outside_window: 0\n" not in soak.stdout
