@@ -50,6 +50,24 @@ class Secret:
         except (InvalidToken, ImproperlyConfigured):
             raise SecretUnreadable("not readable with the configured ENCRYPTION_KEYS") from None
 
+    def rotated(self) -> Secret:
+        """Return the same value under the newest key: itself when it is under that already, or blank.
+
+        Raises SecretUnreadable when no key reads it, ImproperlyConfigured when there is none.
+        """
+        keys = service_options().encryption_keys
+        every, token = _fernet(keys), self.ciphertext.encode()
+        if not token:
+            return self
+        try:
+            _fernet(keys[:1]).decrypt(token)
+        except InvalidToken:
+            try:
+                return Secret(every.rotate(token).decode())
+            except InvalidToken:
+                raise SecretUnreadable("not readable with the configured ENCRYPTION_KEYS") from None
+        return self
+
     def __bool__(self) -> bool:
         return bool(self.ciphertext)
 

@@ -113,6 +113,15 @@ class ChannelForm(Base):
             channel.last_test_status, channel.last_test_error, channel.last_test_at = TestStatus.NEVER, "", None
         return super().save(commit)
 
+    def untouched_secrets(self) -> set[str]:
+        """Return the columns of the secrets that nobody entered or deleted here."""
+        data = self.cleaned_data
+        touched = {
+            "webhook_url": data["new_webhook_url"],
+            "bearer_token": data["new_bearer_token"] or data["clear_token"],
+        }
+        return {name for name, value in touched.items() if not value}
+
     def _channel(self) -> str:
         chosen: str = self.cleaned_data.get("channel", self.instance.channel)
         return chosen
