@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import re
 
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter as BaseFormatter
 
 # A backslash ends a secret too, so that what is blacked out in a line of JSON leaves its escapes whole.
 _SECRETS = (
     (re.compile(r"(/trigger-webhook/|/hook/|/webhook/event/)[^/\s\"'?&\\]+"), r"\1********"),
     (re.compile(r"(?i)(bearer )[^\s\"'\\]+"), r"\1********"),
-    (re.compile(r"(\w+://[^/\s:@]*:)[^/\s@]+@"), r"\1********@"),
+    (re.compile(r"(?i)((?:webhook_url|bearer_token)(?:=|\\*[\"']?\s*[:=]\s*\\*[\"']))[^\s\"'&\\]+"), r"\1********"),
+    # A password may hold anything, an @ or / that should have been escaped too: up to the last @, but a port is none.
+    (re.compile(r"(\w+://(?::|[^/\s:\[]+:(?!\d+[/?#])))[^\s@]+@(?:[^\s\"'@]*@)*"), r"\1********@"),
 )
 
 
@@ -46,6 +49,7 @@ class JsonFormatter(BaseFormatter):
             style="{",
             rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
             json_ensure_ascii=False,
+            reserved_attrs=[*RESERVED_ATTRS, "data"],  # Celery's: the arguments of a task that failed, whole messages
         )
 
     def format(self, record: logging.LogRecord) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,7 @@ def mask_tail(value: str) -> str:
 
 
 def mask_url(url: str) -> str:
-    """Return the address with its last path segment masked and without query: enough to tell two apart."""
+    """Return the address with its last path segment and any user masked and without query: enough to tell two apart."""
     head, _, key = url.partition("?")[0].rstrip("/").rpartition("/")
+    head = re.sub("//.*@", "//********@", head)
     return f"{head}/{mask_tail(key)}" if head else mask_tail(url)

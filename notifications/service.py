@@ -22,6 +22,7 @@ from notifications.delivery import Engine, RetryResult
 from notifications.events import MAX_INT64, InvalidNotification, parse_payload
 from notifications.intake import Accepted, insert_requests
 from notifications.locks import Locks, lock_key
+from notifications.log import black_out
 from notifications.models import NotificationRecord, RejectedRequest
 from notifications.providers.base import Provider
 from notifications.querysets import NotificationQuerySet
@@ -126,14 +127,14 @@ class NotificationService:
 
         source: which entrance it came by.
         """
-        errors = [{"field": name, "reason": str(reason)} for name, reason in error.errors]
+        errors = [{"field": black_out(name), "reason": str(reason)} for name, reason in error.errors]
         rejected = RejectedRequest.objects.create(
             # ASCII escapes, so that any string JSON can carry can be stored, NUL and lone surrogates too.
             source=source,
-            payload=json.dumps(payload, default=str, skipkeys=True, ensure_ascii=True),
+            payload=black_out(json.dumps(payload, default=str, skipkeys=True, ensure_ascii=True)),
             errors=errors,
         )
-        fields = ", ".join(name for name, _reason in error.errors)
+        fields = ", ".join(error["field"] for error in errors)
         logger.warning(
             "request rejected: %s",
             fields,

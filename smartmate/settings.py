@@ -134,6 +134,9 @@ CELERY_BEAT_SCHEDULE = {
     }
 }
 
+DEFAULT_EXCEPTION_REPORTER = "notifications.reports.Reporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "notifications.reports.Filter"
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -142,8 +145,8 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["no_secrets"]}},
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {
-        # Its debug lines hold whole paths, and the path of a webhook is its key.
-        "urllib3": {"level": "WARNING"},
+        # Its debug lines hold whole paths, and the path of a webhook is its key; its warnings quote answers' headers.
+        "urllib3": {"level": "ERROR"},
         # Their info lines hold the arguments of every task: whole messages to users.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},

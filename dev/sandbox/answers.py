@@ -30,7 +30,7 @@ MESSAGES = {
     800005652: "too frequent",
     800006003: "request body is not json",
 }
-PLAIN = ("ok", "hold", "reset", "garbage", "huge", "drip", "drip-body", "redirect", "empty")
+PLAIN = ("ok", "hold", "reset", "garbage", "huge", "drip", "drip-body", "redirect", "empty", "echo")
 _TAKEN = {"ok", "slow", "hold", "garbage", "huge", "empty"}
 
 
@@ -49,7 +49,7 @@ class Answer:
 
         Args:
             word: one of PLAIN, or ``code:N``, ``code:N:message``, ``status:N``, ``rate-limit:SECONDS``,
-                ``slow:SECONDS``.
+                ``slow:SECONDS``, ``echo:N`` (a code, with the key and the token of the request all over the answer).
 
         Raises:
             ValueError: there is no such answer.
@@ -61,6 +61,8 @@ class Answer:
                     number, _, message = rest.partition(":")
                     message = message or MESSAGES.get(int(number), "unknown error")
                     return cls(word=word, kind=kind, number=int(number), message=message)
+                case "echo" if rest:
+                    return cls(word=word, kind=kind, number=int(rest))
                 case "status" if 200 <= int(rest) <= 599:
                     return cls(word=word, kind=kind, number=int(rest))
                 case "rate-limit":
@@ -77,7 +79,7 @@ class Answer:
     def accepted(self) -> bool:
         """Whether a receiver that answers so has taken the message."""
         match self.kind:
-            case "code":
+            case "code" | "echo":
                 return self.number == 0
             case "status":
                 return 200 <= self.number <= 299

@@ -13,7 +13,7 @@ import socket
 import struct
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 if TYPE_CHECKING:
     from dev.sandbox.inbox import Arrival
@@ -114,10 +114,27 @@ class Handler(BaseHTTPRequestHandler):
                 self._reply(200, b"", "text/plain")
             case "redirect":
                 self._reply(302, b"", "text/plain", {"Location": "http://127.0.0.1:1/"})
+            case "echo":
+                self._echo(int(answer.number))
             case "reset":
                 self._reset()
             case _:
                 self._stream(answer.kind)
+
+    def _echo(self, code: int) -> None:
+        """Tell back what was sent, as debugging endpoints do: in the status line, headers and body, also escaped."""
+        sent = f"{self.path} {self.headers.get('Authorization', '')}"
+        escaped = "".join(f"\\u{ord(letter):04x}" for letter in sent)
+        body = f'{{"code": {code}, "msg": {json.dumps(sent)}, "{quote(sent, safe="")}": ["{escaped}"]}}'
+        lines = [
+            f"HTTP/1.1 200 {sent}",
+            f"Content-Length: {len(body)}",
+            f"Set-Cookie: sent={quote(sent)}; Path=/",
+            f"Retry-After: {sent}",
+            f"X-Sent: {sent}",
+            f"not a header {sent}",
+        ]
+        self.wfile.write("\r\n".join([*lines, "", body]).encode())
 
     def _reply_late(self) -> None:
         if self.sandbox.stopping.is_set():

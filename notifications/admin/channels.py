@@ -12,7 +12,7 @@ from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _
-from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from notifications.admin.channel_form import SECRETS, ChannelForm
 from notifications.admin.display import NOTHING, STYLE, age, badge
@@ -57,6 +57,7 @@ class UserNotificationChannelAdmin(Base):
         css = STYLE
 
     @method_decorator(sensitive_post_parameters(*SECRETS))
+    @method_decorator(sensitive_variables())
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Keep what is typed here out of error reports."""
         return super().changeform_view(request, *args, **kwargs)
@@ -102,6 +103,7 @@ class UserNotificationChannelAdmin(Base):
         return format_html("{} {}", result, age(channel.last_test_at)) if channel.last_test_at else result
 
 
+@sensitive_variables()
 def _shown(secret: Secret, show: Callable[[str], str]) -> SafeString | str:
     """Return what `show` makes of the plain value, or a badge saying that nobody can read it."""
     try:

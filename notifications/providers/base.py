@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from notifications.message import trim
-from notifications.secret import Secret
+from notifications.providers.conceal import conceal
+from notifications.secret import Secret, SecretUnreadable
 from notifications.states import ErrorCode, Outcome
 
 CERTAIN = (Outcome.SUCCESS, Outcome.PERMANENT_FAIL, Outcome.SKIPPED)
@@ -96,7 +98,8 @@ def attempt(provider: Provider, request: SendRequest, endpoint: Endpoint | None)
     try:
         return normalize(provider.send(request, endpoint))
     except ProviderError as error:
-        return normalize(error.result or SendResult(outcome=""), str(error))
+        result = normalize(error.result or SendResult(outcome=""), str(error))
+        return without_secrets(result, _secrets_of(endpoint))
     except Exception as error:
         # Only the type: the text of a foreign exception may hold the address, which is a credential.
         text = f"{type(error).__name__} in the provider"
@@ -120,6 +123,27 @@ def normalize(result: SendResult, error_text: str = "") -> SendResult:
         error_message=_text(result.error_message) or ("" if outcome == Outcome.SKIPPED else trim(error_text)),
         provider_message_id=_text(result.provider_message_id),
     )
+
+
+def without_secrets(result: SendResult, secrets: Collection[str]) -> SendResult:
+    """Return the result with the secrets blacked out of everything an endpoint may have echoed.
+
+    To be done when the answer has been judged: blacking out before could change what it means.
+    """
+    echoes = ("provider_message_id", "error_message", "response_payload", "response_excerpt")
+    return dataclasses.replace(result, **{name: conceal(getattr(result, name), secrets) for name in echoes})
+
+
+def _secrets_of(endpoint: Endpoint | None) -> list[str]:
+    """Return what must not stand in a text: token, address, and the address's last part, which is its key."""
+    found: list[str] = []
+    for secret in (endpoint.webhook_url, endpoint.bearer_token) if endpoint else ():
+        try:
+            plain = secret.reveal()
+        except SecretUnreadable:
+            continue
+        found += [plain, plain.rstrip("/").rpartition("/")[2]]
+    return found
 
 
 def _text(value: object) -> str:

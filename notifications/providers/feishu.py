@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from notifications.conf import ServiceOptions, service_options
-from notifications.providers.base import Endpoint, SendRequest, SendResult
+from notifications.providers.base import Endpoint, SendRequest, SendResult, without_secrets
 from notifications.providers.http import EXCERPT_LIMIT, Answer, HttpPoster, origin_of
 from notifications.secret import SecretUnreadable
 from notifications.states import AuthType, ErrorCode, Outcome
@@ -107,8 +107,7 @@ class FeishuFlowProvider:
             )
         payload = self.payload(request)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        secrets = (url.rpartition("/")[2], token)
-        answer = self.poster.post(url, json.dumps(payload, ensure_ascii=False).encode(), headers, secrets)
+        answer = self.poster.post(url, json.dumps(payload, ensure_ascii=False).encode(), headers)
         if isinstance(answer, SendResult):
             return SendResult(
                 outcome=answer.outcome,
@@ -116,7 +115,7 @@ class FeishuFlowProvider:
                 error_message=answer.error_message,
                 request_payload=payload,
             )
-        return judge(answer, payload)
+        return without_secrets(judge(answer, payload), (url.rpartition("/")[2], token))
 
     def payload(self, request: SendRequest) -> dict[str, Any]:
         """Return the fields a user's flow is built on."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -56,14 +56,16 @@ class HttpPoster:
         self.session = requests.Session()
         self.session.trust_env = False  # no proxy and no netrc of the environment may reroute a message
         self.session.headers = {"User-Agent": "SmartMate-Notifications", "Accept-Encoding": "identity"}
+        # Users share the session; what an endpoint sets for one must not be sent with another's message.
+        self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         adapter = _Adapter(pool_connections=64, pool_maxsize=options.send_slots, max_retries=0)
         self.session.mount("https://", adapter)
         self.session.mount("http://", adapter)
 
-    def post(self, url: str, body: bytes, headers: dict[str, str], secrets: Iterable[str] = ()) -> Answer | SendResult:
+    def post(self, url: str, body: bytes, headers: dict[str, str]) -> Answer | SendResult:
         """Post `body` and return the answer, or the result when there was none. Never raises for the network's sake.
 
-        url: must have passed the provider's own address rules. secrets: are blacked out where the answer echoes them.
+        url: must have passed the provider's own address rules. The answer may echo it: see `without_secrets`.
         """
         limits.deadline = time.monotonic() + self.options.total_timeout
         limits.inside_allowed = origin_of(url) in self.options.sandbox_origins
@@ -78,7 +80,7 @@ class HttpPoster:
             ) as response:
                 return Answer(
                     status=response.status_code,
-                    body=_black_out(_read(response), secrets),
+                    body=_read(response),
                     retry_after=_retry_after(response.headers),
                 )
         except (RequestException, HTTPError, OSError, ValueError) as error:
@@ -128,13 +130,6 @@ def _read(response: requests.Response) -> bytes:
     while len(body) < RESPONSE_LIMIT and (chunk := response.raw.read(RESPONSE_LIMIT - len(body), decode_content=False)):
         body += chunk
     return bytes(body)
-
-
-def _black_out(body: bytes, secrets: Iterable[str]) -> bytes:
-    for secret in secrets:
-        if secret:
-            body = body.replace(secret.encode(), b"********")
-    return body
 
 
 def _retry_after(headers: Any) -> float:

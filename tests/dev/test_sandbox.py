@@ -230,10 +230,11 @@ class TestWords:
     @pytest.mark.parametrize(
         ("word", "accepted"),
         [
-            *((word, word in {"ok", "hold", "garbage", "huge", "empty"}) for word in PLAIN),
+            *((word, word in {"ok", "hold", "garbage", "huge", "empty", "echo"}) for word in PLAIN),
             ("slow:1", True),
             ("code:0", True),
             ("code:19001", False),
+            ("echo:19001", False),
             ("status:204", True),
             ("status:302", False),
             ("status:503", False),

@@ -153,7 +153,9 @@ class ProviderConformance:
 
         assert self.send(sandbox, "ok").outcome == Outcome.SUCCESS
 
-    @pytest.mark.parametrize("answer", ["ok", "status:500", "reset", "drip", "redirect", "code:19001", "garbage"])
+    @pytest.mark.parametrize(
+        "answer", ["ok", "status:500", "reset", "drip", "redirect", "code:19001", "garbage", "echo"]
+    )
     def test_no_secret_is_in_any_result(self, sandbox: Sandbox, answer: str) -> None:
         result = self.send(sandbox, answer, total_timeout=1.0)
 

@@ -117,6 +117,12 @@ class TestMask:
         assert mask_url(url) == "https://www.feishu.cn/flow/api/trigger-webhook/0123...cdef"
         assert mask_url(url.replace("?", "/?")) == mask_url(url)
 
+    @pytest.mark.parametrize("user", ["canary", "a:canary", "a@canary", "a/canary"])
+    def test_no_user_is_shown(self, user: str) -> None:
+        assert (
+            mask_url(f"https://{user}@feishu.cn/flow/0123456789abcdef") == "https://********@feishu.cn/flow/0123...cdef"
+        )
+
     def test_what_is_no_address_is_hidden_too(self) -> None:
         assert mask_url("secret") == "********"
         assert mask_url("") == ""
