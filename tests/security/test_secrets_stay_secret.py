@@ -13,12 +13,13 @@ import pickle
 import socket
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 import redis
-from celery import current_app
+from celery import Celery, current_app
 from cryptography.fernet import Fernet
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
@@ -39,8 +40,9 @@ from notifications.providers.feishu import FeishuFlowProvider
 from notifications.secret import Secret, SecretUnreadable
 from notifications.service import NotificationService
 from notifications.tasks import FEISHU_REQUESTED, handle_feishu_requested
+from tests.acceptance.site import payload as acceptance_payload, running_site, wait_until
 from tests.conftest import payload
-from tests.security.canary import ADDRESS, CORES, KEY, PATH, TOKEN, Trail, found_in, leaks, watched_logs
+from tests.security.canary import ADDRESS, CORES, KEY, PATH, TOKEN, Trail, found_in, leaks, redis_keys, watched_logs
 
 pytestmark = pytest.mark.django_db
 
@@ -390,6 +392,47 @@ class TestObjects:
 
         assert len(texts) >= 3
         assert [text for text in texts if found_in(text) or any(key in text for key in keys)] == []
+
+
+@pytest.mark.acceptance
+def test_fault_33_secret_leak_real_worker_at_debug(tmp_path: Path) -> None:
+    words = ("ok", "echo", "echo:19001", "echo:424242", "reset", "garbage", "status:401", "drip", "redirect", "huge")
+    with running_site(tmp_path) as site:
+        worker = site.start("worker", LOG_LEVEL="DEBUG")
+        for number, word in enumerate(words):
+            site.sandbox.script(f"{KEY}{number}", word)
+        site.run(
+            "from django.contrib.auth.models import User\n"
+            "from notifications.api import request_notification\n"
+            "from notifications.models import UserNotificationChannel\n"
+            "from tests.acceptance.site import payload\n"
+            f"for number in range({len(words)}):\n"
+            "    user = User.objects.create(username=f'user{number}')\n"
+            "    UserNotificationChannel.objects.create(user=user, auth_type='bearer', bearer_token="
+            f"{TOKEN!r}, webhook_url={site.sandbox.origin + PATH!r} + str(number))\n"
+            "    request_notification(payload(user.pk, f'k{number}'))"
+        )
+        wrong = acceptance_payload(0, "k") | {"webhook_url": ADDRESS, "bearer_token": TOKEN}
+        other = Celery("other", broker=site.valkey.url)
+        other.send_task(FEISHU_REQUESTED, args=[wrong], queue="notifications")
+        attempted = "SELECT count(DISTINCT record_id) FROM notification_delivery_attempts"
+        wait_until(lambda: site.rows(attempted)[0][0] == len(words), "every record was attempted")
+        wait_until(lambda: site.rows("SELECT 1 FROM notification_rejected_requests"), "the wrong event was rejected")
+        tested = site.manage("send_test_notification", "user2")
+        site.manage("rotate_notification_keys")
+        assert worker.terminate(30) == 0
+
+        with redis.Redis.from_url(site.valkey.url) as client:
+            left = dict(redis_keys(client))
+        tables = "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public'"
+        rows = [site.rows(f"SELECT t::text FROM {table} AS t") for (table,) in site.rows(tables)]
+
+    assert len(rows) > 10
+    assert '"level": "DEBUG"' in worker.log
+    assert "delivery.attempted" in worker.log
+    assert "code 19001" in tested.stderr
+    places = {"log": worker.log, "redis": left, "tables": rows, "command": tested}
+    assert {place: found for place, text in places.items() if (found := found_in(text))} == {}
 
 
 class TestErrorReports:
