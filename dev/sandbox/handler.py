@@ -123,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _echo(self, code: int) -> None:
         """Tell back what was sent, as debugging endpoints do: in the status line, headers and body, also escaped."""
-        sent = f"{self.path} {self.headers.get('Authorization', '')}"
+        sent = f"{self.path} {self.headers.get('Authorization', '').removeprefix('Bearer ')}"
         escaped = "".join(f"\\u{ord(letter):04x}" for letter in sent)
         body = f'{{"code": {code}, "msg": {json.dumps(sent)}, "{quote(sent, safe="")}": ["{escaped}"]}}'
         lines = [
