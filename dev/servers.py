@@ -133,7 +133,7 @@ class Server(abc.ABC):
         records.wait_gone(family, records.GRACE_SECONDS)
         self._ended()
 
-    def prepare(self) -> None:  # noqa: B027
+    def prepare(self) -> None:  # noqa: B027  most need nothing
         """Make what the server needs before it starts, if it is not there yet."""
 
     def spawn(self, name: str, command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -73,7 +73,7 @@ def run(command: Sequence[str]) -> int:
 
 def _exec(command: Sequence[str]) -> int:
     try:
-        os.execvp(command[0], list(command))  # noqa: S606
+        os.execvp(command[0], list(command))  # noqa: S606  the command is the caller's own
     except OSError as error:
         return _not_run(command, error)
 

@@ -12,6 +12,7 @@ from django.db import models
 from django.utils.module_loading import import_string
 
 from notifications.conf import known_names, service_options
+from notifications.secret import Secret
 
 
 @register()
@@ -26,6 +27,21 @@ def check_options(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     except ImproperlyConfigured as error:
         return [Error(str(error), id="notifications.E002")]
     return [Error(text, id=f"notifications.{code}") for code, text in options.problems()]
+
+
+@register()
+def check_keys(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E008: one key that is none makes every stored secret unreadable."""
+    try:
+        keys = service_options().encryption_keys
+    except ImproperlyConfigured:
+        return []
+    try:
+        if keys:
+            Secret("").rotated()
+    except ImproperlyConfigured as error:
+        return [Error(str(error), id="notifications.E008")]
+    return []
 
 
 @register()

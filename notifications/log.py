@@ -14,7 +14,8 @@ _SECRETS = (
     (re.compile(r"(?i)(bearer )[^\s\"'\\]+"), r"\1********"),
     (re.compile(r"(?i)((?:webhook_url|bearer_token)(?:=|\\*[\"']?\s*[:=]\s*\\*[\"']))[^\s\"'&\\]+"), r"\1********"),
     # A password may hold anything, an @ or / that should have been escaped too: up to the last @, but a port is none.
-    (re.compile(r"(\w+://(?::|[^/\s:\[]+:(?!\d+[/?#])))[^\s@]+@(?:[^\s\"'@]*@)*"), r"\1********@"),
+    # Bounded, and led by what is rare: whatever length and text a stranger sends, this takes time in proportion.
+    (re.compile(r"(\w://(?::|[^/\s:\[]{1,255}:(?!\d+[/?#])))[^\s@]{1,512}@(?:[^\s\"'@]{0,512}@)*"), r"\1********@"),
 )
 
 

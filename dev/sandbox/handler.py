@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         found = self.sandbox.deliveries(query.get("key"), number, accepted)
         self._reply_json(200, [dataclasses.asdict(delivery) for delivery in found])
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class calls it so
         """Print nothing: the journal says what arrived."""
 
     def _answer(self, arrival: Arrival) -> None:

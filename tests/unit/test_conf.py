@@ -186,6 +186,11 @@ class TestChecks:
         assert list(found(deploy=True)) == ["E007"]
         assert "http://127.0.0.1:9000" in found(deploy=True)["E007"]
 
+    def test_e008_an_encryption_key_that_is_none(self, change: Change) -> None:
+        change(ENCRYPTION_KEYS=[*service_options().encryption_keys, "canary-no-key"])
+
+        assert found() == {"E008": "NOTIFICATIONS['ENCRYPTION_KEYS'] must hold Fernet keys"}
+
     def test_a_bad_key_keeps_no_other_check_from_running(self, change: Change) -> None:
         change(MAX_ATEMPTS=9, SANDBOX_ORIGINS=["http://127.0.0.1:9000"])
 

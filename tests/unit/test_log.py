@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -135,6 +136,30 @@ class TestNoSecretGetsOut:
 @pytest.mark.parametrize("text", PLAIN)
 def test_what_is_no_secret_is_left_as_it_is(text: str) -> None:
     assert black_out(text) == text
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "a",
+        "://:",
+        "a://a:",
+        "a://:b@",
+        "bearer ",
+        "/hook/",
+        "webhook_url",
+        "bearer_token=",
+        "webhook_url\\\\",
+        "\\",
+        " ",
+    ],
+)
+def test_a_text_of_any_length_takes_time_in_proportion(part: str) -> None:
+    began = time.process_time()
+
+    black_out(part * (1_000_000 // len(part)))
+
+    assert time.process_time() - began < 5
 
 
 class TestJsonFormatter:
