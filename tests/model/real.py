@@ -1,0 +1,163 @@
+"""One real record in PostgreSQL and its real lock in Valkey, taken through the steps of the model."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+
+import redis
+
+from notifications.claim import Claimed, claim, give_back
+from notifications.conf import ServiceOptions, service_options
+from notifications.locks import PREFIX, Held, Locks, lock_key
+from notifications.models import NotificationRecord
+from notifications.providers.base import SendResult
+from notifications.querysets import NotificationQuerySet
+from notifications.redis_gateway import RedisGateway, gateway
+from notifications.service import NotificationService
+from notifications.settle import note_lost_attempts, settle, settled, without_attempt
+from notifications.states import FINAL, WAITING, ErrorCode, Outcome
+from tests.integration.rows import make_record
+from tests.model.world import GONE, Kind, Stage, State, Step
+
+ANSWERS = {
+    Kind.BE_ACCEPTED: SendResult(outcome=Outcome.SUCCESS),
+    Kind.BE_PUT_OFF: SendResult(outcome=Outcome.TEMPORARY_FAIL, error_code=ErrorCode.PROVIDER_5XX),
+    Kind.BE_REFUSED: SendResult(outcome=Outcome.PERMANENT_FAIL, error_code=ErrorCode.PROVIDER_CONFIG),
+    Kind.BE_SKIPPED: SendResult(outcome=Outcome.SKIPPED, error_code=ErrorCode.RECIPIENT_MISSING),
+    Kind.LOSE_ANSWER: SendResult(outcome=Outcome.TEMPORARY_FAIL, error_code=ErrorCode.PROVIDER_TIMEOUT),
+}
+
+
+class RealWorld:
+    """Does what a step says with the project's own functions, and checks that they did what the model did.
+
+    max_attempts: as in the model's rules. client: looks at the lock, and ends it where the model says it runs out.
+    """
+
+    def __init__(self, client: redis.Redis, *, max_attempts: int) -> None:
+        self.client = client
+        self.now = datetime(2026, 5, 1, 8, 0, tzinfo=UTC)
+        self.options: ServiceOptions = dataclasses.replace(service_options(), max_attempts=max_attempts)
+        self.service = NotificationService(options=self.options, clock=self.clock)
+        self.row = make_record("pending", next_attempt_at=self.now, max_attempts=max_attempts)
+        self.key = lock_key(self.row.channel, self.row.dedupe_key)
+        self.claims: dict[int, Claimed] = {}
+        self.held: dict[int, Held] = {}
+        self.answers: dict[int, SendResult] = {}
+
+    def clock(self) -> datetime:
+        """Return the time, which moves only when something has to become due."""
+        return self.now
+
+    @property
+    def record(self) -> NotificationQuerySet:
+        """The record, as operators select it."""
+        return NotificationRecord.objects.filter(pk=self.row.pk)
+
+    def do(self, step: Step, before: State, after: State) -> None:
+        """Take the step. Raises AssertionError where an answer is not the model's."""
+        if step.worker != GONE:
+            self._do_of_worker(step.kind, step.worker, before, after)
+        match step.kind:
+            case Kind.BECOME_DUE:
+                self._let_time_pass()
+            case Kind.ORPHAN_LOCK_ENDS | Kind.REDIS_RESTARTS_EMPTY:
+                self.client.delete(PREFIX + self.key)
+            case Kind.REPLAY:
+                assert self.service.replay(self.record, None, "model") == 1
+            case Kind.FORCE_REPLAY:
+                assert self.service.replay(self.record, None, "model") == 0
+                assert self.service.replay(self.record, None, "model", force=True) == 1
+            case Kind.CANCEL:
+                assert self.service.cancel(self.record, None, "model") == 1
+
+    def _do_of_worker(self, kind: Kind, w: int, before: State, after: State) -> None:
+        locks = Locks(RedisGateway("", timeout=1, silence=1) if before.redis_away else gateway(), ttl=600)
+        match kind:
+            case Kind.CLAIM:
+                [self.claims[w]] = self._claim()
+                assert self._seen(w) == self._expected(w, before, after)
+            case Kind.TAKE_LOCK | Kind.DO_WITHOUT_LOCK:
+                self.held[w] = locks.acquire([self.key])
+                assert self.held[w].keys == {self.key}
+            case Kind.FIND_KEY_HELD:
+                assert not locks.acquire([self.key]).keys
+                give_back([self.claims[w]], delay=self.options.held_key_delay, clock=self.clock)
+            case Kind.NOTE_LOST:
+                assert note_lost_attempts([self.claims[w]], self.clock) == set()
+            case Kind.FIND_CLAIM_GONE:
+                assert note_lost_attempts([self.claims[w]], self.clock) == {self.row.pk}
+            case Kind.WAKE_LATE:
+                give_back([self.claims[w]], delay=0, clock=self.clock)
+            case Kind.BEGIN:
+                assert not self.claims[w].exhausted
+            case Kind.FIND_BUDGET_SPENT:
+                assert self.claims[w].exhausted
+                self.answers[w] = without_attempt(self.claims[w])
+            case Kind.SETTLE_SUCCESS | Kind.SETTLE_FAILURE:
+                item = settled(self.claims[w], self.answers[w], self.options, duration=0, age=0)
+                taken = settle([item], self.clock)
+                assert taken == ({self.row.pk} if before.record != after.record else set())
+            case Kind.LEASE_ENDS if before.record.lease == w and not before.record.due:
+                self._let_time_pass()
+            case Kind.LOCK_ENDS if before.lock == w:
+                self.client.delete(PREFIX + self.key)
+            case _ if kind in ANSWERS:
+                self.answers[w] = ANSWERS[kind]
+        if after.workers[w].stage in (Stage.SETTLED, Stage.IDLE):
+            self.claims.pop(w, None)
+        if after.workers[w].stage == Stage.IDLE and (held := self.held.pop(w, None)) and kind != Kind.CRASH:
+            locks.release(held)
+
+    def check(self, state: State) -> None:
+        """Hold the record and its lock against the model."""
+        row, model = self.row, state.record
+        row.refresh_from_db()
+        cancelled = row.status == "skipped" and row.last_error_code == ErrorCode.CANCELLED
+        due = row.next_attempt_at is not None and row.next_attempt_at <= self.now
+        seen = (row.status, row.attempt_count, row.round, self._whose(row.lease_token), due, cancelled)
+        assert seen == (model.status, model.attempts, model.round, model.lease, model.due, model.cancelled)
+        assert self._whose_lock() == state.lock
+
+    def check_refusals(self, state: State) -> None:
+        """See that nobody may do what the model forbids, and that what is sent has a proof in the audit."""
+        model = state.record
+        if not model.due:
+            assert self._claim() == []
+        if model.status not in FINAL:
+            assert self.service.replay(self.record, None, "model", force=True) == 0
+        if model.status not in WAITING:
+            assert self.service.cancel(self.record, None, "model") == 0
+        if model.status == "sent":
+            assert self.row.attempts.filter(outcome=Outcome.SUCCESS).exists()
+
+    def _claim(self) -> list[Claimed]:
+        return claim(1, channels=["feishu"], options=self.options, clock=self.clock, record_id=self.row.pk)
+
+    def _let_time_pass(self) -> None:
+        self.row.refresh_from_db()
+        assert self.row.next_attempt_at is not None
+        assert self.row.next_attempt_at > self.now
+        self.now = self.row.next_attempt_at
+
+    def _seen(self, w: int) -> tuple[object, ...]:
+        mine = self.claims[w]
+        lease = self._whose(mine.previous_lease)
+        return mine.attempt_count, mine.round, mine.exhausted, mine.previous_status, lease
+
+    def _expected(self, w: int, before: State, after: State) -> tuple[object, ...]:
+        was, now = before.record, after.record
+        return now.attempts, now.round, was.attempts == now.attempts, was.status, was.lease
+
+    def _whose(self, token: object) -> int | None:
+        if token is None:
+            return None
+        return next((w for w, mine in self.claims.items() if mine.lease_token == str(token)), GONE)
+
+    def _whose_lock(self) -> int | None:
+        token = self.client.get(PREFIX + self.key)
+        if token is None:
+            return None
+        assert isinstance(token, bytes)
+        return next((w for w, mine in self.held.items() if mine.token == token.decode()), GONE)
