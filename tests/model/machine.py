@@ -11,7 +11,7 @@ from tests.model.world import Kind, Rules, Sort, State, Step
 
 WIDE = Rules(workers=3, max_attempts=4, replays=1000, crashes=20, redis_faults=20)
 WEIGHTS = {Sort.WORK: 8, Sort.TIME: 3, Sort.FAULT: 1, Sort.OPERATOR: 1}
-RARE = {Kind.WAKE_LATE: 1}
+RARE = {Kind.WAKE_LATE: 1, Kind.LEAVE_TO_OTHERS: 1}
 """How often steps are chosen, so that most of a run is work and not its interruption."""
 
 

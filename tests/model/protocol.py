@@ -72,6 +72,8 @@ def _lock(state: State, w: int, rules: Rules) -> Steps:
     worker = state.workers[w]
     recovers = worker.before is not None and worker.before.status == "sending"
     locked = worker._replace(stage=Stage.LOCKED if recovers and rules.rechecked else Stage.READY)
+    if recovers:
+        yield Step(Kind.LEAVE_TO_OTHERS, w), _leave(_give_back(state, w, due=True), w)
     if not rules.locked:
         yield Step(Kind.SKIP_LOCK, w), _set(state, w, locked)
     elif state.redis_away:  # nobody's lock keeps this worker off

@@ -88,7 +88,7 @@ class RealWorld:
                 assert note_lost_attempts([self.claims[w]], self.clock) == set()
             case Kind.FIND_CLAIM_GONE:
                 assert note_lost_attempts([self.claims[w]], self.clock) == {self.row.pk}
-            case Kind.WAKE_LATE:
+            case Kind.WAKE_LATE | Kind.LEAVE_TO_OTHERS:
                 give_back([self.claims[w]], delay=0, clock=self.clock)
             case Kind.BEGIN:
                 assert not self.claims[w].exhausted

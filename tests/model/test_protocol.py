@@ -126,6 +126,15 @@ def test_without_a_second_look_under_the_lock_a_worker_that_was_only_late_is_rep
 
 
 @pytest.mark.parametrize(
+    ("without", "promise"),
+    [("fenced", LATE_FAILURE), ("claim_is_atomic", SENT_LEFT), ("claim_is_atomic", TOO_MANY), ("locked", SENT_TWICE)],
+)
+def test_every_promise_can_be_broken(without: str, promise: str) -> None:
+    with pytest.raises(BrokenPromise, match=promise):
+        explore(replace(BARE, **{without: False}), promise)
+
+
+@pytest.mark.parametrize(
     ("without", "promises"),
     [("fenced", {LATE_FAILURE}), ("claim_is_atomic", {SENT_LEFT, SENT_TWICE, TOO_MANY})],
 )

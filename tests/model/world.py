@@ -52,6 +52,7 @@ class Kind(enum.Enum):
     FIND_KEY_HELD = "{} finds the key held and gives the row back", Sort.WORK
     DO_WITHOUT_LOCK = "{} finds Redis away and goes on without a lock", Sort.WORK
     SKIP_LOCK = "{} goes on, as locks are switched off", Sort.WORK
+    LEAVE_TO_OTHERS = "{} has another row to recover and gives this one back", Sort.WORK
     NOTE_LOST = "{} finds its claim still good and notes the lost attempt", Sort.WORK
     FIND_CLAIM_GONE = "{} finds that its claim stands no more and lets go", Sort.WORK
     WAKE_LATE = "{} finds too little of its lease left and gives the row back", Sort.WORK
