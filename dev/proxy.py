@@ -49,8 +49,9 @@ class Proxy:
         self.delay = 0.0
         """Seconds each chunk waits."""
         self.lost_replies = 0
-        """How many replies lose_reply_to() has lost."""
+        """How many replies lose_reply_to() and lose_reply_with() have lost."""
         self._losing: list[bytes] = []
+        self._losing_replies: list[bytes] = []
         self._pairs: set[_Pair] = set()
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -76,6 +77,15 @@ class Proxy:
         """
         with self._lock:
             self._losing.append(request)
+
+    def lose_reply_with(self, reply: bytes) -> None:
+        """Lose the next reply with these bytes, and reset its connection.
+
+        Args:
+            reply: bytes of the reply.
+        """
+        with self._lock:
+            self._losing_replies.append(reply)
 
     def reset_all(self) -> None:
         """Reset every connection that is open."""
@@ -143,11 +153,19 @@ class Proxy:
     def _replies(self, pair: _Pair) -> None:
         while data := pair.server.recv(CHUNK):
             self._wait()
-            if pair.doomed.is_set():
+            if pair.doomed.is_set() or self._loses(data):
                 self.lost_replies += 1
                 return
             if self.mode not in ("silent", "no-replies"):
                 pair.client.sendall(data)
+
+    def _loses(self, data: bytes) -> bool:
+        with self._lock:
+            for reply in self._losing_replies:
+                if reply in data:
+                    self._losing_replies.remove(reply)
+                    return True
+        return False
 
     def _wait(self) -> None:
         if self.delay:

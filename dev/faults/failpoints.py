@@ -1,9 +1,9 @@
 """Failpoints: ``FAULTS="after_claim=kill"`` kills the process when it comes to that point.
 
-Points are named after the steps of a delivery. Actions: ``kill`` (SIGKILL), ``stop`` (SIGSTOP), ``hold`` (wait while
-the mark is there), ``raise`` (a database error). An action happens once, whichever process comes first: it leaves a
-mark, a file in the folder FAULT_MARKS, that others can wait for. ``raise/4`` happens at every fourth call instead;
-``kill@TRACE`` whenever the record has that trace id. Several are separated by commas.
+Points are named after the steps of a delivery. Actions: ``kill`` (SIGKILL), ``stop`` (SIGSTOP), ``hold`` (wait until
+something is written into the mark), ``raise`` (a database error). An action happens once, whichever process comes
+first: it leaves a mark, a file in the folder FAULT_MARKS, that others can wait for. ``raise/4`` happens at every fourth
+call instead; ``kill@TRACE`` whenever the record has that trace id. Several are separated by commas.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _stop(mark: Path) -> None:
 
 
 def _hold(mark: Path) -> None:
-    while mark.exists():
+    while mark.stat().st_size == 0:
         time.sleep(0.02)
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class FaultSite(Site):
 
     def let_go(self, point: str) -> None:
         """End a ``hold``."""
-        (self.marks / point).unlink()
+        (self.marks / point).write_text("go")
 
     def drain(self, **env: str) -> subprocess.CompletedProcess[str]:
         """Deliver what is due in a process of its own, with locks, once."""
@@ -65,12 +66,11 @@ class FaultSite(Site):
 
         wait_until(once, lambda: f"{statuses}, not {self.statuses()}", 120)
 
-    def start_drain(self, **env: str) -> subprocess.Popen[str]:
+    def start_drain(self, **env: str) -> subprocess.Popen[bytes]:
         """Start such a process; the site's end kills it."""
         program = f"import django; django.setup()\n{LOCKED_DRAIN}"
-        process = subprocess.Popen(
-            [sys.executable, "-c", program], cwd=ROOT, env=self.env | env, text=True, stderr=subprocess.PIPE
-        )
+        with (self.logs / f"drain-{uuid.uuid4().hex}.log").open("wb") as log:
+            process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=self.env | env, stderr=log)
         self.stack.enter_context(process)
         self.stack.callback(process.kill)
         return process

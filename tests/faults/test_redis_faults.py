@@ -42,7 +42,7 @@ def test_fault_06_brpop_gap(site: FaultSite) -> None:
     proxy, env = site.proxy("REDIS_URL")
     site.start_worker(**env)
     user, _key = site.add_user()
-    proxy.lose_reply_to(b"BRPOP")  # what it takes from the queue next, it never learns of
+    proxy.lose_reply_with(b"notifications.deliver_due")  # it leaves the queue, and never reaches the worker
 
     [record] = site.request(user, "k")
     wait_until(lambda: proxy.lost_replies, "the nudge is gone")
