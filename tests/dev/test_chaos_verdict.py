@@ -1,0 +1,97 @@
+"""The soak's arithmetic: what it counts as lost, stuck, and doubled inside or outside the window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dev.chaos.faults import Event
+from dev.chaos.verdict import Facts, judge
+from dev.faults.tracing import HEADER
+from dev.sandbox import Delivery
+
+SENDER, OTHER, DRIVER = 11, 22, 33
+
+
+def delivery(at: float, sender: int = SENDER, record: int = 1) -> Delivery:
+    headers = {HEADER: str(sender)}
+    return Delivery(at=at, key="k", notification_id=record, answer="ok", accepted=True, body=None, headers=headers)
+
+
+def facts(**changes: Any) -> Facts:
+    known: dict[str, Any] = {
+        "promised": {"a"},
+        "undone": set(),
+        "users": {7: "ok"},
+        "records": [(1, "a", "sent", 7)],
+        "attempts": [],
+        "deliveries": [delivery(100.0)],
+        "events": [],
+        "drivers": {DRIVER},
+    }
+    return Facts(**(known | changes))
+
+
+def test_one_delivery_of_a_sent_record_is_all_well() -> None:
+    figures = judge(facts())
+
+    assert (figures.requested, figures.delivered) == (1, 1)
+    assert figures.oddities == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "counter"),
+    [
+        ({"promised": {"a", "gone"}}, "lost"),
+        ({"deliveries": []}, "lost"),
+        ({"records": [(1, "a", "dead", 7)]}, "lost"),
+        ({"records": [(1, "a", "sending", 7)]}, "stuck"),
+        ({"undone": {"a"}}, "phantoms"),
+        ({"deliveries": [delivery(100.0), delivery(100.0, record=2)]}, "phantoms"),
+        ({"deliveries": [delivery(100.0), delivery(105.0, OTHER)]}, "duplicates_outside_window"),
+    ],
+)
+def test_what_should_not_be_is_counted(changes: dict[str, Any], counter: str) -> None:
+    figures = judge(facts(**changes))
+
+    assert getattr(figures, counter) == 1
+    assert len(figures.oddities) == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "second", "inside"),
+    [
+        (Event("kill", 100.2, 100.2, {SENDER}), delivery(109.0, OTHER), True),
+        (Event("kill", 100.2, 100.2, {OTHER}), delivery(109.0, OTHER), False),
+        (Event("kill", 110.0, 110.0, {SENDER}), delivery(109.0, OTHER), False),
+        (Event("long-stop", 99.0, 111.0, {SENDER}), delivery(109.0, OTHER), True),
+        (Event("short-stop", 99.9, 104.9, {SENDER}), delivery(104.2, OTHER), False),
+        (Event("short-stop", 99.9, 104.9, {SENDER}), delivery(104.2, DRIVER), True),
+        (Event("database-crash", 100.1, 103.0), delivery(104.2, OTHER), False),
+        (Event("database-crash", 100.1, 108.0), delivery(109.0, OTHER), True),
+        (Event("receiver", 100.1, 103.0), delivery(104.2, OTHER), False),
+    ],
+)
+def test_a_duplicate_is_inside_the_window_only_if_a_fault_of_its_first_sender_explains_it(
+    event: Event, second: Delivery, inside: bool
+) -> None:
+    figures = judge(facts(deliveries=[delivery(100.0), second], events=[event]))
+
+    assert (figures.duplicates_in_window, figures.duplicates_outside_window) == (int(inside), int(not inside))
+
+
+def test_a_lock_lost_with_redis_explains_a_short_stall() -> None:
+    events = [Event("short-stop", 99.9, 104.9, {SENDER}), Event("redis-kill", 101.0, 102.0)]
+
+    figures = judge(facts(deliveries=[delivery(100.0), delivery(104.2, OTHER)], events=events))
+
+    assert figures.duplicates_in_window == 1
+
+
+def test_an_answer_that_never_came_explains_a_repetition() -> None:
+    attempt = (1, "temporary_fail", "provider_timeout", f"host:{SENDER}", 99.9, 1.5)
+
+    figures = judge(facts(deliveries=[delivery(100.0), delivery(102.0, OTHER)], attempts=[attempt]))
+
+    assert figures.duplicates_in_window == 1
