@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import socketserver
 import threading
@@ -16,8 +17,9 @@ class Echo(socketserver.StreamRequestHandler):
     """Sends each line back."""
 
     def handle(self) -> None:
-        for line in self.rfile:
-            self.wfile.write(line)
+        with contextlib.suppress(OSError):
+            for line in self.rfile:
+                self.wfile.write(line)
 
 
 @pytest.fixture

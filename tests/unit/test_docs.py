@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,21 @@ def test_causes_and_outcomes_are_in_the_glossary(word: str) -> None:
 @pytest.mark.parametrize("field", sorted(FIELDS))
 def test_every_field_of_a_request_is_described(field: str) -> None:
     assert f"`{field}`" in text("events.md")
+
+
+FAULTS = re.findall(r"^\| (\d+) \|.*?\| `([^`]+)` \|", text("reliability.md"), re.MULTILINE)
+
+
+def test_every_fault_of_the_plan_has_a_row() -> None:
+    assert [int(number) for number, _test in FAULTS] == list(range(1, 38))
+
+
+@pytest.mark.parametrize(("number", "test"), FAULTS)
+def test_every_fault_names_a_test_that_is_there(number: str, test: str) -> None:
+    path, _, name = test.partition("::")
+    if path.startswith("make "):
+        assert f"\n{path.removeprefix('make ')}:" in (DOCS.parent / "Makefile").read_text()
+        return
+
+    assert f"def {name}" in (DOCS.parent / path).read_text()
+    assert not name or name.startswith(f"test_fault_{int(number):02d}_")
