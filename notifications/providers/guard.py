@@ -39,15 +39,37 @@ limits = Limits()
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an IP address is on the open internet, looking through IPv4 wrapped in IPv6."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped or ip.sixtofour or ip.teredo or ip in _NAT64 or ip.is_site_local:
-            return False
-    return ip.is_global and not ip.is_multicast
+    """Tell whether an IP address is on the open internet; what is no address, or names a zone, is not.
+
+    Of IPv6 only the global unicast block counts: whatever wraps, maps or translates an IPv4 address is refused with it,
+    since only the far end knows where that leads.
+    """
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address) and (ip not in _GLOBAL_UNICAST or _is_isatap(ip) or ip.scope_id):
+        return False
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _NOT_PUBLIC)
 
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+_NOT_PUBLIC = tuple(
+    ipaddress.ip_network(network)
+    # What Python's own table leaves out in one version or another.
+    for network in (
+        "192.0.0.0/24",  # protocol assignments
+        "192.88.99.0/24",  # relays of 6to4
+        "2001::/23",  # protocol assignments, Teredo among them
+        "2002::/16",  # 6to4
+        "3fff::/20",  # documentation
+    )
+)
+
+
+def _is_isatap(ip: ipaddress.IPv6Address) -> bool:
+    """Tell whether a router may unwrap an IPv4 address from the low half, marked by 5EFE."""
+    return int(ip) >> 32 & 0xFCFF_FFFF == 0x5EFE
 
 
 class _Timed:
