@@ -17,6 +17,8 @@ from notifications.message import trim
 EVENT_VERSION = "1"
 MAX_PAYLOAD_BYTES = 128 * 1024
 """Larger payloads are refused whole; every field together stays far below."""
+MOST_UNKNOWN = 20
+"""Unknown fields that are named; one payload can hold tens of thousands."""
 MAX_INT64 = 2**63 - 1
 
 Reason = str | Promise
@@ -102,9 +104,7 @@ def parse_payload(payload: object, *, max_user_id: int = MAX_INT64) -> Notificat
     target_id = check.integer("target_id")
     check.integer("notification_id")
     check.version()
-    for name in payload:
-        if name not in FIELDS:
-            check.refuse(_UNSTORABLE.sub("\ufffd", str(name))[:64], _("is not a known field"))
+    check.unknown()
     if check.errors:
         raise InvalidNotification(check.in_order())
     return NotificationRequest(user_id=user_id or 0, target_id=target_id or 0, **strings, **texts)
@@ -198,6 +198,13 @@ class _Check:
             self.refuse(name, _("must have a time zone"))
         elif is_zero(moment, offset) and not (isinstance(value, str) and _has_nanoseconds(value)):
             self.refuse(name, _("must not be the zero time"))
+
+    def unknown(self) -> None:
+        names = [name for name in self.payload if name not in FIELDS]
+        for name in names[:MOST_UNKNOWN]:
+            self.refuse(_UNSTORABLE.sub("\ufffd", str(name))[:64] or '""', _("is not a known field"))
+        if names[MOST_UNKNOWN:]:
+            self.refuse("payload", _("has more unknown fields than are named here"))
 
     def version(self) -> None:
         version = self.payload.get("event_version", EVENT_VERSION)

@@ -128,12 +128,8 @@ class NotificationService:
         source: which entrance it came by.
         """
         errors = [{"field": black_out(name), "reason": str(reason)} for name, reason in error.errors]
-        rejected = RejectedRequest.objects.create(
-            # ASCII escapes, so that any string JSON can carry can be stored, NUL and lone surrogates too.
-            source=source,
-            payload=black_out(json.dumps(payload, default=str, skipkeys=True, ensure_ascii=True)),
-            errors=errors,
-        )
+        text = black_out(_as_it_came(payload))
+        rejected = RejectedRequest.objects.create(source=source, payload=text, errors=errors)
         fields = ", ".join(error["field"] for error in errors)
         logger.warning(
             "request rejected: %s",
@@ -239,6 +235,14 @@ class NotificationService:
 
     def _now(self) -> Any:
         return self.clock() if self.clock else Now()
+
+
+def _as_it_came(payload: object) -> str:
+    """Return the payload as JSON with ASCII escapes, so that NUL and lone surrogates can be stored too."""
+    try:
+        return json.dumps(payload, default=str, skipkeys=True, ensure_ascii=True)
+    except (ValueError, RecursionError):  # it holds itself, is nested beyond reason, or a number is too long to write
+        return json.dumps("(not representable as JSON)")
 
 
 def max_user_id() -> int:
