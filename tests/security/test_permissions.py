@@ -1,0 +1,308 @@
+"""Who may do what: every address and every action of the admin, tried by everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.auth.models import AnonymousUser, Permission, User
+from django.test import Client, RequestFactory
+from django.urls import get_resolver, reverse
+
+from notifications import api
+from notifications.models import DeliveryAttempt, NotificationRecord, RejectedRequest, UserNotificationChannel
+from tests.integration.rows import make_attempt, make_record
+
+pytestmark = pytest.mark.django_db
+
+ADDRESS = "https://www.feishu.cn/flow/api/trigger-webhook/canary0123456789"
+LOGIN, OK, BACK, NO = "login", 200, 302, 403
+VIEWS = ("view_notificationrecord", "view_usernotificationchannel", "view_rejectedrequest")
+PEOPLE: dict[str, dict[str, Any] | None] = {
+    "anonymous": None,
+    "user": {"permissions": VIEWS, "is_staff": False},
+    "staff": {"permissions": ()},
+    "replayer": {"permissions": ("replay_notificationrecord",)},
+    "canceller": {"permissions": ("cancel_notificationrecord",)},
+    "viewer": {"permissions": VIEWS},
+    "superuser": {"permissions": (), "is_superuser": True},
+}
+OUTSIDERS = {"anonymous": LOGIN, "user": LOGIN, "staff": NO, "replayer": NO, "canceller": NO}
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a viewer and a superuser get at one address; everybody else is turned away."""
+
+    viewer: tuple[int, int]
+    """By GET and by POST."""
+    superuser: tuple[int, int]
+    changes: bool = False
+    """Whether the superuser's POST changes anything: it shows that the others' was worth refusing."""
+
+
+LOOK_ONLY = Page((NO, NO), (NO, NO))
+PAGES = {
+    "notifications_notificationrecord_changelist": Page((OK, OK), (OK, OK)),
+    "notifications_notificationrecord_add": LOOK_ONLY,
+    "notifications_notificationrecord_history": Page((OK, OK), (OK, OK)),
+    "notifications_notificationrecord_delete": LOOK_ONLY,
+    "notifications_notificationrecord_change": Page((OK, NO), (OK, NO)),
+    "notifications_usernotificationchannel_changelist": Page((OK, OK), (OK, OK)),
+    "notifications_usernotificationchannel_add": Page((NO, NO), (OK, BACK), changes=True),
+    "notifications_usernotificationchannel_history": Page((OK, OK), (OK, OK)),
+    "notifications_usernotificationchannel_delete": Page((NO, NO), (OK, BACK), changes=True),
+    "notifications_usernotificationchannel_change": Page((OK, NO), (OK, BACK), changes=True),
+    "notifications_rejectedrequest_changelist": Page((OK, OK), (OK, OK)),
+    "notifications_rejectedrequest_add": LOOK_ONLY,
+    "notifications_rejectedrequest_history": Page((OK, OK), (OK, OK)),
+    "notifications_rejectedrequest_delete": Page((NO, NO), (OK, BACK), changes=True),
+    "notifications_rejectedrequest_change": Page((OK, NO), (OK, NO)),
+}
+ACTIONS = {
+    ("notificationrecord", "replay"): "replay_notificationrecord",
+    ("notificationrecord", "cancel"): "cancel_notificationrecord",
+    ("usernotificationchannel", "delete_selected"): "delete_usernotificationchannel",
+    ("rejectedrequest", "delete_selected"): "delete_rejectedrequest",
+}
+"""The permission that each action needs, besides that to look."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One row of each kind, in a state in which every operation would find something to do."""
+
+    dead: NotificationRecord
+    waiting: NotificationRecord
+    channel: UserNotificationChannel
+    rejected: RejectedRequest
+    stranger: User
+
+    def of(self, model: str, action: str = "") -> Any:
+        """Return the row of a model, by its name in an address, that the action would change."""
+        record = self.waiting if action == "cancel" else self.dead
+        return {"notificationrecord": record, "usernotificationchannel": self.channel}.get(model, self.rejected)
+
+
+@pytest.fixture
+def rows(db: None, monkeypatch: pytest.MonkeyPatch) -> Rows:
+    monkeypatch.setattr(api, "nudge", lambda: None)
+    dead = make_record("dead")
+    make_attempt(dead)
+    return Rows(
+        dead=dead,
+        waiting=make_record("pending"),
+        channel=UserNotificationChannel.objects.create(user=User.objects.create(username="owner"), webhook_url=ADDRESS),
+        rejected=RejectedRequest.objects.create(source="x", payload="{}", errors=[]),
+        stranger=User.objects.create(username="stranger"),
+    )
+
+
+@pytest.fixture
+def browser(db: None) -> Callable[..., Client]:
+    """Return a function that gives the browser of one of PEOPLE, with further permissions."""
+
+    def browse(person: str, *more: str, strict: bool = False) -> Client:
+        client = Client(enforce_csrf_checks=strict)
+        if fields := PEOPLE[person]:
+            given = {"is_staff": True} | fields
+            codes = {*given.pop("permissions"), *more}
+            user = User.objects.create(username=person, **given)  # no password, which would take long to hash
+            permissions = Permission.objects.filter(codename__in=codes)
+            assert permissions.count() == len(codes)
+            user.user_permissions.set(permissions)
+            client.force_login(user)
+        return client
+
+    return browse
+
+
+def stored() -> list[list[dict[str, Any]]]:
+    """Return everything that is in the app's tables."""
+    models: Any = (NotificationRecord, DeliveryAttempt, UserNotificationChannel, RejectedRequest)
+    return [list(model._default_manager.order_by("pk").values()) for model in models]
+
+
+def address(name: str, rows: Rows) -> str:
+    _app, model, view = name.split("_")
+    with_key = view in ("change", "delete", "history")
+    return reverse(f"admin:{name}", args=[rows.of(model).pk] if with_key else [])
+
+
+def form(name: str, rows: Rows) -> dict[str, Any]:
+    """Return what makes a POST to this address take effect, where it may."""
+    channel = {"auth_type": "none", "new_webhook_url": f"{ADDRESS}x"}
+    record = {"status": "sent", "dedupe_key": "forged", "user": rows.stranger.pk, "max_attempts": 1}
+    channels: dict[str, dict[str, Any]] = {
+        "notifications_usernotificationchannel_add": channel | {"user": rows.stranger.pk, "channel": "feishu"},
+        "notifications_usernotificationchannel_change": channel,
+    }
+    return channels.get(name, {"post": "yes", "_save": "Save", "source": "forged", **record})
+
+
+def operation(model: str, action: str, rows: Rows) -> dict[str, Any]:
+    """Return what confirms an action on the one row that it would change."""
+    row = rows.of(model, action)
+    confirmed = {"confirm": "yes", "reason": "because", "newest": row.pk, "post": "yes"}
+    return {"action": action, "_selected_action": row.pk, "index": 0, **confirmed}
+
+
+def outcome(response: Any) -> str | int:
+    """Return the status, or that it leads to the login."""
+    login = response.status_code == BACK and response["Location"].startswith("/admin/login/")
+    return LOGIN if login else response.status_code
+
+
+def names_of_the_app() -> set[str]:
+    """Return the names of all addresses the app has under the admin."""
+    root: Any = get_resolver()
+    [admin_urls] = [item for item in root.url_patterns if getattr(item, "namespace", "") == "admin"]
+    ours = [item for item in admin_urls.url_patterns if str(item.pattern).startswith("notifications/")]
+    views = [view for item in ours for view in item.url_patterns]
+    # Without a name there is only Django's own redirect of an old address to the page.
+    assert {str(view.pattern) for view in views if not view.name} == {"<path:object_id>/"}
+    return {view.name for view in views if view.name}
+
+
+class TestTables:
+    def test_every_address_of_the_app_is_in_the_table(self) -> None:
+        assert names_of_the_app() == set(PAGES)
+
+    def test_every_model_with_an_admin_is_reached(self) -> None:
+        registered = {
+            model._meta.model_name for model in admin.site._registry if model._meta.app_label == "notifications"
+        }
+
+        assert {name.split("_")[1] for name in PAGES} == registered
+        assert registered | {"deliveryattempt"} == {
+            model._meta.model_name for model in apps.get_app_config("notifications").get_models()
+        }
+
+    def test_every_action_is_in_the_table(self) -> None:
+        request = RequestFactory().get("/")
+        request.user = User(is_active=True, is_staff=True, is_superuser=True)
+
+        found = {
+            (model._meta.model_name, action)
+            for model, model_admin in admin.site._registry.items()
+            if model._meta.app_label == "notifications"
+            for action in model_admin.get_actions(request)
+        }
+
+        assert found == set(ACTIONS)
+
+    def test_nobody_is_offered_an_action_without_its_permission(self) -> None:
+        request = RequestFactory().get("/")
+        for request.user in (AnonymousUser(), User.objects.create(username="bare", is_staff=True)):
+            for model, model_admin in admin.site._registry.items():
+                if model._meta.app_label == "notifications":
+                    assert not model_admin.get_actions(request)
+
+
+class TestPages:
+    @pytest.mark.parametrize("name", PAGES)
+    @pytest.mark.parametrize("person", PEOPLE)
+    def test_each_opens_to_whom_it_should_and_changes_nothing_by_a_look(
+        self, browser: Callable[..., Client], rows: Rows, person: str, name: str
+    ) -> None:
+        client, before, url = browser(person), stored(), address(name, rows)
+
+        looked = [client.get(url), client.get(url, form(name, rows)), client.head(url)]
+
+        expected = OUTSIDERS[person] if person in OUTSIDERS else getattr(PAGES[name], person)[0]
+        assert [outcome(response) for response in looked[::2]] == [expected] * 2
+        assert stored() == before
+
+    @pytest.mark.parametrize("name", PAGES)
+    @pytest.mark.parametrize("person", PEOPLE)
+    def test_each_takes_a_post_from_whom_it_should(
+        self, browser: Callable[..., Client], rows: Rows, person: str, name: str
+    ) -> None:
+        client, before = browser(person), stored()
+
+        response = client.post(address(name, rows), form(name, rows))
+
+        expected = OUTSIDERS[person] if person in OUTSIDERS else getattr(PAGES[name], person)[1]
+        assert outcome(response) == expected
+        assert (stored() != before) == (PAGES[name].changes and person == "superuser")
+
+    @pytest.mark.parametrize("name", PAGES)
+    @pytest.mark.parametrize("method", ["put", "patch", "delete", "options", "trace"])
+    def test_no_other_method_changes_anything(
+        self, browser: Callable[..., Client], rows: Rows, name: str, method: str
+    ) -> None:
+        client, before = browser("superuser"), stored()
+
+        getattr(client, method)(address(name, rows))
+
+        assert stored() == before
+
+    @pytest.mark.parametrize("name", PAGES)
+    def test_a_post_without_its_token_is_refused(self, browser: Callable[..., Client], rows: Rows, name: str) -> None:
+        client, before, url = browser("superuser", strict=True), stored(), address(name, rows)
+        client.get(url)  # even with the cookie
+
+        response = client.post(url, form(name, rows))
+
+        assert response.status_code == NO
+        assert stored() == before
+
+
+class TestActions:
+    @pytest.mark.parametrize(("model", "action"), ACTIONS)
+    @pytest.mark.parametrize("person", PEOPLE)
+    def test_each_is_done_for_whom_it_should(
+        self, browser: Callable[..., Client], rows: Rows, person: str, model: str, action: str
+    ) -> None:
+        client, before = browser(person), stored()
+        url = reverse(f"admin:notifications_{model}_changelist")
+
+        response = client.post(url, operation(model, action, rows))
+
+        if person in OUTSIDERS:
+            assert outcome(response) == OUTSIDERS[person]
+        elif person == "viewer" and model == "notificationrecord":
+            assert outcome(response) == NO
+        assert (stored() != before) == (person == "superuser")
+
+    @pytest.mark.parametrize(("model", "action"), ACTIONS)
+    @pytest.mark.parametrize("given", ACTIONS.values())
+    def test_each_takes_its_own_permission_and_no_other(
+        self, browser: Callable[..., Client], rows: Rows, model: str, action: str, given: str
+    ) -> None:
+        client, before = browser("viewer", given), stored()
+        url = reverse(f"admin:notifications_{model}_changelist")
+
+        client.post(url, operation(model, action, rows))
+
+        assert (stored() != before) == (given == ACTIONS[model, action])
+
+    @pytest.mark.parametrize(("model", "action"), ACTIONS)
+    def test_none_is_done_by_a_get(self, browser: Callable[..., Client], rows: Rows, model: str, action: str) -> None:
+        client, before = browser("superuser"), stored()
+
+        for view in ("changelist", "change"):
+            client.get(address(f"notifications_{model}_{view}", rows), operation(model, action, rows))
+
+        assert stored() == before
+
+    @pytest.mark.parametrize(("model", "action"), ACTIONS)
+    def test_none_is_done_without_the_token_of_the_form(
+        self, browser: Callable[..., Client], rows: Rows, model: str, action: str
+    ) -> None:
+        client, before = browser("superuser", strict=True), stored()
+        url = reverse(f"admin:notifications_{model}_changelist")
+        client.get(url)
+        asked = operation(model, action, rows)
+
+        without = client.post(url, asked)
+        forged = client.post(url, asked | {"csrfmiddlewaretoken": "x" * 64})
+        assert (without.status_code, forged.status_code) == (NO, NO)
+        assert stored() == before
+
+        client.post(url, asked | {"csrfmiddlewaretoken": client.cookies["csrftoken"].value})
+        assert stored() != before
