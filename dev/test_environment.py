@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
@@ -20,3 +21,7 @@ for name, value in DEFAULTS.items():
 
 if missing := [name for name in ("DATABASE_URL", "REDIS_URL") if not os.environ.get(name)]:
     raise pytest.UsageError(f"{' and '.join(missing)} not set. Run `make test`, which brings up both servers.")
+
+if number := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
+    # Runners side by side: pytest-django gives each a database of its own, this gives each a Redis of its own.
+    os.environ["REDIS_URL"] = urlunsplit(urlsplit(os.environ["REDIS_URL"])._replace(path=f"/{int(number) + 1}"))

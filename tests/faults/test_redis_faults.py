@@ -167,9 +167,10 @@ def test_fault_13_redis_restart_x5(site: FaultSite) -> None:
 
 def test_fault_14_redis_flushall(site: FaultSite) -> None:
     user, _key = site.add_user("slow:0.05")
+    drivers = [site.start_driver(), site.start_driver()]  # which take no locks
     records = site.request(user, *(f"k{number}" for number in range(600)))
 
-    with drains_going_on(site, 3), site.redis() as client:
+    with drains_going_on(site, 2), site.redis() as client:
 
         def flush() -> bool:
             client.flushall()
@@ -177,14 +178,15 @@ def test_fault_14_redis_flushall(site: FaultSite) -> None:
 
         wait_until(flush, "all are sent")
 
+    assert all(driver.alive for driver in drivers)
     assert site.sends() == dict.fromkeys(records, 1)
     site.assert_promise()
 
 
 def test_fault_15_redis_client_kill(site: FaultSite) -> None:
     site.start_worker()
-    site.start_worker()
     site.start("beat")
+    drivers = [site.start_driver(), site.start_driver()]  # which take no locks
     user, _key = site.add_user("slow:0.05")
     records = site.request(user, *(f"k{number}" for number in range(300)))
     other = Celery("other", broker=site.valkey.url)
@@ -192,7 +194,7 @@ def test_fault_15_redis_client_kill(site: FaultSite) -> None:
         event = payload(user, f"k{number}")  # each of them again, as an event
         other.send_task("notification.feishu.requested", args=[event], queue="notifications")
 
-    with drains_going_on(site, 2), site.redis() as client:
+    with site.redis() as client:
 
         def cut() -> bool:
             client.execute_command("CLIENT", "KILL", "TYPE", "normal")
@@ -200,6 +202,7 @@ def test_fault_15_redis_client_kill(site: FaultSite) -> None:
 
         wait_until(cut, "all are sent")
 
+    assert all(driver.alive for driver in drivers)
     assert site.sends() == dict.fromkeys(records, 1)
     site.assert_promise()
 

@@ -79,8 +79,8 @@ def test_fault_04_kill_storm(site: FaultSite) -> None:
     records: list[int] = []
 
     for kill in range(10):
-        records += site.request(user, *(f"{kill}-{number}" for number in range(200)))
         sent = site.statuses().get("sent", 0)
+        records += site.request(user, *(f"{kill}-{number}" for number in range(200)))
         wait_until(lambda sent=sent: site.statuses().get("sent", 0) > sent, "some are sent")  # type: ignore[misc]
         drivers.pop(0).kill()
         drivers.append(site.start_driver())
