@@ -60,6 +60,17 @@ def _linkless(text: str) -> str:
     return DEFAULT_FALLBACK_TEXT if contains_external_link(text) else text
 
 
+# What turns text around, hides in it or cannot be encoded; not the joiners that emoji and some scripts need.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+
+
+def visible(text: str) -> str:
+    """Return text with characters that cannot be seen written as JSON escapes."""
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def is_visible(text: str) -> bool:
     """Tell whether a reader would see anything: zero-width and control characters do not count."""
     return any(unicodedata.category(char)[0] not in "CZ" and char not in "\u115f\u1160\u3164\uffa0" for char in text)

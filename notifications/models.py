@@ -10,6 +10,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from notifications.message import visible
 from notifications.querysets import NotificationQuerySet
 from notifications.secret import SecretField
 from notifications.states import SCHEDULED, AuthType, Cause, Outcome, Status, TestStatus
@@ -89,7 +90,7 @@ class NotificationRecord(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.channel}|{self.dedupe_key}"
+        return visible(f"{self.channel}|{self.dedupe_key}")
 
 
 class DeliveryAttempt(models.Model):

@@ -23,6 +23,7 @@ from notifications.events import MAX_INT64, InvalidNotification, parse_payload
 from notifications.intake import Accepted, insert_requests
 from notifications.locks import Locks, lock_key
 from notifications.log import black_out
+from notifications.message import visible
 from notifications.models import NotificationRecord, RejectedRequest
 from notifications.providers.base import Provider
 from notifications.querysets import NotificationQuerySet
@@ -213,7 +214,7 @@ class NotificationService:
     ) -> int:
         """Change records in batches. `again` repeats the guard under the row's lock, where nothing can come between."""
         ids = list(records.order_by("pk").values_list("pk", flat=True))
-        done = 0
+        text, done = visible(text), 0
         for start in range(0, len(ids), OPERATION_BATCH):
             with transaction.atomic():
                 batch = NotificationRecord.objects.filter(pk__in=ids[start : start + OPERATION_BATCH])

@@ -9,13 +9,16 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _
 
-from notifications.admin.display import NOTHING, absolute, badge, block
+from notifications.admin.display import NOTHING, absolute, badge, block, column
 from notifications.models import DeliveryAttempt, NotificationRecord
 
 if TYPE_CHECKING:
     Inline = admin.TabularInline[DeliveryAttempt, NotificationRecord]
 else:
     Inline = admin.TabularInline
+
+MOST = 2000
+"""Characters of an error or answer that are shown of each attempt."""
 
 
 class AttemptInline(Inline):
@@ -24,9 +27,12 @@ class AttemptInline(Inline):
     model = DeliveryAttempt
     template = "admin/notifications/notificationrecord/attempts.html"
     fields = readonly_fields = (
-        *("round", "number", "cause", "started", "duration", "verdict", "error_code", "error", "http_status"),
-        *("excerpt", "worker"),
+        *("round", "number", "cause", "started", "duration", "verdict", "code", "problem", "http_status"),
+        *("excerpt", "origin"),
     )
+
+    code = column(DeliveryAttempt, "error_code")
+    origin = column(DeliveryAttempt, "worker")
 
     @admin.display(description=_("started"))
     def started(self, attempt: DeliveryAttempt) -> str:
@@ -43,10 +49,15 @@ class AttemptInline(Inline):
         """Return what it came to."""
         return badge(attempt.outcome, attempt.get_outcome_display())
 
+    @admin.display(description=_("error"))
+    def problem(self, attempt: DeliveryAttempt) -> SafeString | str:
+        """Return what went wrong."""
+        return block(attempt.error, MOST)
+
     @admin.display(description=_("response"))
     def excerpt(self, attempt: DeliveryAttempt) -> str:
         """Return the beginning of the answer."""
-        return block(attempt.response_excerpt)
+        return block(attempt.response_excerpt, MOST)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Show them to whoever may see the record: they are part of it."""

@@ -15,7 +15,7 @@ from django.utils.translation import gettext, gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from notifications.admin.channel_form import SECRETS, ChannelForm
-from notifications.admin.display import NOTHING, STYLE, age, badge
+from notifications.admin.display import NOTHING, STYLE, age, badge, column, isolated, user_link
 from notifications.models import UserNotificationChannel
 from notifications.secret import Secret, SecretUnreadable, mask_url
 
@@ -30,8 +30,8 @@ class UserNotificationChannelAdmin(Base):
     """Where users want to be told, and whether it works."""
 
     form = ChannelForm
-    list_display = ("user", "channel", "enabled", "address", "auth_type", "pause", "last_test")
-    list_display_links = ("user", "channel")
+    list_display = ("name", "channel", "enabled", "address", "auth_type", "pause", "last_test")
+    list_display_links = ("name", "channel")
     list_filter = ("enabled", "last_test_status")
     list_select_related = ("user",)
     list_per_page = 50
@@ -44,14 +44,14 @@ class UserNotificationChannelAdmin(Base):
     raw_id_fields = ("user",)
     empty_value_display = NOTHING
     fieldsets = (
-        (None, {"fields": ("user", "channel", "enabled")}),
+        (None, {"fields": ("user", "owner", "channel", "enabled")}),
         (
             _("Endpoint"),
             {"fields": ("address", "new_webhook_url", "auth_type", "token", "new_bearer_token", "clear_token")},
         ),
-        (_("State"), {"fields": ("pause", "pause_reason", "last_test", "last_test_error", "updated_at")}),
+        (_("State"), {"fields": ("pause", "why_paused", "last_test", "last_problem", "updated_at")}),
     )
-    readonly_fields = ("address", "token", "pause", "pause_reason", "last_test", "last_test_error", "updated_at")
+    readonly_fields = ("owner", "address", "token", "pause", "why_paused", "last_test", "last_problem", "updated_at")
 
     class Media:
         css = STYLE
@@ -74,12 +74,24 @@ class UserNotificationChannelAdmin(Base):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Leave out what has nothing to show: the state of a new one, the inputs of who may only look."""
         hidden = set() if self.has_change_permission(request, obj) or obj is None else {*SECRETS, "clear_token"}
-        if obj is None:
-            hidden |= {"address", "token", "clear_token"}
+        hidden |= {"user"} if obj else {"owner", "address", "token", "clear_token"}
         return [
             (title, {"fields": [name for name in options["fields"] if name not in hidden]})
             for title, options in self.fieldsets[: None if obj else -1]
         ]
+
+    why_paused = column(UserNotificationChannel, "pause_reason")
+    last_problem = column(UserNotificationChannel, "last_test_error")
+
+    @admin.display(description=_("user"))
+    def name(self, channel: UserNotificationChannel) -> SafeString:
+        """Return the user's name, set apart."""
+        return isolated(channel.user.get_username())
+
+    @admin.display(description=_("user"))
+    def owner(self, channel: UserNotificationChannel) -> SafeString:
+        """Return the user with a link to them."""
+        return user_link(channel.user)
 
     @admin.display(description=_("webhook address"))
     def address(self, channel: UserNotificationChannel) -> SafeString | str:

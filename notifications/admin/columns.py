@@ -6,21 +6,39 @@ import re
 from datetime import timedelta
 
 from django.contrib import admin
-from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist
-from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _
 
-from notifications.admin.display import NOTHING, age, badge, block, isolated, json_block, moment, relative, visible
+from notifications.admin.display import (
+    NOTHING,
+    age,
+    badge,
+    block,
+    column,
+    isolated,
+    json_block,
+    moment,
+    relative,
+    user_link,
+)
+from notifications.message import visible
 from notifications.models import NotificationRecord
 from notifications.states import Status
 
 
 class RecordColumns:
     """Columns of the list and fields of the page."""
+
+    trace = column(NotificationRecord, "trace_id")
+    trigger = column(NotificationRecord, "trigger_id")
+    preview = column(NotificationRecord, "preview_id")
+    kind_of_trigger = column(NotificationRecord, "trigger_type")
+    kind_of_target = column(NotificationRecord, "target_type")
+    path = column(NotificationRecord, "target_url")
+    message_id = column(NotificationRecord, "provider_message_id")
 
     @admin.display(description=_("status"))
     def state(self, record: NotificationRecord) -> SafeString:
@@ -39,11 +57,7 @@ class RecordColumns:
             user = record.user
         except ObjectDoesNotExist:
             return str(record.user_id)
-        name = isolated(user.get_username())
-        if not admin.site.is_registered(get_user_model()):
-            return name
-        url = reverse(f"admin:{user._meta.app_label}_{user._meta.model_name}_change", args=[user.pk])
-        return format_html('<a href="{}">{}</a>', url, name)
+        return user_link(user)
 
     @admin.display(description=_("error code"))
     def code(self, record: NotificationRecord) -> SafeString | str:

@@ -22,7 +22,7 @@ from notifications.service import max_user_id
 if TYPE_CHECKING:
     Records = QuerySet[NotificationRecord]
 
-TARGET = ("trigger_type", "target_type", "target_id")
+TARGET = ("kind_of_trigger", "kind_of_target", "target_id")
 COLUMNS = tuple(name for name in vars(RecordColumns) if not name.startswith("_"))
 """Everything RecordColumns shows."""
 LONGEST_NUMBER = 19
@@ -48,9 +48,9 @@ class NotificationRecordAdmin(RecordColumns, OperationsAdmin):
     empty_value_display = NOTHING
     fieldsets = (
         (_("State"), {"fields": ("state", "attempts", "round", "next_time", "code", "error")}),
-        (_("Message"), {"fields": ("owner", "channel", "summary", "fallback", "fallback_used", "target_url")}),
-        (_("Request and response"), {"fields": ("request_json", "response_json", "provider_message_id")}),
-        (_("Identifiers"), {"fields": ("id", "key", "trace_id", "trigger_id", "preview_id", *TARGET)}),
+        (_("Message"), {"fields": ("owner", "channel", "summary", "fallback", "fallback_used", "path")}),
+        (_("Request and response"), {"fields": ("request_json", "response_json", "message_id")}),
+        (_("Identifiers"), {"fields": ("id", "key", "trace", "trigger", "preview", *TARGET)}),
         (_("Times"), {"fields": ("requested_time", "changed_time", "sent_time")}),
     )
     readonly_fields = ("id", *COLUMNS)

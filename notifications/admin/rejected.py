@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 else:
     Base = admin.ModelAdmin
 
+MOST, LONGEST = 50, 200
+"""Errors that are shown, and characters of each: more than intake ever names."""
+
 
 @admin.register(RejectedRequest)
 class RejectedRequestAdmin(Base):
@@ -78,5 +81,7 @@ class RejectedRequestAdmin(Base):
 
 def _errors(rejected: RejectedRequest) -> list[tuple[str, str]]:
     """Return (field, reason) pairs of whatever is in the column."""
-    errors = rejected.errors if isinstance(rejected.errors, list) else []
-    return [(str(e.get("field", "")), str(e.get("reason", ""))) for e in errors if isinstance(e, dict)]
+    errors = rejected.errors[:MOST] if isinstance(rejected.errors, list) else []
+    return [
+        (str(e.get("field", ""))[:LONGEST], str(e.get("reason", ""))[:LONGEST]) for e in errors if isinstance(e, dict)
+    ]
