@@ -9,6 +9,9 @@ from typing import Any
 
 from notifications.message import trim, truncate_text
 
+DEPTH = 100
+"""Levels that JSON may have: whoever reads it back, however deep in calls, must not run out of stack."""
+
 
 def clean_text(text: object, limit: int) -> str:
     """Return text PostgreSQL can store, whatever came: no NUL, no lone surrogates, cut to `limit` and trimmed."""
@@ -18,7 +21,8 @@ def clean_text(text: object, limit: int) -> str:
 def clean_json(value: Any) -> str | None:
     """Return JSON that a jsonb column takes, whatever a provider handed us; None for None.
 
-    What JSON or jsonb cannot hold (NaN, NUL, lone surrogates, objects) is replaced: a sent message must be settled.
+    What JSON or jsonb cannot hold (NaN, NUL, lone surrogates, objects) is replaced, and all of what is nested deeper
+    than DEPTH: a sent message must be settled, and its record must be readable.
     """
     if value is None:
         return None
@@ -28,13 +32,15 @@ def clean_json(value: Any) -> str | None:
         return json.dumps("(not representable as JSON)")
 
 
-def _storable(value: Any) -> Any:
+def _storable(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         return re.sub("[\x00\ud800-\udfff]", "\ufffd", value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
+    if depth > DEPTH:
+        raise RecursionError
     if isinstance(value, dict):
-        return {_storable(str(key)): _storable(item) for key, item in value.items()}
+        return {_storable(str(key)): _storable(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_storable(item) for item in value]
+        return [_storable(item, depth + 1) for item in value]
     return value if value is None or isinstance(value, (bool, int)) else str(value)

@@ -76,10 +76,7 @@ def block(text: str, most: int = SHOWN) -> SafeString | str:
 
 def json_block(value: Any) -> SafeString | str:
     """Return JSON from a column, as people read it."""
-    try:
-        return block("" if value is None else _pretty(value))
-    except RecursionError:
-        return _("Nested too deeply to be shown.")
+    return block("" if value is None else _pretty(value))
 
 
 def text_block(text: str) -> SafeString | str:

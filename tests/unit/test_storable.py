@@ -45,6 +45,12 @@ def refuse(constant: str) -> None:
 
 
 class TestCleanJson:
+    @pytest.mark.parametrize(("levels", "kept"), [(100, True), (101, False), (900, False)])
+    def test_what_is_nested_beyond_reason_is_replaced(self, levels: int, kept: bool) -> None:
+        nested = "[" * levels + "1" + "]" * levels
+
+        assert clean_json(json.loads(nested)) == (nested if kept else '"(not representable as JSON)"')
+
     @given(FOREIGN)
     @settings(suppress_health_check=[HealthCheck.too_slow])
     def test_whatever_comes_is_json_that_postgresql_takes(self, value: object) -> None:
