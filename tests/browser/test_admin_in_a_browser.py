@@ -16,6 +16,7 @@ from dev.pictures import log_in
 from notifications.api import request_notification
 from notifications.models import NotificationRecord
 from tests.conftest import payload
+from tests.integration.rows import make_attempt
 
 pytestmark = [
     pytest.mark.browser,
@@ -84,3 +85,23 @@ def test_a_view_only_user_is_offered_no_action(
     assert page.get_by_role("button").filter(has_text="Replay").count() == 0
     page.goto(f"{live_server.url}/admin/notifications/notificationrecord/")
     assert page.query_selector("select[name=action]") is None
+
+
+@pytest.mark.parametrize("width", [1500, 700])
+def test_the_attempts_fit_a_wide_window_and_scroll_by_themselves_in_a_narrow_one(
+    page: Page, live_server: LiveServer, make_user: Callable[..., User], dead: NotificationRecord, width: int
+) -> None:
+    text = "code 19001: param invalid: incoming webhook access token invalid"
+    make_attempt(
+        dead, cause="replay", error=text, response_excerpt=f'{{"msg": "{text}"}}', worker="worker-7.example:41"
+    )
+    make_attempt(dead, 2, outcome="lost", error_code="provider_rate_limited", error="x" * 300, duration_ms=12_345)
+    operator(make_user, "view_notificationrecord")
+    page.set_viewport_size({"width": width, "height": 850})
+    log_in(page, f"{live_server.url}/admin/", "operator", "pw")
+
+    page.goto(f"{live_server.url}/admin/notifications/notificationrecord/{dead.pk}/change/")
+
+    hidden = "element => element.scrollWidth - element.clientWidth"
+    assert page.locator(".n-attempts .n-scroll").evaluate(hidden) <= 0 or width < 1500
+    assert page.locator("html").evaluate(hidden) <= 0
