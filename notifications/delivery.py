@@ -192,8 +192,8 @@ class Engine:
             for flight in flights
             if flight.result is not None
         ]
-        give_back([flight.row for flight in flights if flight.result is None], delay=0, clock=self.clock)
         taken = self._settle(group)
+        give_back([flight.row for flight in flights if flight.result is None], delay=0, clock=self.clock)
         if self.locks:
             for held in {flight.held for flight in flights if flight.held not in (None, keep)}:
                 self.locks.release(held, [flight.row.lock_key for flight in flights if flight.held is held])

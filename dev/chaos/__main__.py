@@ -1,7 +1,8 @@
 """The soak: load, faults, drain, count.
 
 From the environment: CHAOS_MINUTES, CHAOS_SEED, CHAOS_RATE (notifications a second), CHAOS_JSON (a file for the
-figures), CHAOS_CONTROL (a guard to switch off: claim, fence, lock) and CHAOS_FAULTS (names of the only faults to use).
+figures), CHAOS_LOGS (a folder for the processes' logs), CHAOS_CONTROL (a guard to switch off: claim, fence, lock) and
+CHAOS_FAULTS (names of the only faults to use).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -46,6 +48,8 @@ def main() -> int:
         load.stop()
         _drain(running)
         figures = judge(_facts(running, load, schedule, users))
+        if kept := os.environ.get("CHAOS_LOGS"):
+            shutil.copytree(running.logs, kept, dirs_exist_ok=True)
         leaks = list(_leaks(running, [key for kind in keys.values() for key in kind]))
     return _report(figures, schedule, leaks, seed, minutes)
 

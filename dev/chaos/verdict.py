@@ -130,6 +130,8 @@ def _cause(
         return "sender killed"
     if hit("long-stop", since=IN_FLIGHT, pid=sender):
         return "sender stalled past lease and lock"
+    if hit("long-stop", since=LOCK_TTL, pid=next_sender):
+        return "the second sender stalled past lease and lock before its send"
     database = hit("database-link", "database-crash", "database-backends")
     if database or hit("short-stop", since=IN_FLIGHT, pid=sender):
         late = "PostgreSQL away past" if database else "sender stalled past"

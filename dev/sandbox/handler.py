@@ -175,7 +175,11 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def _read_body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:
+            raise ConnectionError("the client left in the midst of its request")
+        return body
 
     def _reply_code(self, code: int, message: str) -> None:
         self._reply_json(200, {"code": code, "msg": message})

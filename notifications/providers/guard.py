@@ -73,7 +73,12 @@ def _is_isatap(ip: ipaddress.IPv6Address) -> bool:
 
 
 class _Timed:
-    """Reading never waits past the deadline, however slowly the bytes drip."""
+    """Reading never waits past the deadline, however slowly the bytes drip; nothing is sent after it."""
+
+    def sendall(self, *args: Any) -> None:
+        # A process that was stopped just before must not send when it wakes: by then another may hold its row.
+        limits.left()
+        super().sendall(*args)  # type: ignore[misc]
 
     def recv_into(self, *args: Any) -> int:
         silence = self.gettimeout()  # type: ignore[attr-defined]

@@ -1,16 +1,21 @@
-"""PostgreSQL that takes a connection and never answers costs its caller a bounded time."""
+"""No wait is without an end, and what is late is not sent."""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
 
 from dev.proxy import Proxy
+from dev.sandbox import Sandbox
+from notifications.conf import ServiceOptions
+from notifications.providers.base import SendResult
+from notifications.providers.http import HttpPoster
 from smartmate.postgres import bound_waits
 
 
@@ -47,3 +52,18 @@ def test_a_statement_that_is_answered_is_not_hurried(short_waits: None) -> None:
         cursor.execute("SELECT pg_sleep(0.1), 1")
         assert cursor.fetchone() == ("", 1)
     connection.close()
+
+
+def test_a_process_that_slept_past_its_deadline_sends_nothing_when_it_wakes() -> None:
+    with Sandbox() as sandbox:
+        poster = HttpPoster(ServiceOptions(sandbox_origins=(sandbox.origin,)))
+        url = f"{sandbox.origin}/flow/api/trigger-webhook/abcdefgh"
+        poster.post(url, b"{}", {})  # so that there is a connection, and nothing but the sending left to do
+
+        poster.options = replace(poster.options, total_timeout=1e-9)
+        late = poster.post(url, b"{}", {})
+
+        assert isinstance(late, SendResult)
+        assert late.error_code == "provider_timeout"
+        assert len(sandbox.deliveries()) == 1
+        poster.session.close()
