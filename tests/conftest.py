@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from celery import current_app
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.utils import translation
@@ -61,6 +62,13 @@ def _clean_redis(redis_client: redis.Redis) -> None:
     """No lock or nudge of one test is seen by the next."""
     if keys := list(redis_client.scan_iter("smartmate:*")):
         redis_client.delete(*keys)
+
+
+@pytest.fixture(autouse=True)
+def _our_celery_app() -> Iterator[None]:
+    """No test leaves another project's Celery app behind as the one we send by: its broker ends with its test."""
+    yield
+    assert current_app.main == "smartmate"
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,8 @@ from typing import Any
 
 from celery import Celery
 
+from dev.other_app import other_app
+
 EVENT_SECONDS = 8.0
 """An event whose record is not there after this time is sent again: a Redis broker may lose it."""
 KINDS = ("ok",) * 24 + ("slow",) * 12 + ("flaky",) * 6 + ("dead",) + ("none",)
@@ -91,7 +93,7 @@ class Load:
 
     def _events(self) -> None:
         choice = random.Random(f"{self.seed}-events")  # noqa: S311
-        app = Celery("another", broker=self.broker)
+        app = other_app(self.broker)
         app.conf.broker_transport_options = {"socket_timeout": 2, "socket_connect_timeout": 1, "max_retries": 0}
         waiting: dict[str, tuple[float, dict[str, Any]]] = {}
         made = 0

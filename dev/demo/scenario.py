@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from celery import Celery
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
 
 from dev.demo.stage import ROOT, Stage, StageError, wait_until
+from dev.other_app import other_app
 from notifications.api import InvalidNotification, request_notification
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
 
@@ -79,7 +79,7 @@ class Scenario:
         self.scheduled = Part("scheduled for later", "sent", 1)
         self.invalid = Part("invalid payload", "rejected", 0)
         self.parts = [part for part in vars(self).values() if isinstance(part, Part)]
-        self.other_app = Celery("another-app", broker=os.environ["REDIS_URL"])
+        self.other_app = other_app(os.environ["REDIS_URL"])
         self.password = secrets.token_urlsafe(9)
 
     def prepare(self) -> None:

@@ -7,8 +7,8 @@ import json
 import threading
 
 import pytest
-from celery import Celery
 
+from dev.other_app import other_app
 from dev.ports import free_port
 from tests.acceptance.site import Site, payload, wait_until
 
@@ -40,7 +40,7 @@ def test_a_committed_request_reaches_the_endpoint_and_a_rolled_back_one_does_not
 def test_an_event_of_another_celery_app_is_delivered_and_its_duplicate_is_not(site: Site) -> None:
     site.start_worker()
     user, _key = site.add_user()
-    other = Celery("other", broker=site.valkey.url)
+    other = other_app(site.valkey.url)
 
     for _ in range(2):
         other.send_task("notification.feishu.requested", args=[payload(user, "k")], queue="notifications")
@@ -123,7 +123,7 @@ def test_a_worker_whose_database_connections_are_cut_goes_on_with_new_ones(site:
     site.start_worker()
     site.start("beat")
     user, _key = site.add_user()
-    other = Celery("other", broker=site.valkey.url)
+    other = other_app(site.valkey.url)
 
     def send_events(name: str) -> None:
         for number in range(8):  # more than the worker has threads, so that each has had a connection

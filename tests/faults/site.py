@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from celery import Celery
 
 from dev.keeper import private_directory
+from dev.other_app import other_app
 from dev.postgres import Postgres
 from dev.procfile import Handle
 from dev.proxy import Proxy
@@ -106,7 +106,7 @@ class FaultSite(Site):
 
     def send_event(self, event: dict[str, Any]) -> None:
         """Send an event as another Celery app does."""
-        app = Celery("other", broker=self.valkey.url)
+        app = other_app(self.valkey.url)
         app.send_task("notification.feishu.requested", args=[event], queue="notifications")
 
     def attempts(self, *columns: str) -> list[tuple[Any, ...]]:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from celery import Celery
 
 from dev.keeper import private_directory
+from dev.other_app import other_app
 from dev.valkey import Valkey
 from tests.faults.site import FaultSite, payload, stopped, wait_until
 
@@ -189,7 +189,7 @@ def test_fault_15_redis_client_kill(site: FaultSite) -> None:
     drivers = [site.start_driver(), site.start_driver()]  # which take no locks
     user, _key = site.add_user("slow:0.05")
     records = site.request(user, *(f"k{number}" for number in range(300)))
-    other = Celery("other", broker=site.valkey.url)
+    other = other_app(site.valkey.url)
     for number in range(50):
         event = payload(user, f"k{number}")  # each of them again, as an event
         other.send_task("notification.feishu.requested", args=[event], queue="notifications")

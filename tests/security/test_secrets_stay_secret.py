@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import pytest
 import redis
-from celery import Celery, current_app
+from celery import current_app
 from cryptography.fernet import Fernet
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
@@ -29,6 +29,7 @@ from django.test import Client, RequestFactory
 from django.utils.log import AdminEmailHandler
 from pytest_django import Settings
 
+from dev.other_app import other_app
 from dev.sandbox import Sandbox
 from notifications import delivery, settle
 from notifications.claim import Claimed, claim
@@ -413,7 +414,7 @@ def test_fault_33_secret_leak_real_worker_at_debug(tmp_path: Path) -> None:
             "    request_notification(payload(user.pk, f'k{number}'))"
         )
         wrong = acceptance_payload(0, "k") | {"webhook_url": ADDRESS, "bearer_token": TOKEN}
-        other = Celery("other", broker=site.valkey.url)
+        other = other_app(site.valkey.url)
         other.send_task(FEISHU_REQUESTED, args=[wrong], queue="notifications")
         attempted = "SELECT count(DISTINCT record_id) FROM notification_delivery_attempts"
         wait_until(lambda: site.rows(attempted)[0][0] == len(words), "every record was attempted")
