@@ -133,14 +133,19 @@ def _cause(
     if hit("long-stop", since=LOCK_TTL, pid=next_sender):
         return "the second sender stalled past lease and lock before its send"
     database = hit("database-link", "database-crash", "database-backends")
-    if database or hit("short-stop", since=IN_FLIGHT, pid=sender):
+    overslept = hit("short-stop", since=IN_FLIGHT, pid=sender)
+    if database or overslept:
         late = "PostgreSQL away past" if database else "sender stalled past"
         if second.at - first.at > LOCK_TTL - IN_FLIGHT:
             return f"{late} lease and lock"
-        if {sender, next_sender} & facts.drivers:
-            return f"{late} the lease, no lock taken by the driver"
-        if hit(*REDIS_FAULTS, since=LEASE + IN_FLIGHT):
-            return f"{late} the lease, lock lost with Redis"
+    elif hit("short-stop", pid=next_sender, at_least=LEASE):
+        late = "the second sender stalled in its send past"  # it was overtaken in its sleep
+    else:
+        return ""
+    if {sender, next_sender} & facts.drivers:
+        return f"{late} the lease, no lock taken by the driver"
+    if hit(*REDIS_FAULTS, since=LEASE + IN_FLIGHT):
+        return f"{late} the lease, lock lost with Redis"
     return ""
 
 
@@ -152,6 +157,10 @@ def _story(
     first: Delivery, second: Delivery, attempts: Sequence[tuple[int, str, str, str, float, float]], facts: Facts
 ) -> str:
     """Return what happened around a duplicate that nothing explains."""
+
+    def who(delivery: Delivery) -> str:
+        return f"{'driver' if _sender(delivery) in facts.drivers else 'worker'} {_sender(delivery)}"
+
     around = [
         f"{event.name} {sorted(event.pids)} {event.began - first.at:+.2f} for {event.ended - event.began:.2f}"
         for event in facts.events
@@ -159,6 +168,6 @@ def _story(
     ]
     tries = [f"{item[1]} {item[2]} {item[3]} {item[4] - first.at:+.2f} took {item[5]:.2f}" for item in attempts]
     return (
-        f"delivered by {_sender(first)} and {second.at - first.at:.2f} s later by {_sender(second)};"
+        f"delivered by {who(first)} and {second.at - first.at:.2f} s later by {who(second)};"
         f" attempts: {'; '.join(tries)}; faults: {'; '.join(around) or 'none'}"
     )

@@ -68,12 +68,15 @@ def test_what_should_not_be_is_counted(changes: dict[str, Any], counter: str) ->
         (Event("long-stop", 99.0, 111.0, {SENDER}), delivery(109.0, OTHER), True),
         (Event("short-stop", 99.9, 104.9, {SENDER}), delivery(104.2, OTHER), False),
         (Event("short-stop", 99.9, 104.9, {SENDER}), delivery(104.2, DRIVER), True),
+        (Event("short-stop", 95.9, 100.5, {DRIVER}), delivery(100.6, DRIVER), True),
+        (Event("short-stop", 95.9, 100.5, {OTHER}), delivery(100.6, OTHER), False),
+        (Event("short-stop", 95.9, 99.0, {DRIVER}), delivery(100.6, DRIVER), False),
         (Event("database-crash", 100.1, 103.0), delivery(104.2, OTHER), False),
         (Event("database-crash", 100.1, 108.0), delivery(109.0, OTHER), True),
         (Event("receiver", 100.1, 103.0), delivery(104.2, OTHER), False),
     ],
 )
-def test_a_duplicate_is_inside_the_window_only_if_a_fault_of_its_first_sender_explains_it(
+def test_a_duplicate_is_inside_the_window_only_if_a_fault_of_its_senders_explains_it(
     event: Event, second: Delivery, inside: bool
 ) -> None:
     figures = judge(facts(deliveries=[delivery(100.0), second], events=[event]))
