@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +16,12 @@ from notifications.locks import Held, Locks
 from notifications.providers import configured_providers
 from notifications.providers.base import Provider, SendResult, attempt
 from notifications.redis_gateway import gateway
+from notifications.senders import Senders
 from notifications.settle import Settled, log_attempt, note_lost_attempts, settle, settled, without_attempt
 from notifications.states import Cause
 
 logger = logging.getLogger("notifications.delivery")
 
-LOOK_AGAIN = 0.5
-"""Seconds after which a drain with free slots looks for new rows, though none of its slow sends has ended."""
 SETTLE_PAUSE = 0.5
 """Seconds between two tries to write results down while PostgreSQL is away."""
 
@@ -99,26 +97,22 @@ class Engine:
         total = RetryResult()
         names = list(channels or self.providers)
         deadline = time.monotonic() + self.options.drain_budget
-        flights: dict[Future[None], _Flight] = {}
-        with ThreadPoolExecutor(self.options.send_slots, "send") as pool:
-            try:
-                while True:
-                    room = self._room(len(flights), total.scanned, limit, deadline)
-                    claimed = total.scanned
-                    if room:
-                        taken = self._take(room, names, total)
-                        flights |= {pool.submit(self._send, flight): flight for flight in taken}
-                        total.more = total.scanned - claimed == room
-                        if total.more and not claimed:
-                            on_backlog()
-                    if flights:
-                        done, _waiting = wait(flights, LOOK_AGAIN, FIRST_COMPLETED)
-                        self._finish([flights.pop(future) for future in done], total)
-                    elif total.scanned == claimed:
-                        return total
-            finally:
-                wait(flights)
-                self._finish(list(flights.values()), total)
+        senders = Senders(self.options.send_slots, self._send)
+        try:
+            while True:
+                room = self._room(senders.in_flight, total.scanned, limit, deadline)
+                claimed = total.scanned
+                if room:
+                    senders.submit(self._take(room, names, total))
+                    total.more = total.scanned - claimed == room
+                    if total.more and not claimed:
+                        on_backlog()
+                if senders.in_flight:
+                    self._finish(senders.gather(), total)
+                elif total.scanned == claimed:
+                    return total
+        finally:
+            self._finish(senders.gather_all(), total)
 
     def deliver_one(self, record_id: int, *, held: Held | None = None) -> Settled | None:
         """Run the same steps for one row, in this thread; return how it ended.

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-
-import redis
 
 from notifications.message import trim
 from notifications.redis_gateway import RedisAway, RedisGateway
@@ -15,6 +13,16 @@ from notifications.redis_gateway import RedisAway, RedisGateway
 PREFIX = "smartmate:lock:"
 POLL = 0.05
 """Seconds between two looks at a held key; locks are held for about one HTTP request."""
+
+_ACQUIRE = """
+local granted = {}
+for index, key in ipairs(KEYS) do
+  if redis.call('set', key, ARGV[1], 'NX', 'PX', ARGV[2]) then
+    granted[#granted + 1] = index
+  end
+end
+return granted
+"""
 
 _RELEASE = """
 local released = 0
@@ -55,17 +63,14 @@ class Locks:
         """Take as many of the keys as are free, in one round trip; `Held.keys` tells which."""
         wanted = list(dict.fromkeys(keys))
         token = uuid.uuid4().hex
+        names = [PREFIX + key for key in wanted]
         try:
-            granted = self.gateway.run(lambda client: self._set_all(client, wanted, token))
+            granted = self.gateway.run(
+                lambda client: client.eval(_ACQUIRE, len(names), *names, token, int(self.ttl * 1000))
+            )
         except RedisAway:
             return Held(token, frozenset(wanted))
-        return Held(token, frozenset(key for key, taken in zip(wanted, granted, strict=True) if taken))
-
-    def _set_all(self, client: redis.Redis, keys: Sequence[str], token: str) -> list[object]:
-        pipeline = client.pipeline(transaction=False)
-        for key in keys:
-            pipeline.set(PREFIX + key, token, nx=True, px=int(self.ttl * 1000))
-        return list(pipeline.execute())
+        return Held(token, frozenset(wanted[index - 1] for index in granted))
 
     def wait_for(self, key: str, *, patience: float) -> Held | None:
         """Take one key, asking again for up to `patience` seconds; None if its holder kept it."""

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from django.db import connection
@@ -248,7 +249,12 @@ def log_attempt(item: Settled, *, settled: bool) -> None:
 
 def worker_name() -> str:
     """Return host:process, which tells an operator whose log to read."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return f"{_host()}:{os.getpid()}"
+
+
+@cache
+def _host() -> str:
+    return socket.gethostname()
 
 
 def _likely_cause(row: Claimed) -> Cause:

@@ -12,10 +12,12 @@ from notifications.message import trim, truncate_text
 DEPTH = 100
 """Levels that JSON may have: whoever reads it back, however deep in calls, must not run out of stack."""
 
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
 
 def clean_text(text: object, limit: int) -> str:
     """Return text PostgreSQL can store, whatever came: no NUL, no lone surrogates, cut to `limit` and trimmed."""
-    return trim(truncate_text(re.sub("[\x00\ud800-\udfff]", "\ufffd", "" if text is None else str(text)), limit))
+    return trim(truncate_text(_UNSTORABLE.sub("\ufffd", "" if text is None else str(text)), limit))
 
 
 def clean_json(value: Any) -> str | None:
@@ -26,15 +28,29 @@ def clean_json(value: Any) -> str | None:
     """
     if value is None:
         return None
+    return _plain_json(value) or _cleaned_json(value)
+
+
+def _plain_json(value: Any) -> str:
+    """Return the JSON of what holds nothing odd, as nearly every value does; or an empty string."""
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except Exception:  # a foreign object may raise anything when it is shown
+        return ""
+    return text if "\\u0000" not in text and text.count("[") + text.count("{") <= DEPTH else ""
+
+
+def _cleaned_json(value: Any) -> str:
     try:
         return json.dumps(_storable(value), allow_nan=False, ensure_ascii=False)
-    except Exception:  # a foreign object may raise anything when it is shown
+    except Exception:
         return json.dumps("(not representable as JSON)")
 
 
 def _storable(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
-        return re.sub("[\x00\ud800-\udfff]", "\ufffd", value)
+        return _UNSTORABLE.sub("\ufffd", value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if depth > DEPTH:

@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
@@ -81,12 +80,10 @@ class _Timed:
         super().sendall(*args)  # type: ignore[misc]
 
     def recv_into(self, *args: Any) -> int:
-        silence = self.gettimeout()  # type: ignore[attr-defined]
-        self.settimeout(min(silence or limits.left(), limits.left()))  # type: ignore[attr-defined]
-        try:
-            return super().recv_into(*args)  # type: ignore[misc,no-any-return]
-        finally:
-            self.settimeout(silence)  # type: ignore[attr-defined]
+        left = limits.left()
+        if left < (self.gettimeout() or left + 1):  # type: ignore[attr-defined]
+            self.settimeout(left)  # type: ignore[attr-defined]
+        return super().recv_into(*args)  # type: ignore[misc,no-any-return]
 
 
 class TimedSocket(_Timed, socket.socket):
@@ -145,15 +142,3 @@ class GuardedHTTPConnection(_Guarded, HTTPConnection):  # type: ignore[misc]
 
 class GuardedHTTPSConnection(_Guarded, HTTPSConnection):  # type: ignore[misc]
     """HTTPS."""
-
-
-class GuardedHTTPPool(HTTPConnectionPool):
-    """Keeps guarded connections."""
-
-    ConnectionCls = GuardedHTTPConnection  # type: ignore[assignment]
-
-
-class GuardedHTTPSPool(HTTPSConnectionPool):
-    """Keeps guarded TLS connections."""
-
-    ConnectionCls = GuardedHTTPSConnection  # type: ignore[assignment]

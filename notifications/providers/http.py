@@ -1,22 +1,21 @@
-"""What every webhook shares: one session, bounded time and size, no redirects, errors without secrets."""
+"""What every webhook shares: open connections, bounded time and size, no redirects, errors without secrets."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from http.cookiejar import DefaultCookiePolicy
+from http.client import HTTPException, HTTPResponse, IncompleteRead
+from ssl import SSLError
 from typing import Any
 from urllib.parse import urlsplit
 
-import requests
-from requests.adapters import HTTPAdapter
-from requests.exceptions import RequestException, SSLError, Timeout
 from urllib3.exceptions import HTTPError, NewConnectionError, TimeoutError as Urllib3Timeout
 
 from notifications.conf import ServiceOptions
 from notifications.providers.base import SendResult
-from notifications.providers.guard import AddressRefused, GuardedHTTPPool, GuardedHTTPSPool, limits, tls_context
+from notifications.providers.connections import Connections
+from notifications.providers.guard import AddressRefused, limits
 from notifications.states import ErrorCode, Outcome
 
 RESPONSE_LIMIT = 64 * 1024
@@ -40,51 +39,71 @@ class Answer:
         return self.body.decode("utf-8", "replace")
 
 
-class _Adapter(HTTPAdapter):
-    """Brings the guarded connection pools under requests."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, ssl_context=tls_context())
-        self.poolmanager.pool_classes_by_scheme = {"http": GuardedHTTPPool, "https": GuardedHTTPSPool}
-
-
 class HttpPoster:
-    """Posts JSON. One for each provider and process; safe to use from many threads."""
+    """Posts JSON over connections that stay open. One for each provider and process; safe to use from many threads.
+
+    Requests are written in one piece and answers are read by the standard library's parser: a session of `requests`
+    costs several times as much of a processor for each send, and what it adds (redirects, cookies, proxies, netrc)
+    must not happen here. docs/performance.md has the figures.
+    """
 
     def __init__(self, options: ServiceOptions) -> None:
         self.options = options
-        self.session = requests.Session()
-        self.session.trust_env = False  # no proxy and no netrc of the environment may reroute a message
-        self.session.headers = {"User-Agent": "SmartMate-Notifications", "Accept-Encoding": "identity"}
-        # Users share the session; what an endpoint sets for one must not be sent with another's message.
-        self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-        adapter = _Adapter(pool_connections=64, pool_maxsize=options.send_slots, max_retries=0)
-        self.session.mount("https://", adapter)
-        self.session.mount("http://", adapter)
+        self.connections = Connections(most_idle=options.send_slots, connect_timeout=options.connect_timeout)
 
     def post(self, url: str, body: bytes, headers: dict[str, str]) -> Answer | SendResult:
         """Post `body` and return the answer, or the result when there was none. Never raises for the network's sake.
 
         url: must have passed the provider's own address rules. The answer may echo it: see `without_secrets`.
         """
+        origin = origin_of(url)
         limits.deadline = time.monotonic() + self.options.total_timeout
-        limits.inside_allowed = origin_of(url) in self.options.sandbox_origins
+        limits.inside_allowed = origin in self.options.sandbox_origins
         try:
-            with self.session.post(
-                url,
-                data=body,
-                headers={"Content-Type": "application/json; charset=utf-8"} | headers,
-                timeout=(self.options.connect_timeout, self.options.read_timeout),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                return Answer(
-                    status=response.status_code,
-                    body=_read(response),
-                    retry_after=_retry_after(response.headers),
-                )
-        except (RequestException, HTTPError, OSError, ValueError) as error:
+            return self._exchange(origin, request_bytes(url, body, headers))
+        except (HTTPError, HTTPException, OSError, ValueError) as error:
             return failure(error)
+
+    def _exchange(self, origin: str, request: bytes) -> Answer:
+        connection = self.connections.take(origin)
+        try:
+            sock = connection.sock
+            sock.settimeout(self.options.read_timeout)
+            sock.sendall(request)
+            response = HTTPResponse(sock, method="POST")
+            response.begin()
+            body = _read(response)
+            reusable = response.isclosed() and not response.will_close
+        except BaseException:
+            connection.close()
+            raise
+        if reusable:
+            self.connections.keep(origin, connection)
+        else:
+            connection.close()  # there is more on it than we want, or the other end is done with it
+        return Answer(status=response.status, body=body, retry_after=_retry_after(response.headers))
+
+
+def request_bytes(url: str, body: bytes, headers: dict[str, str]) -> bytes:
+    """Return the whole request as it goes over the wire. Raises ValueError for what would end a line of it early."""
+    parts = urlsplit(url)
+    lines = {
+        "Host": parts.netloc.rpartition("@")[2],
+        "User-Agent": "SmartMate-Notifications",
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/json; charset=utf-8",
+        "Content-Length": str(len(body)),
+    } | headers
+    target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    if (
+        " " in target
+        or not target.isprintable()
+        or len(head.splitlines()) != len(lines)
+        or not (target + head).isascii()
+    ):
+        raise ValueError("a header or the address holds what does not belong there")
+    return f"POST {target} HTTP/1.1\r\n{head}\r\n".encode("ascii") + body
 
 
 def origin_of(url: str) -> str:
@@ -99,7 +118,7 @@ def failure(error: Exception) -> SendResult:
     if any(isinstance(cause, AddressRefused) for cause in chain):
         return _temporary(ErrorCode.NETWORK_ERROR, "the host resolves to an address that is not public")
     if any(
-        isinstance(cause, (Timeout, Urllib3Timeout, TimeoutError)) and not isinstance(cause, NewConnectionError)
+        isinstance(cause, (Urllib3Timeout, TimeoutError)) and not isinstance(cause, NewConnectionError)
         for cause in chain  # urllib3 counts a refused connection among its timeouts
     ):
         return _temporary(ErrorCode.PROVIDER_TIMEOUT, "no answer in time")
@@ -124,11 +143,13 @@ def _causes(error: BaseException) -> list[BaseException]:
     return found
 
 
-def _read(response: requests.Response) -> bytes:
-    """Return at most RESPONSE_LIMIT bytes; a connection with more on it is not used again."""
+def _read(response: HTTPResponse) -> bytes:
+    """Return at most RESPONSE_LIMIT bytes. Raises IncompleteRead for an answer that was cut off."""
     body = bytearray()
-    while len(body) < RESPONSE_LIMIT and (chunk := response.raw.read(RESPONSE_LIMIT - len(body), decode_content=False)):
+    while len(body) < RESPONSE_LIMIT and (chunk := response.read(RESPONSE_LIMIT - len(body))):
         body += chunk
+    if response.length and len(body) < RESPONSE_LIMIT:
+        raise IncompleteRead(bytes(body), response.length)
     return bytes(body)
 
 

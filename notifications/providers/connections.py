@@ -1,0 +1,74 @@
+"""Connections that stay open between requests, so that a send costs one round trip and no handshake."""
+
+from __future__ import annotations
+
+import weakref
+from collections import defaultdict
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from requests.certs import where
+from urllib3.connection import HTTPConnection
+
+from notifications.providers.guard import GuardedHTTPConnection, GuardedHTTPSConnection, tls_context
+
+
+class Connections:
+    """Guarded connections by origin; the one used last is used next. Safe to use from many threads.
+
+    most_idle: connections to one origin that are kept when nobody uses them.
+    connect_timeout: seconds to reach an endpoint.
+    """
+
+    def __init__(self, *, most_idle: int, connect_timeout: float) -> None:
+        self.most_idle = most_idle
+        self.connect_timeout = connect_timeout
+        self._tls = tls_context()
+        self._idle: defaultdict[str, list[HTTPConnection]] = defaultdict(list)
+        self.close = weakref.finalize(self, _close_all, self._idle)
+
+    def take(self, origin: str) -> HTTPConnection:
+        """Return a connection to scheme://host:port that the other end has not closed, opening one if need be.
+
+        Raises OSError or urllib3's HTTPError when there is none to be had.
+        """
+        idle = self._idle[origin]
+        while idle:
+            try:
+                connection = idle.pop()
+            except IndexError:  # another thread took the last one
+                break
+            if connection.is_connected:
+                return connection
+            connection.close()
+        return self._open(origin)
+
+    def keep(self, origin: str, connection: HTTPConnection) -> None:
+        """Take back a connection on which nothing is left to read."""
+        idle = self._idle[origin]
+        if len(idle) < self.most_idle:
+            idle.append(connection)
+        else:
+            connection.close()
+
+    def _open(self, origin: str) -> HTTPConnection:
+        parts = urlsplit(origin)
+        connection: HTTPConnection
+        if parts.scheme == "https":
+            connection = GuardedHTTPSConnection(
+                parts.hostname or "", parts.port, timeout=self.connect_timeout, ssl_context=self._tls, ca_certs=where()
+            )
+        else:
+            connection = GuardedHTTPConnection(parts.hostname or "", parts.port, timeout=self.connect_timeout)
+        try:
+            connection.connect()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _close_all(idle: Mapping[str, list[HTTPConnection]]) -> None:
+    for connections in idle.values():
+        while connections:
+            connections.pop().close()
