@@ -90,10 +90,7 @@ class Postgres(Server):
 
     def identity(self) -> dict[str, Any]:
         """Say as whom to run, as options of Popen."""
-        if os.geteuid() != 0:
-            return {}
-        user = _system_user()
-        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        return not_as_root()
 
     def prepare(self) -> None:
         """Make the database cluster, if it is not there yet.
@@ -163,6 +160,14 @@ class Postgres(Server):
         for folder in (programs.parent / "lib", programs.parent / "share", package.with_name(f"{package.name}.libs")):
             if folder.exists():
                 utils.ensure_folder_permissions(folder, read)
+
+
+def not_as_root() -> dict[str, Any]:
+    """Return options of Popen that start a program which refuses to run as root as another user; none for others."""
+    if os.geteuid() != 0:
+        return {}
+    user = _system_user()
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
 @cache

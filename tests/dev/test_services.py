@@ -21,6 +21,7 @@ import pytest
 import redis
 
 from dev import keeper, records, servers
+from dev.pgbouncer import PgBouncer, find
 from dev.ports import free_port
 from dev.services import Postgres, Server, ServiceError, Valkey, private_directory, services
 from tests.dev import eventually
@@ -368,7 +369,17 @@ class TestSweep:
         assert (treasure / "lock").exists()
 
 
-@pytest.mark.parametrize("kind", [Postgres, Valkey])
+class LoneBouncer(PgBouncer):
+    """One with nothing behind it, which is all that starting and stopping needs."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, "postgresql://somebody@127.0.0.1:1/nothing")
+
+
+NO_BOUNCER = pytest.mark.skipif(find() is None and not os.environ.get("CI"), reason="no pgbouncer on this machine")
+
+
+@pytest.mark.parametrize("kind", [Postgres, Valkey, pytest.param(LoneBouncer, marks=NO_BOUNCER)])
 class TestServer:
     @pytest.mark.parametrize("end", ["stop", "kill"])
     def test_it_comes_back_on_the_same_port(self, kind: type[Server], end: str, directory: Path) -> None:
