@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import CheckMessage, Error, Tags, Warning as Caution, register
 from django.core.exceptions import ImproperlyConfigured
-from django.db import models
+from django.db import connections, models, router
 from django.utils.module_loading import import_string
 
 from notifications.conf import known_names, service_options
+from notifications.models import NotificationRecord
 from notifications.secret import Secret
 
 
@@ -80,3 +82,29 @@ def check_sandbox(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         return []
     text = f"SANDBOX_ORIGINS lets webhooks reach {', '.join(origins)}. Remove it outside demo and tests."
     return [Error(text, id="notifications.E007")]
+
+
+_BOUNDS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+
+
+@register(Tags.database)
+def check_bounds(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """W001: PostgreSQL would let us wait for ever, as behind PgBouncer until the role carries the bounds."""
+    alias = router.db_for_write(NotificationRecord)
+    if alias not in (databases or ()):
+        return []
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT quote_ident(current_user)")
+        [role] = cursor.fetchone()
+        cursor.execute(
+            "SELECT name FROM pg_settings WHERE name = ANY(%s) AND setting = '0' ORDER BY 1", [list(_BOUNDS)]
+        )
+        missing = [name for (name,) in cursor.fetchall()]
+    return [
+        Caution(
+            f"PostgreSQL has no {name} for {role}.",
+            hint=f"ALTER ROLE {role} SET {name} = ...; see docs/operations.md, PgBouncer.",
+            id="notifications.W001",
+        )
+        for name in missing
+    ]

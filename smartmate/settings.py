@@ -60,10 +60,15 @@ AUTH_PASSWORD_VALIDATORS = [
 # PostgreSQL. Every wait has a bound, so that a sick database shows as an error and not as a hang.
 DATABASES = {"default": database("DATABASE_URL", connect_timeout=5, application_name="smartmate")}
 DATABASE_TIMEOUT = env.int("DATABASE_TIMEOUT", default=30)
-DATABASES["default"]["OPTIONS"].setdefault(
-    "options",
-    f"-c statement_timeout={DATABASE_TIMEOUT}s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
-)
+if env.bool("DATABASE_POOLED", default=False):
+    # PgBouncer refuses the bounds below as a startup parameter, so the role carries them. It may run our next statement
+    # on another connection, which does not have the cursor of the last one. docs/operations.md, PgBouncer.
+    DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True
+else:
+    DATABASES["default"]["OPTIONS"].setdefault(
+        "options",
+        f"-c statement_timeout={DATABASE_TIMEOUT}s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
+    )
 bound_waits(connect=5, statement=DATABASE_TIMEOUT + 5)
 DATABASES["default"]["CONN_MAX_AGE"] = env.int("CONN_MAX_AGE", default=60)
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True

@@ -174,15 +174,17 @@ def payload(user: int, key: str, **changes: Any) -> dict[str, Any]:
 def running_site(logs: Path, *, postgres: Postgres | None = None, **more: str) -> Iterator[Site]:
     """Bring up a site: an empty migrated database, Valkey and sandbox; processes are started by the test.
 
-    postgres: a server that the test may stop; by default a database on the one all tests share. more: environment.
+    postgres: a server that the test may stop; by default a database on the one all tests share.
+    more: environment; with a DATABASE_URL in it no database is made.
     """
     with contextlib.ExitStack() as stack:
         valkey = Valkey(stack.enter_context(private_directory()))
         valkey.start()
         stack.callback(valkey.kill)
         sandbox = stack.enter_context(Sandbox())
+        if "DATABASE_URL" not in more:
+            more["DATABASE_URL"] = postgres.url if postgres else stack.enter_context(database())
         env = os.environ | BOUNDS | {
-            "DATABASE_URL": postgres.url if postgres else stack.enter_context(_database()),
             "REDIS_URL": valkey.url,
             "NOTIFICATIONS_SANDBOX_ORIGINS": sandbox.origin,
             "HOST": "127.0.0.1",
@@ -195,7 +197,7 @@ def running_site(logs: Path, *, postgres: Postgres | None = None, **more: str) -
 
 
 @contextlib.contextmanager
-def _database() -> Iterator[str]:
+def database() -> Iterator[str]:
     """Make an empty database on the server of DATABASE_URL, and drop it afterwards."""
     server = os.environ["DATABASE_URL"]
     name = f"acceptance_{uuid.uuid4().hex[:12]}"

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from django.core.checks import run_checks
+from django.db import connection
 
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCTION = {
@@ -71,6 +73,33 @@ def test_every_number_of_the_service_may_be_set() -> None:
     options, schedule = json.loads(done.stdout)
     assert (options["MAX_ATTEMPTS"], options["LEASE"], options["FEISHU_TITLE"]) == (7, 90.5, "Hello")
     assert schedule["sweep"]["schedule"] == 15
+
+
+def test_the_bounds_are_a_startup_parameter() -> None:
+    [databases] = json.loads(read("DATABASES", env=PRODUCTION).stdout)
+
+    assert "-c statement_timeout=30s -c lock_timeout=10s" in databases["default"]["OPTIONS"]["options"]
+    assert "DISABLE_SERVER_SIDE_CURSORS" not in databases["default"]
+
+
+def test_behind_pgbouncer_nothing_is_asked_of_a_session() -> None:
+    [databases] = json.loads(read("DATABASES", env=PRODUCTION | {"DATABASE_POOLED": "true"}).stdout)
+
+    assert databases["default"]["OPTIONS"].keys() == {"connect_timeout", "application_name"}
+    assert databases["default"]["DISABLE_SERVER_SIDE_CURSORS"] is True
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("bound", ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"])
+def test_a_bound_that_postgresql_lacks_is_named(bound: str) -> None:
+    assert run_checks(databases=["default"]) == []
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL {bound} = 0")
+
+    [found] = run_checks(databases=["default"])
+
+    assert found.id == "notifications.W001"
+    assert bound in found.msg
 
 
 def check_deploy(**env: str) -> subprocess.CompletedProcess[str]:

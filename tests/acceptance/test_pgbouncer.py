@@ -1,0 +1,166 @@
+"""Everything behind PgBouncer in transaction mode, as docs/operations.md sets it up."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from dev.keeper import private_directory
+from dev.pgbouncer import PgBouncer, find
+from tests.acceptance.pooled import MANUAL, POOL, SERVERS_TAKEN, PooledSite
+from tests.acceptance.site import database
+from tests.faults.site import running_fault_site, wait_until
+
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.skipif(find() is None and not os.environ.get("CI"), reason="no pgbouncer on this machine"),
+]
+
+
+@pytest.fixture(scope="module")
+def pooled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PooledSite]:
+    """One site for all these tests: each has its own records."""
+    manual = configparser.ConfigParser()
+    manual.read_string(re.findall(r"```ini\n(.*?)```", MANUAL, re.DOTALL)[0])
+    settings = {key: value for key, value in manual["pgbouncer"].items() if not key.startswith(("listen_", "auth_"))}
+    # The endpoint is held longer than usual while things break; leases end when the test says so.
+    env = {"DATABASE_POOLED": "true", "CONN_MAX_AGE": "60"}
+    env |= {"NOTIFICATIONS_TOTAL_TIMEOUT": "60", "NOTIFICATIONS_READ_TIMEOUT": "60"}
+    with (
+        database() as upstream,
+        private_directory() as directory,
+        PgBouncer(directory, upstream, settings | {"default_pool_size": str(POOL)}) as bouncer,
+        running_fault_site(
+            tmp_path_factory.mktemp("pooled"), own_postgres=False, DATABASE_URL=bouncer.url, **env
+        ) as site,
+    ):
+        yield PooledSite(site, bouncer)
+
+
+@pytest.fixture
+def fleet(pooled: PooledSite) -> Iterator[PooledSite]:
+    """The same with everything started."""
+    pooled.start_fleet()
+    yield pooled
+    pooled.site.processes.stop_all()
+
+
+def test_a_fleet_delivers_each_once_and_nothing_that_was_rolled_back(fleet: PooledSite) -> None:
+    user, _key = fleet.site.add_user()
+
+    records = fleet.ask("calm", user)
+    wait_until(lambda: not fleet.unsent(records), lambda: f"all are sent, not {fleet.unsent(records)}")
+
+    assert fleet.sends(records) == dict.fromkeys(records, 1)
+    assert fleet.site.rows("SELECT 1 FROM notification_records WHERE dedupe_key LIKE 'undone-%%'") == []
+    servers = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    assert fleet.direct(servers) <= [(POOL,)]
+    assert find_in_admin(fleet, "calm-0-0-0") == 200
+
+
+def find_in_admin(fleet: PooledSite, key: str) -> int:
+    """Log in, find a record, and return the status of a form whose choices come from a cursor in chunks."""
+    admin = f"http://127.0.0.1:{fleet.port}/admin/"
+    fleet.site.run("from django.contrib.auth.models import User\nUser.objects.create_superuser('root', password='pw')")
+    with requests.Session() as session:
+        session.get(f"{admin}login/")
+        token = session.cookies["csrftoken"]
+        session.post(f"{admin}login/", {"username": "root", "password": "pw", "csrfmiddlewaretoken": token})
+        assert key in session.get(f"{admin}notifications/notificationrecord/?q={key}").text
+        return session.get(f"{admin}auth/group/add/").status_code
+
+
+def test_cut_connections_and_killed_pgbouncers_lose_nothing_and_double_nothing(fleet: PooledSite) -> None:
+    site, bouncer = fleet.site, fleet.bouncer
+    held_user, held_key = site.add_user("hold")
+    user, _key = site.add_user("slow:0.05")
+    held = site.request(held_user, *(f"held-{number}" for number in range(4)))
+    site.sandbox.wait_for(len(held), 60, key=held_key)
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(fleet.ask, "stormy", user)
+        for number in range(8):
+            before = len(site.sends())
+            wait_until(lambda before=before: len(site.sends()) > before + 10 or asking.done(), "some are sent")  # type: ignore[misc]
+            if number % 2:
+                fleet.cut_servers()
+            else:
+                bouncer.kill()
+                bouncer.start()
+        records = asking.result()
+    bouncer.kill()
+    site.sandbox.release(held_key)
+    wait_until(lambda: "settle.delayed" in "".join(one.log for one in site.processes.handles), "a result is in hand")
+    bouncer.start()
+    wait_until(lambda: not fleet.unsent(held), "what was in hand is written down")
+
+    site.processes.stop_all()  # what was claimed and not sent is in nobody's hands now
+    site.leases_run_out()
+    site.locks_run_out()
+    done = site.manage("deliver_due")
+
+    assert done.returncode == 0, done.stderr
+    assert fleet.unsent(records + held) == []
+    assert fleet.sends(records + held) == dict.fromkeys(records + held, 1)
+    site.assert_promise()
+
+
+def test_a_query_read_in_chunks_does_not_lose_its_cursor_to_others(pooled: PooledSite) -> None:
+    program = SERVERS_TAKEN + (
+        "from django.contrib.auth.models import Permission\n"
+        "rows = Permission.objects.order_by('pk').iterator(chunk_size=1)\n"
+        "first = next(rows)\n"
+        "others = take_servers()\n"
+        "read = 1 + len(list(rows))\n"
+        "result = read - Permission.objects.count()"
+    )
+
+    assert pooled.site.run(program) == 0
+
+
+def test_every_connection_it_gets_has_its_time_zone(pooled: PooledSite) -> None:
+    pooled.direct(f"ALTER DATABASE {urlsplit(pooled.bouncer.upstream).path[1:]} SET timezone = 'Asia/Shanghai'")
+    pooled.renew_servers()
+    program = SERVERS_TAKEN + (
+        "from django.db import connection\n"
+        "def look():\n"
+        "    with connection.cursor() as cursor:\n"
+        "        cursor.execute(\"SELECT current_setting('timezone'), pg_backend_pid()\")\n"
+        "        return cursor.fetchone()\n"
+        "before = look()\n"
+        "others = take_servers()\n"
+        "result = [before, look()]"
+    )
+
+    before, after = pooled.site.run(program)
+    assert before[1] != after[1]
+    assert (before[0], after[0]) == ("UTC", "UTC")
+
+
+def test_a_role_without_bounds_is_named_until_it_has_those_of_the_manual(pooled: PooledSite) -> None:
+    check = ("check", "--database", "default", "--fail-level", "WARNING")
+    without = pooled.site.manage(*check)
+    [sql] = re.findall(r"```sql\n(.*?)```", MANUAL, re.DOTALL)
+    role, name = urlsplit(pooled.bouncer.upstream).username, urlsplit(pooled.bouncer.upstream).path[1:]
+
+    pooled.direct(sql.replace("ROLE smartmate", f"ROLE {role} IN DATABASE {name}"))
+    pooled.renew_servers()
+
+    assert without.stderr.count("notifications.W001") == 3
+    assert "no statement_timeout" in without.stderr
+    within = pooled.site.manage(*check)
+    assert within.returncode == 0, within.stderr
+
+
+def test_without_the_setting_pgbouncer_refuses_us_and_says_why(pooled: PooledSite) -> None:
+    done = pooled.site.manage("check", "--database", "default", DATABASE_POOLED="false")
+
+    assert done.returncode != 0
+    assert "unsupported startup parameter" in done.stderr
