@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from requests.certs import where
+from certifi import where
 from urllib3.connection import HTTPConnection
 
 from notifications.providers.guard import GuardedHTTPConnection, GuardedHTTPSConnection, tls_context
