@@ -41,7 +41,7 @@ class ServiceOptions:
     """Rows one `retry_feishu_notifications()` takes when the caller names no limit."""
     lease: float = 60.0
     """How long a claim holds before another worker may take the row over; must outlast a send."""
-    send_slots: int = 32
+    send_slots: int = 64
     """Requests in flight per drain."""
     drain_budget: float = 20.0
     """How long one `deliver_due` claims new rows before it hands over to the next."""
