@@ -1,0 +1,59 @@
+"""The benchmark: rounds, each measuring everything that is wanted once, one after the other; then the table.
+
+From the environment: QUICK=1 (smaller, under three minutes), BENCH_ONLY (keys, comma separated), BENCH_ROUNDS (3) and
+BENCH_JSON (a file for the figures).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.figures import NAMES, Results
+from benchmarks.size import FULL, QUICK
+from benchmarks.stage import BenchmarkError, stage
+
+
+def main() -> int:
+    """Measure and report; return 0 when every figure was reached, 1 when not, 2 when the run is worth nothing."""
+    quick = os.environ.get("QUICK", "") not in ("", "0")
+    wanted = frozenset(filter(None, os.environ.get("BENCH_ONLY", "").split(","))) or NAMES
+    if unknown := wanted - NAMES:
+        print(f"no such figure: {', '.join(sorted(unknown))}; known: {', '.join(sorted(NAMES))}")
+        return 2
+    rounds = int(os.environ.get("BENCH_ROUNDS") or 3)
+    began, results = time.monotonic(), Results()
+    try:
+        with stage() as running:
+            from benchmarks.measures import ALL
+
+            about = {
+                "quick": quick,
+                "rounds": rounds,
+                "receiver": running.fast.name,
+                "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+            }
+            print(f"bench: {about}", flush=True)
+            for number in range(1, rounds + 1):
+                for measure in ALL:
+                    if measure.KEYS & wanted:
+                        at = time.monotonic()
+                        measure.measure(running, QUICK if quick else FULL, wanted, results)
+                        subject = measure.__name__.rpartition(".")[2]
+                        print(f"round {number} of {rounds}: {subject} {time.monotonic() - at:.1f} s", flush=True)
+    except BenchmarkError as error:
+        print(f"bench: worth nothing: {error}")
+        return 2
+    about["seconds"] = round(time.monotonic() - began)
+    print(results.table())
+    if path := os.environ.get("BENCH_JSON"):
+        Path(path).write_text(results.as_json(about))
+    print(f"bench: {about['seconds']} s; deliveries counted by {about['receiver']}", flush=True)
+    return 0 if results.all_reached() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Others that deliver, each in its best setting. Nothing is imported here: it would count as their memory."""

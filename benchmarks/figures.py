@@ -1,0 +1,113 @@
+"""Figures: what is measured, what is to be reached, and how a table and a file are made of it. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One figure, and what it is to reach."""
+
+    name: str
+    what: str
+    reach: float
+    at_least: bool = True
+    """Whether more is better."""
+
+    def reached(self, value: float) -> bool:
+        """Tell whether a median is good enough."""
+        return value >= self.reach if self.at_least else value <= self.reach
+
+
+KEYS = (
+    Key(name="engine_vs_floor", what="engine / two bare loops of Session.post", reach=0.8),
+    Key(name="engine_vs_naive_celery", what="engine / Celery task that only POSTs", reach=3),
+    Key(name="engine_vs_durable_celery", what="engine / textbook durable Celery task", reach=10),
+    Key(name="engine_vs_dramatiq", what="engine / dramatiq 2 x 8, stores nothing", reach=1.1),
+    Key(name="engine_vs_post_office", what="engine / django-post_office, batches of 1000", reach=1.2),
+    Key(name="slow_vs_ideal", what="receiver of 200 ms, 2 x 32 slots / ideal", reach=0.95),
+    Key(name="slow_wide_vs_ideal", what="receiver of 200 ms, 2 x 128 slots / ideal", reach=0.9),
+    Key(name="isolation_p95", what="p95 beside a hanging endpoint / without", reach=1.5, at_least=False),
+    Key(name="request_cost", what="request_notification / bare ORM create", reach=1.5, at_least=False),
+    Key(name="bulk_vs_bulk_create", what="request_notifications / bulk_create, 10,000 rows", reach=0.6),
+    Key(name="first_send_p99_vs_naive", what="commit to first byte, p99 / naive task's", reach=1.5, at_least=False),
+    Key(name="claim_flatness", what="pages of a claim, many / few finished rows", reach=1.3, at_least=False),
+    Key(name="sweep_rate", what="rows settled, memory provider / bare UPDATEs", reach=0.3),
+    Key(name="rss_vs_naive", what="memory of the workers / naive task's", reach=1.0, at_least=False),
+    Key(name="redis_down_request_ms", what="ms added, Redis down, first call, p99", reach=300, at_least=False),
+)
+LATER = Key(name="redis_down_later_ms", what="ms added, Redis down, later calls, p99", reach=2, at_least=False)
+"""In the table and the details, not a key of its own in the file."""
+NAMES = frozenset(key.name for key in KEYS)
+
+
+@dataclass(slots=True)
+class Results:
+    """What the rounds brought: values by key, and the absolute figures below them."""
+
+    values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    details: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, value: float, **below: float) -> None:
+        """Take one round's value. below: the absolute figures it is made of."""
+        self.values[name].append(value)
+        for label, figure in below.items():
+            self.details[name][label].append(figure)
+
+    def all_reached(self) -> bool:
+        """Tell whether every median is what it is to be."""
+        return all(key.reached(median(self.values[key.name])) for key in (*KEYS, LATER) if self.values.get(key.name))
+
+    def as_json(self, about: Mapping[str, Any]) -> str:
+        """Return the file: each key with median, min and max; the rest under `details`."""
+        spread = {key.name: _spread(self.values[key.name]) for key in KEYS if self.values.get(key.name)}
+        details: dict[str, Any] = {"about": dict(about)}
+        for name, figures in self.details.items():
+            details[name] = {label: _spread(values) for label, values in figures.items()}
+        for name, note in self.notes.items():
+            details.setdefault(name, {})["note"] = note
+        if self.values.get(LATER.name):
+            details[LATER.name] = _spread(self.values[LATER.name])
+        return json.dumps(spread | {"details": details}, indent=2, ensure_ascii=False) + "\n"
+
+    def table(self) -> str:
+        """Return the table that people read."""
+        heads = ("key", "what", "median", "min", "max", "reach", "reached", "made of (medians)")
+        rows = [heads]
+        for key in (*KEYS, LATER):
+            if not (values := self.values.get(key.name)):
+                continue
+            middle = median(values)
+            below = [f"{label} {_short(median(figures))}" for label, figures in self.details[key.name].items()]
+            note = [self.notes[key.name]] if key.name in self.notes else []
+            rows.append(
+                (
+                    *(key.name, key.what, _short(middle), _short(min(values)), _short(max(values))),
+                    *(f"{'>=' if key.at_least else '<='} {key.reach:g}", "yes" if key.reached(middle) else "NO"),
+                    "; ".join(below + note),
+                )
+            )
+        widths = [max(len(row[column]) for row in rows) for column in range(len(heads) - 1)]
+        return "\n".join("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows)
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"median": round(median(values), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def percentile(values: list[float], percent: float) -> float:
+    """Return the value below or at which `percent` of the values lie."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]

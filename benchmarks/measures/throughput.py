@@ -1,0 +1,150 @@
+"""Deliveries a second, and the memory it takes.
+
+Fair to all alike: the work is laid out before anything runs, and the rate is taken at the receiver between the first 5 %
+of the deliveries and the last, so that starting up counts for nobody. Slow contenders get fewer deliveries.
+Memory is the highest PSS of all worker processes together, looked at every half second meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from benchmarks.figures import Results
+from benchmarks.size import Size
+from benchmarks.stage import FAST, BenchmarkError, Stage, memory, rate
+from dev.procfile import Handle
+
+VERSUS = {
+    "engine_vs_floor": "floor",
+    "engine_vs_naive_celery": "naive",
+    "engine_vs_durable_celery": "durable",
+    "engine_vs_dramatiq": "dramatiq",
+    "engine_vs_post_office": "post_office",
+}
+KEYS = frozenset({*VERSUS, "rss_vs_naive"})
+LOOK = 0.5
+"""Seconds between two looks at memory."""
+SENT = "SELECT count(*) FROM notification_records WHERE status = 'sent'"
+ATTEMPTS = "SELECT count(*) FROM notification_delivery_attempts WHERE outcome = 'success'"
+
+
+class Watcher:
+    """Looks at the memory of processes while they work."""
+
+    def __init__(self) -> None:
+        self.handles: Sequence[Handle] = ()
+        self.most = 0.0
+        self._next = 0.0
+
+    def look(self) -> None:
+        """Look, if it is time to."""
+        if time.monotonic() >= self._next:
+            self.most = max(self.most, memory(self.handles))
+            self._next = time.monotonic() + LOOK
+
+
+def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) -> None:
+    """Let everybody who is needed deliver once."""
+    wanted &= KEYS
+    rates: dict[str, float] = {}
+    memories: dict[str, float] = {}
+    needed = {VERSUS[name] for name in wanted if name in VERSUS} | ({"naive"} if "rss_vs_naive" in wanted else set())
+    runs = {
+        "floor": _floor,
+        "engine": _engine,
+        "naive": _naive,
+        "dramatiq": _dramatiq,
+        "post_office": _post_office,
+        "durable": _durable,
+    }
+    for name, run in runs.items():
+        if name == "engine" or name in needed:
+            stage.clear()
+            watcher = Watcher()
+            rates[name] = run(stage, size, watcher)
+            memories[name] = watcher.most
+    for name, other in VERSUS.items():
+        if name in wanted:
+            results.add(name, rates["engine"] / rates[other], **{"engine/s": rates["engine"], f"{other}/s": rates[other]})
+    if "rss_vs_naive" in wanted:
+        results.add(
+            "rss_vs_naive",
+            memories["engine"] / memories["naive"],
+            **{"engine MB": memories["engine"], "naive MB": memories["naive"]},
+        )
+        results.notes["rss_vs_naive"] = "highest PSS of all worker processes together"
+
+
+def _deliver(
+    stage: Stage, name: str, command: str, count: int, watcher: Watcher, written: str = "", **env: str
+) -> float:
+    """Run a contender over what is laid out; return its rate, checked against what arrived."""
+    before = stage.fast.hits()
+    with stage.running(name, command, **env) as handles:
+        watcher.handles = handles
+        found = rate(stage.fast, before, count, watcher.look)
+        if written:
+            stage.wait_until(lambda: stage.number(written) == count, f"{name} has written everything down")
+    check(stage, name, before, count)
+    return found
+
+
+def check(stage: Stage, name: str, before: int, count: int) -> None:
+    """Raise BenchmarkError unless exactly `count` deliveries arrived."""
+    if (hits := stage.fast.hits() - before) != count:
+        raise BenchmarkError(f"{name}: {count} deliveries were to arrive, {hits} did")
+
+
+def _floor(stage: Stage, size: Size, watcher: Watcher) -> float:
+    command = "python -m benchmarks.contenders.floor"
+    return _deliver(stage, "floor", command, size.fast, watcher, BENCH_COUNT=str(size.fast))
+
+
+def _engine(stage: Stage, size: Size, watcher: Watcher) -> float:
+    from notifications.nudge import nudge
+
+    before = stage.fast.hits()
+    with stage.engine() as handles:
+        watcher.handles = handles
+        stage.preload(size.fast, stage.users[FAST])
+        nudge()
+        found = rate(stage.fast, before, size.fast, watcher.look)
+        stage.wait_until(lambda: stage.number(SENT) == size.fast, "the engine has written everything down")
+    check(stage, "engine", before, size.fast)
+    if (attempts := stage.number(ATTEMPTS)) != size.fast:
+        raise BenchmarkError(f"engine: {attempts} attempts written down for {size.fast} deliveries")
+    return found
+
+
+def _naive(stage: Stage, size: Size, watcher: Watcher) -> float:
+    from benchmarks.contenders import naive_celery
+
+    naive_celery.fill(size.naive)
+    return _deliver(stage, "naive", naive_celery.COMMAND, size.naive, watcher)
+
+
+def _durable(stage: Stage, size: Size, watcher: Watcher) -> float:
+    from benchmarks.contenders import durable_celery
+
+    stage.preload(size.durable, stage.users[FAST])
+    durable_celery.fill([row[0] for row in stage.query("SELECT id FROM notification_records ORDER BY id")])
+    return _deliver(stage, "durable", durable_celery.COMMAND, size.durable, watcher, ATTEMPTS)
+
+
+def _dramatiq(stage: Stage, size: Size, watcher: Watcher) -> float:
+    from benchmarks.contenders import dramatiq_app
+
+    dramatiq_app.fill(size.lean)
+    return _deliver(stage, "dramatiq", dramatiq_app.COMMAND, size.lean, watcher)
+
+
+def _post_office(stage: Stage, size: Size, watcher: Watcher) -> float:
+    from benchmarks import wire
+    from benchmarks.contenders import post_office_backend as post_office
+
+    stage.query(post_office.FILL, {"count": size.lean, "body": wire.body(1).decode()})
+    stage.query("ANALYZE post_office_email")
+    sent = "SELECT count(*) FROM post_office_email WHERE status = 0"
+    env = {"DJANGO_SETTINGS_MODULE": post_office.SETTINGS}
+    return _deliver(stage, "post_office", post_office.COMMAND, size.lean, watcher, sent, **env)

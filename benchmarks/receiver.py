@@ -1,0 +1,194 @@
+"""Who counts: nginx, where there is one, for speed; an asyncio receiver for waiting, hanging and times of arrival.
+
+Both answer every request with success and are asked for the number of deliveries they have had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.wire import ANSWER
+from dev.servers import Server
+
+PATH = "/flow/api/trigger-webhook/"
+QUICK, SLOW, HANGING = "quickquick", "slowslow", "hanghang"
+"""Keys of the asyncio receiver's endpoints: answers at once, after SLOW_SECONDS, never."""
+SLOW_SECONDS = 0.2
+
+
+class Receiver(Server):
+    """A receiver on 127.0.0.1 with a counter."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens: an origin."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def hits(self) -> int:
+        """Return how many deliveries there have been."""
+        raise NotImplementedError
+
+    def answers(self, port: int) -> bool:
+        """Tell whether it can be connected to."""
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=2).close()
+        except OSError:
+            return False
+        return True
+
+    def get(self, path: str) -> bytes:
+        """Return the body of a GET on a connection that is kept."""
+        if not hasattr(self, "_line"):
+            self._line = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+            self._file = self._line.makefile("rb")
+        self._line.sendall(f"GET {path} HTTP/1.1\r\nHost: receiver\r\n\r\n".encode())
+        length = 0
+        while line := self._file.readline().strip().lower():
+            if line.startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        return self._file.read(length)
+
+
+class Nginx(Receiver):
+    """One nginx worker that answers from its configuration; its own status page counts."""
+
+    name = "nginx"
+    ready_line = "start worker processes"
+    stop_signal = orphan_signal = signal.SIGTERM
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._polls = 0
+
+    def command(self, port: int) -> list[str]:
+        """Write the configuration and build the command line."""
+        config = self.home / "nginx.conf"
+        config.write_text(_NGINX % {"port": port, "home": self.home, "path": PATH, "answer": ANSWER.decode()})
+        return [str(nginx()), "-p", str(self.home), "-e", "stderr", "-c", str(config)]
+
+    def hits(self) -> int:
+        """Return how many requests there were, without our own look-ups."""
+        self._polls += 1
+        found = re.search(rb"requests\s+\d+\s+\d+\s+(\d+)", self.get("/status"))
+        if found is None:
+            raise RuntimeError("nginx shows no counters")
+        return int(found[1]) - self._polls
+
+
+_NGINX = """
+daemon off;
+worker_processes 1;
+pid %(home)s/nginx.pid;
+error_log stderr notice;
+events { worker_connections 4096; multi_accept on; }
+http {
+    access_log off;
+    keepalive_requests 1000000000;
+    keepalive_timeout 1h;
+    client_body_temp_path %(home)s/body;
+    proxy_temp_path %(home)s/proxy;
+    fastcgi_temp_path %(home)s/fastcgi;
+    uwsgi_temp_path %(home)s/uwsgi;
+    scgi_temp_path %(home)s/scgi;
+    default_type application/json;
+    server {
+        listen 127.0.0.1:%(port)d backlog=4096;
+        location %(path)s { return 200 '%(answer)s'; }
+        location /status { stub_status; }
+    }
+}
+"""
+
+
+def nginx() -> Path | None:
+    """Return nginx's program, if this machine has it."""
+    found = shutil.which("nginx", path="/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/opt/homebrew/bin")
+    return Path(found) if found else None
+
+
+class Asyncio(Receiver):
+    """Our own receiver in a process of its own."""
+
+    name = "receiver"
+    ready_line = "receiving"
+    stop_signal = orphan_signal = signal.SIGTERM
+
+    def command(self, port: int) -> list[str]:
+        """Build the command line."""
+        root = str(Path(__file__).resolve().parents[1])
+        program = f"import sys; sys.path.insert(0, {root!r}); from benchmarks.receiver import serve; serve({port})"
+        return [sys.executable, "-c", program]
+
+    def hits(self) -> int:
+        """Return how many deliveries have begun."""
+        return int(self.get("/hits"))
+
+    def arrivals(self) -> dict[str, int]:
+        """Return when the first byte of each delivery came (nanoseconds, monotonic clock), by preview id; forget them."""
+        found: dict[str, int] = json.loads(self.get("/arrivals"))
+        return found
+
+
+class _Protocol(asyncio.Protocol):
+    """HTTP/1.1 for bodies that follow their head closely, which is all that our contenders send."""
+
+    hits = 0
+    arrivals: list[tuple[int, bytes]] = []  # noqa: RUF012  all connections share them
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+        self.buffer = b""
+        self.began = 0
+
+    def data_received(self, data: bytes) -> None:
+        if not self.buffer:
+            self.began = time.monotonic_ns()
+        self.buffer += data
+        while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
+            head = self.buffer[:end].lower()
+            at = head.find(b"\r\ncontent-length:")
+            size = int(head[at + 17 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+            if len(self.buffer) < end + 4 + size:
+                return
+            body, self.buffer = self.buffer[end + 4 : end + 4 + size], self.buffer[end + 4 + size :]
+            self.handle(head[: head.find(b"\r\n")], body)
+
+    def handle(self, line: bytes, body: bytes) -> None:
+        if line.startswith(b"get /hits"):
+            self.answer(b"%d" % _Protocol.hits)
+        elif line.startswith(b"get /arrivals"):
+            self.answer(json.dumps({json.loads(raw)["preview_id"]: at for at, raw in _Protocol.arrivals}).encode())
+            _Protocol.arrivals.clear()
+        else:
+            _Protocol.hits += 1
+            _Protocol.arrivals.append((self.began, body))
+            if SLOW.encode() in line:
+                asyncio.get_running_loop().call_later(SLOW_SECONDS, self.answer, ANSWER)
+            elif HANGING.encode() not in line:
+                self.answer(ANSWER)
+
+    def answer(self, body: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+
+def serve(port: int) -> None:
+    """Receive until killed."""
+    import uvloop
+
+    async def run() -> None:
+        server = await asyncio.get_running_loop().create_server(_Protocol, "127.0.0.1", port, backlog=4096)
+        sys.stderr.write("receiving\n")
+        sys.stderr.flush()
+        await server.serve_forever()
+
+    uvloop.run(run())

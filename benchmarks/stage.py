@@ -1,0 +1,208 @@
+"""Everything that runs: private servers, receivers, users, records, and the processes that are measured."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg2
+import redis
+from cryptography.fernet import Fernet
+
+from benchmarks.receiver import HANGING, PATH, QUICK, SLOW, Asyncio, Nginx, Receiver, nginx
+from benchmarks.wire import SUMMARY
+from dev.keeper import private_directory
+from dev.postgres import Postgres
+from dev.procfile import Handle, Processes
+from dev.valkey import Valkey
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 60.0
+FAST = "fastfast"
+POLL = 0.02
+
+_PENDING = """
+INSERT INTO notification_records (
+    channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
+    summary_text, fallback_text, fallback_used, trace_id, status, attempt_count, max_attempts, round, next_attempt_at,
+    last_error_code, last_error, provider_message_id
+)
+SELECT 'feishu', (%(users)s::bigint[])[1 + n %% %(of)s], '', 'preview', '', '', 0, 'bench:' || n, '/assistant/1',
+       %(summary)s, '', false, '', 'pending', 0, 5, 0, statement_timestamp(), '', '', ''
+FROM generate_series(1, %(count)s) AS n
+"""
+
+
+class BenchmarkError(RuntimeError):
+    """Something did not come up, or what arrived is not what was sent: the run is worth nothing."""
+
+
+class Stage:
+    """What runs."""
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        self.folder = folder
+        self.logs = folder / "logs"
+        self.logs.mkdir()
+        self.postgres = Postgres(stack.enter_context(private_directory()))
+        self.valkey = Valkey(stack.enter_context(private_directory()))
+        self.asyncio = Asyncio(stack.enter_context(private_directory()))
+        self.fast: Receiver = Nginx(stack.enter_context(private_directory())) if nginx() else self.asyncio
+        for server in {self.postgres, self.valkey, self.asyncio, self.fast}:
+            server.start()
+            stack.callback(server.kill)
+        self.url = f"{self.fast.url}{PATH}{FAST}"
+        os.environ |= {
+            "DJANGO_SETTINGS_MODULE": "smartmate.settings",
+            "SECRET_KEY": secrets.token_urlsafe(50),
+            "NOTIFICATIONS_ENCRYPTION_KEYS": Fernet.generate_key().decode(),
+            "NOTIFICATIONS_SANDBOX_ORIGINS": f"{self.fast.url},{self.asyncio.url}",
+            "ALLOWED_HOSTS": "127.0.0.1",
+            "DATABASE_URL": self.postgres.url,
+            "REDIS_URL": self.valkey.url,
+            "BENCH_URL": self.url,
+        }
+        self.processes = stack.enter_context(Processes(ROOT / "Procfile", self.logs))
+        self.database = psycopg2.connect(self.postgres.url)
+        stack.callback(self.database.close)
+        self.database.autocommit = True
+        self.redis = stack.enter_context(redis.Redis.from_url(self.valkey.url))
+        self.users: dict[str, list[int]] = {}
+        """Ids of users by the key of their endpoint."""
+
+    def prepare(self) -> None:
+        """Make the tables and a handful of users for each endpoint."""
+        self.processes.entries["migrate"] = "python manage.py migrate --noinput"
+        migrate = self.processes.start("migrate", {"DJANGO_SETTINGS_MODULE": "benchmarks.contenders.post_office_settings"})
+        if migrate.wait(PATIENCE):
+            raise BenchmarkError(migrate.log)
+        import django
+
+        django.setup()
+        from django.contrib.auth import get_user_model
+
+        from notifications.models import UserNotificationChannel
+
+        for key, receiver in ((FAST, self.fast), (QUICK, self.asyncio), (SLOW, self.asyncio), (HANGING, self.asyncio)):
+            self.users[key] = []
+            for number in range(5):
+                user = get_user_model().objects.create_user(f"{key}{number}")
+                address = f"{receiver.url}{PATH}{key}"
+                UserNotificationChannel.objects.create(user=user, channel="feishu", webhook_url=address)
+                self.users[key].append(user.pk)
+
+    def query(self, sql: str, parameters: Any = None) -> list[tuple[Any, ...]]:
+        """Run a statement; return its rows, if it has any."""
+        with self.database.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def number(self, sql: str) -> int:
+        """Return the one number a query gives."""
+        return int(self.query(sql)[0][0])
+
+    def clear(self) -> None:
+        """Empty tables and Redis."""
+        self.query("TRUNCATE notification_records, notification_delivery_attempts, post_office_email CASCADE")
+        self.redis.flushall()
+
+    def preload(self, count: int, users: Sequence[int]) -> None:
+        """Insert records that are due, and let PostgreSQL look at them as autovacuum would have."""
+        self.query(_PENDING, {"count": count, "users": list(users), "of": len(users), "summary": SUMMARY})
+        self.query("ANALYZE notification_records, notification_delivery_attempts, user_notification_channels")
+
+    @contextlib.contextmanager
+    def running(self, name: str, command: str = "", copies: int = 1, **env: str) -> Iterator[list[Handle]]:
+        """Run an entry of the Procfile, or a command of a contender, while the block lasts."""
+        if command:
+            self.processes.entries[name] = command
+        handles = [self.processes.start(name, {"WORKER_NAME": f"{name}{number}", **env}) for number in range(copies)]
+        try:
+            yield handles
+        except Exception:
+            for handle in handles:
+                sys.stderr.write(f"--- {handle.label}\n{handle.log[-3000:]}\n")
+            raise
+        finally:
+            for handle in handles:
+                if handle.alive:
+                    handle.ask_to_end()
+            for handle in handles:
+                handle.finish(PATIENCE)
+                self.processes.handles.remove(handle)
+
+    @contextlib.contextmanager
+    def engine(self, **env: str) -> Iterator[list[Handle]]:
+        """Run two of the Procfile's workers, ready and idle."""
+        with self.running("worker", copies=2, **env) as handles:
+            self.wait_until(lambda: all(" ready." in handle.log for handle in handles), "workers are ready")
+            yield handles
+
+    def wait_until(self, true: Callable[[], object], what: str) -> None:
+        """Wait until `true` is. Raises BenchmarkError naming `what` if it never is."""
+        deadline = time.monotonic() + PATIENCE
+        while not true():
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"never came true: {what}")
+            time.sleep(POLL)
+
+    def program(self, module: str, **env: str) -> str:
+        """Run a module of ours to its end, its log in a file; return what it printed."""
+        with (self.logs / f"{module}.log").open("ab") as log:
+            done = subprocess.run(
+                [sys.executable, "-m", module], cwd=ROOT, env=os.environ | env, stdout=subprocess.PIPE, stderr=log, check=False
+            )
+        if done.returncode:
+            raise BenchmarkError((self.logs / f"{module}.log").read_text()[-3000:])
+        return done.stdout.decode()
+
+
+def rate(receiver: Receiver, before: int, expected: int, watch: Callable[[], object] = lambda: None) -> float:
+    """Return deliveries a second, from the first 5 % to the last: start-up counts for nobody.
+
+    before: hits before the contender began. watch: called now and then meanwhile.
+    Raises BenchmarkError when deliveries stop coming.
+    """
+    began, at_start, seen, moved = 0.0, 0, -1, time.monotonic()
+    while True:
+        hits, now = receiver.hits() - before, time.monotonic()
+        if not began and hits >= max(1, expected * 0.05):
+            began, at_start = now, hits
+        if hits >= expected:
+            return (hits - at_start) / (now - began) if now > began else 0.0
+        if hits > seen:
+            seen, moved = hits, now
+        elif now - moved > PATIENCE:
+            raise BenchmarkError(f"only {hits} of {expected} deliveries came")
+        watch()
+        time.sleep(POLL)
+
+
+def memory(handles: Sequence[Handle]) -> float:
+    """Return the memory of processes and their children in MB; PSS, so that what they share counts once."""
+    total = 0
+    for handle in handles:
+        with contextlib.suppress(psutil.Error):
+            leader = psutil.Process(handle.pid)
+            for process in (leader, *leader.children(recursive=True)):
+                full = process.memory_full_info()
+                total += getattr(full, "pss", full.uss)
+    return total / 2**20
+
+
+@contextlib.contextmanager
+def stage() -> Iterator[Stage]:
+    """Bring everything up, and take it down afterwards."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(private_directory())
+        made = Stage(folder, stack)
+        made.prepare()
+        yield made
