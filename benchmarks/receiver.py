@@ -132,10 +132,9 @@ class Asyncio(Receiver):
         """Return how many deliveries have begun."""
         return int(self.get("/hits"))
 
-    def arrivals(self) -> dict[str, int]:
-        """Return when the first byte of each delivery came (nanoseconds, monotonic clock), by preview id; forget them."""
-        found: dict[str, int] = json.loads(self.get("/arrivals"))
-        return found
+    def arrivals(self) -> list[tuple[int, str]]:
+        """Return first byte (nanoseconds, monotonic clock) and preview id of each delivery so far; forget them."""
+        return [(at, preview_id) for at, preview_id in json.loads(self.get("/arrivals"))]
 
 
 class _Protocol(asyncio.Protocol):
@@ -166,7 +165,7 @@ class _Protocol(asyncio.Protocol):
         if line.startswith(b"get /hits"):
             self.answer(b"%d" % _Protocol.hits)
         elif line.startswith(b"get /arrivals"):
-            self.answer(json.dumps({json.loads(raw)["preview_id"]: at for at, raw in _Protocol.arrivals}).encode())
+            self.answer(json.dumps([(at, json.loads(raw)["preview_id"]) for at, raw in _Protocol.arrivals]).encode())
             _Protocol.arrivals.clear()
         else:
             _Protocol.hits += 1

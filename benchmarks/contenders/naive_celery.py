@@ -20,6 +20,8 @@ COMMAND = (
     "celery -A benchmarks.contenders.naive_celery worker --pool prefork --concurrency 2 --queues naive"
     " --without-gossip --without-mingle --without-heartbeat --loglevel WARNING"
 )
+ENV = {"DJANGO_SETTINGS_MODULE": ""}
+"""Without Django, which would only slow it down."""
 _session = wire.session()
 
 

@@ -121,7 +121,7 @@ def _naive(stage: Stage, size: Size, watcher: Watcher) -> float:
     from benchmarks.contenders import naive_celery
 
     naive_celery.fill(size.naive)
-    return _deliver(stage, "naive", naive_celery.COMMAND, size.naive, watcher)
+    return _deliver(stage, "naive", naive_celery.COMMAND, size.naive, watcher, **naive_celery.ENV)
 
 
 def _durable(stage: Stage, size: Size, watcher: Watcher) -> float:

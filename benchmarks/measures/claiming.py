@@ -1,0 +1,113 @@
+"""Pages a claim touches with many finished rows beside the due ones, against few.
+
+Two databases, one with each; in each round the engine's own claim of 200 rows is explained in both and rolled back.
+QUICK has 500 thousand finished rows against 20 thousand instead of 10 million against 100 thousand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import psycopg2
+
+from benchmarks.figures import Results
+from benchmarks.size import Size
+from benchmarks.stage import PATIENCE, BenchmarkError, Stage
+
+KEYS = frozenset({"claim_flatness"})
+LIMIT = 200
+DUE = 2_000
+
+_FILL = """
+INSERT INTO notification_records (
+    channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
+    summary_text, fallback_text, fallback_used, trace_id, status, attempt_count, max_attempts, round, next_attempt_at,
+    last_error_code, last_error, provider_message_id, created_at, updated_at
+)
+SELECT 'feishu', 1 + n %% 1000, '', 'preview', '', '', 0, md5(%(status)s || n), '/assistant/1', 'text', '', false, '',
+       %(status)s, CASE %(status)s WHEN 'sent' THEN 1 ELSE 0 END, 5, 0,
+       CASE %(status)s WHEN 'pending' THEN now() - interval '1 hour' + n * interval '1 ms' END, '', '', '',
+       now() - interval '1 year' + n * interval '1 s', now()
+FROM generate_series(1, %(count)s) AS n
+"""
+_INDEXES = """
+SELECT format('ALTER TABLE notification_records DROP CONSTRAINT %I', conname),
+       format('ALTER TABLE notification_records ADD CONSTRAINT %I ', conname) || pg_get_constraintdef(oid)
+FROM pg_constraint WHERE conrelid = 'notification_records'::regclass AND contype = 'u'
+UNION ALL
+SELECT format('DROP INDEX %I', indexname), indexdef
+FROM pg_indexes LEFT JOIN pg_constraint ON conname = indexname
+WHERE tablename = 'notification_records' AND conname IS NULL
+"""
+
+
+def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) -> None:
+    """Explain a claim in both databases, which are made at the first time."""
+    sql, parameters = _statement()
+    pages = {}
+    for count in (size.few_finished, size.many_finished):
+        with contextlib.closing(_database(stage, count)) as database, database.cursor() as cursor:
+            cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", parameters)
+            [(answer,)] = cursor.fetchall()
+            database.rollback()
+        plan = answer[0]["Plan"]
+        if plan["Actual Rows"] != LIMIT:
+            raise BenchmarkError(f"claiming: {plan['Actual Rows']} rows instead of {LIMIT}")
+        pages[count] = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+    few, many = pages[size.few_finished], pages[size.many_finished]
+    results.add("claim_flatness", many / few, **{"pages many": many, "pages few": few})
+    results.notes["claim_flatness"] = f"{size.many_finished:,} against {size.few_finished:,} finished rows"
+
+
+class _Caught(Exception):
+    """The claim's statement, instead of its running."""
+
+
+def _statement() -> tuple[str, Any]:
+    """Return the engine's claim of 200 rows, as it would be executed."""
+    from django.db import connection
+
+    from notifications.claim import claim
+    from notifications.conf import service_options
+
+    def catch(_execute: Callable[..., Any], sql: str, parameters: Any, _many: bool, _context: Any) -> NoReturn:
+        raise _Caught(sql, parameters)
+
+    try:
+        with connection.execute_wrapper(catch):
+            claim(LIMIT, channels=["feishu"], options=service_options(), clock=None)
+    except _Caught as caught:
+        sql, parameters = caught.args
+        return sql, parameters
+    raise BenchmarkError("the claim executes nothing")
+
+
+def _database(stage: Stage, finished: int) -> Any:
+    """Return a connection to the database with so many finished rows."""
+    name = f"finished_{finished}"
+    url = stage.postgres.url.rpartition("/")[0] + f"/{name}"
+    if not stage.query("SELECT 1 FROM pg_database WHERE datname = %s", (name,)):
+        stage.query(f"CREATE DATABASE {name}")
+        migrate = stage.processes.start("release", {"DATABASE_URL": url})
+        if migrate.wait(PATIENCE):
+            raise BenchmarkError(migrate.log)
+        with contextlib.closing(psycopg2.connect(url)) as database, database.cursor() as cursor:
+            database.autocommit = True
+            _fill(cursor, finished)
+    return psycopg2.connect(url)
+
+
+def _fill(cursor: Any, finished: int) -> None:
+    """Insert without the indexes, which are quicker made afterwards, and leave the table as autovacuum would."""
+    cursor.execute("SET maintenance_work_mem = '512MB'")
+    cursor.execute(_INDEXES)
+    indexes = cursor.fetchall()
+    for drop, _create in indexes:
+        cursor.execute(drop)
+    cursor.execute(_FILL, {"status": "sent", "count": finished})
+    for _drop, create in indexes:
+        cursor.execute(create)
+    cursor.execute(_FILL, {"status": "pending", "count": DUE})
+    cursor.execute("VACUUM ANALYZE notification_records")

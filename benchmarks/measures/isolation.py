@@ -1,0 +1,77 @@
+"""One endpoint hangs: how much later do the others get theirs.
+
+Requests come one by one, 50 a second at random moments, as from a site in normal use: an open loop, far below what the
+workers can send. A tenth goes to the endpoint that hangs until the READ_TIMEOUT; that alone keeps 25 of 64 slots busy
+(50/s x 10 % x 5 s). The same is done with that tenth going to a healthy endpoint. Each time is from the commit of a
+request to the first byte at the receiver; the tenth itself is not counted. A set laid out beforehand would be unfair to
+everybody: there each message waits for those before it, whatever the engine does.
+QUICK shortens the timeout and the run.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+from benchmarks.figures import Results, percentile
+from benchmarks.receiver import HANGING, QUICK
+from benchmarks.requests_made import commit_one
+from benchmarks.size import Size
+from benchmarks.stage import BenchmarkError, Stage
+
+KEYS = frozenset({"isolation_p95"})
+RATE = 50.0
+ONE_IN = 10
+
+
+def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) -> None:
+    """Run without, then with a hanging endpoint."""
+    env = {
+        "NOTIFICATIONS_READ_TIMEOUT": str(size.isolation_timeout),
+        "NOTIFICATIONS_TOTAL_TIMEOUT": str(2 * size.isolation_timeout),
+    }
+    delays: dict[str, list[float]] = {}
+    for endpoint in (QUICK, HANGING):
+        stage.clear()
+        with stage.engine(**env):
+            delays[endpoint] = _run(stage, endpoint, size.isolation_seconds)
+            stage.wait_until(
+                lambda: not stage.number("SELECT count(*) FROM notification_records WHERE status IN ('pending', 'sending')"),
+                "everything has been tried",
+            )
+    with_it, without = percentile(delays[HANGING], 95), percentile(delays[QUICK], 95)
+    results.add(
+        "isolation_p95",
+        with_it / without,
+        **{
+            "ms with": with_it,
+            "ms without": without,
+            "p50 with": percentile(delays[HANGING], 50),
+            "p50 without": percentile(delays[QUICK], 50),
+        },
+    )
+    results.notes["isolation_p95"] = f"open loop of {RATE:g}/s, timeout {size.isolation_timeout:g} s"
+
+
+def _run(stage: Stage, endpoint: str, seconds: float) -> list[float]:
+    """Return the milliseconds each of the others took."""
+    choice = random.Random(1)  # noqa: S311  the same moments each time
+    moments = sorted(choice.uniform(0, seconds) for _ in range(int(seconds * RATE)))
+    stage.asyncio.arrivals()
+    before, committed, others = stage.asyncio.hits(), {}, set()
+    for number in range(5):  # everybody awake
+        commit_one(f"warm:{number}", stage.users[QUICK][0])
+        time.sleep(0.1)
+    began = time.monotonic()
+    for number, moment in enumerate(moments):
+        key, chosen = f"isolation:{number}", endpoint if number % ONE_IN == 0 else QUICK
+        if number % ONE_IN:
+            others.add(key)
+        time.sleep(max(0.0, began + moment - time.monotonic()))
+        committed[key] = commit_one(key, stage.users[chosen][number % 5])
+    expected = len(moments) + 5
+    stage.wait_until(lambda: stage.asyncio.hits() - before >= expected, "everything has arrived")
+    arrivals = {key: at for at, key in stage.asyncio.arrivals()}
+    if (hits := stage.asyncio.hits() - before) != expected:
+        raise BenchmarkError(f"isolation: {expected} deliveries were to arrive, {hits} did")
+    return [(arrivals[key] - committed[key]) / 1e6 for key in others]

@@ -1,0 +1,78 @@
+"""An idle system gets one request: how long from its commit to the first byte at the receiver.
+
+Both are up and idle, the engine's two workers and the naive task's two; samples alternate, each after the one before
+has arrived and a pause at random. The naive task is sent on commit of an empty transaction.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from benchmarks import wire
+from benchmarks.figures import Results, percentile
+from benchmarks.receiver import PATH, QUICK
+from benchmarks.requests_made import commit_one
+from benchmarks.size import Size
+from benchmarks.stage import BenchmarkError, Stage
+
+KEYS = frozenset({"first_send_p99_vs_naive"})
+WARMING = 5
+
+
+def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) -> None:
+    """Take samples of both, in turn."""
+    from django.db import transaction
+
+    from benchmarks.contenders import naive_celery
+
+    def naive(key: str) -> int:
+        committed: list[int] = []
+        with transaction.atomic():
+            transaction.on_commit(lambda: committed.append(time.monotonic_ns()))
+            transaction.on_commit(lambda: naive_celery.send.delay(wire.body(1, key).decode()))
+        return committed[0]
+
+    ways: dict[str, Callable[[str], int]] = {
+        "engine": lambda key: commit_one(key, stage.users[QUICK][0]),
+        "naive": naive,
+    }
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    choice = random.Random(2)  # noqa: S311
+    stage.clear()
+    stage.asyncio.arrivals()
+    url = f"{stage.asyncio.url}{PATH}{QUICK}"
+    with stage.engine(), stage.running("naive", naive_celery.COMMAND, BENCH_URL=url, **naive_celery.ENV):
+        before = stage.asyncio.hits()
+        for number in range(size.first_sends + WARMING):
+            for name, way in ways.items():
+                committed = way(f"{name}:{number}")
+                before += 1
+                _wait(stage, before)
+                if number >= WARMING:
+                    taken[name].append((stage.asyncio.arrivals()[-1][0] - committed) / 1e6)
+                time.sleep(choice.uniform(0.01, 0.03))
+        if stage.asyncio.hits() != before:
+            raise BenchmarkError("latency: a delivery too many")
+    at = {name: {percent: percentile(values, percent) for percent in (50, 99)} for name, values in taken.items()}
+    results.add(
+        "first_send_p99_vs_naive",
+        at["engine"][99] / at["naive"][99],
+        **{
+            "engine ms p99": at["engine"][99],
+            "naive ms p99": at["naive"][99],
+            "engine ms p50": at["engine"][50],
+            "naive ms p50": at["naive"][50],
+            "p50 ratio": at["engine"][50] / at["naive"][50],
+        },
+    )
+
+
+def _wait(stage: Stage, hits: int) -> None:
+    """Wait for an arrival, looking rarely enough not to be a load of its own."""
+    deadline = time.monotonic() + 30
+    while stage.asyncio.hits() < hits:
+        if time.monotonic() > deadline:
+            raise BenchmarkError("latency: a delivery did not come")
+        time.sleep(0.005)

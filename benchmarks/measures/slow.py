@@ -1,0 +1,46 @@
+"""A receiver that takes 200 ms: how much of the slots' time is used.
+
+Ideal is slots / 0.2 s. The rate is taken by times of arrival between two whole waves: the first one past 5 % of the
+deliveries, and the last.
+"""
+
+from __future__ import annotations
+
+import math
+
+from benchmarks.figures import Results
+from benchmarks.measures.throughput import SENT
+from benchmarks.receiver import SLOW, SLOW_SECONDS
+from benchmarks.size import Size
+from benchmarks.stage import BenchmarkError, Stage, rate
+
+SLOTS = {"slow_vs_ideal": 32, "slow_wide_vs_ideal": 128}
+KEYS = frozenset(SLOTS)
+
+
+def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) -> None:
+    """Keep the slots busy for a while."""
+    for name in SLOTS:
+        if name in wanted:
+            found, ideal = _run(stage, SLOTS[name], size.slow_seconds), 2 * SLOTS[name] / SLOW_SECONDS
+            results.add(name, found / ideal, **{"engine/s": found, "ideal/s": ideal})
+
+
+def _run(stage: Stage, slots: int, seconds: float) -> float:
+    from notifications.nudge import nudge
+
+    wave = 2 * slots
+    count = wave * round(seconds / SLOW_SECONDS)
+    stage.clear()
+    stage.asyncio.arrivals()
+    before = stage.asyncio.hits()
+    with stage.engine(NOTIFICATIONS_SEND_SLOTS=str(slots)):
+        stage.preload(count, stage.users[SLOW])
+        nudge()
+        rate(stage.asyncio, before, count)
+        stage.wait_until(lambda: stage.number(SENT) == count, "the engine has written everything down")
+    if (hits := stage.asyncio.hits() - before) != count:
+        raise BenchmarkError(f"slow: {count} deliveries were to arrive, {hits} did")
+    arrivals = stage.asyncio.arrivals()
+    first = wave * math.ceil(count * 0.05 / wave)
+    return (count - first) / ((arrivals[-1][0] - arrivals[first - 1][0]) / 1e9)

@@ -1,0 +1,1 @@
+"""Measurements that want a process of their own: each prints its figures as JSON."""
