@@ -2,13 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+export QUICK BENCH_JSON BENCH_ONLY BENCH_ROUNDS
 export CHAOS_MINUTES CHAOS_SEED CHAOS_RATE CHAOS_JSON CHAOS_LOGS CHAOS_CONTROL CHAOS_FAULTS
 
-.PHONY: help demo pictures test chaos check format clean
+.PHONY: help demo pictures test chaos bench check format clean
 help:
 	@echo "make demo          watch notifications being delivered, retried, replayed; ONCE=1 ends after the verdicts"
 	@echo "make test          run the tests; ARGS=... goes to pytest"
 	@echo "make chaos         break everything for CHAOS_MINUTES (3) by the schedule of CHAOS_SEED; count at the receiver"
+	@echo "make bench         measure everything that docs/performance.md claims; QUICK=1 takes three minutes at most"
 	@echo "make check         format, lint, types, imports, migrations, deployment checks"
 	@echo "make format        let ruff format the code"
 	@echo "make pictures      photograph the admin for README and docs (needs Chromium)"
@@ -29,6 +31,14 @@ test: .venv/installed
 # Brings its own servers, because it stops and kills them.
 chaos: .venv/installed
 	@$(BIN)/python -m dev.chaos
+
+.venv/benchmarks: .venv/installed requirements-bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@touch $@
+
+# Brings its own servers too: nothing else may use them meanwhile.
+bench: .venv/benchmarks
+	@$(BIN)/python -m benchmarks
 
 pictures: .venv/installed
 	@$(BIN)/python -m dev.services run -- $(BIN)/python -m dev.pictures

@@ -96,7 +96,10 @@ class Results:
                 )
             )
         widths = [max(len(row[column]) for row in rows) for column in range(len(heads) - 1)]
-        return "\n".join("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows)
+        return "\n".join(
+            "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]])
+            for row in rows
+        )
 
 
 def _spread(values: list[float]) -> dict[str, float]:

@@ -28,6 +28,10 @@ SLOW_SECONDS = 0.2
 class Receiver(Server):
     """A receiver on 127.0.0.1 with a counter."""
 
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._line: socket.socket | None = None
+
     @property
     def url(self) -> str:
         """Where it listens: an origin."""
@@ -47,7 +51,7 @@ class Receiver(Server):
 
     def get(self, path: str) -> bytes:
         """Return the body of a GET on a connection that is kept."""
-        if not hasattr(self, "_line"):
+        if self._line is None:
             self._line = socket.create_connection(("127.0.0.1", self.port), timeout=30)
             self._file = self._line.makefile("rb")
         self._line.sendall(f"GET {path} HTTP/1.1\r\nHost: receiver\r\n\r\n".encode())
@@ -56,6 +60,13 @@ class Receiver(Server):
             if line.startswith(b"content-length:"):
                 length = int(line.split(b":")[1])
         return self._file.read(length)
+
+    def _ended(self) -> None:
+        super()._ended()
+        if self._line is not None:
+            self._file.close()
+            self._line.close()
+            self._line = None
 
 
 class Nginx(Receiver):
@@ -137,11 +148,12 @@ class Asyncio(Receiver):
         return [(at, preview_id) for at, preview_id in json.loads(self.get("/arrivals"))]
 
 
-class _Protocol(asyncio.Protocol):
+class Protocol(asyncio.Protocol):
     """HTTP/1.1 for bodies that follow their head closely, which is all that our contenders send."""
 
     hits = 0
-    arrivals: list[tuple[int, bytes]] = []  # noqa: RUF012  all connections share them
+    arrivals: list[tuple[int, bytes]] = []
+    """All connections share both."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: Any = transport
@@ -163,13 +175,13 @@ class _Protocol(asyncio.Protocol):
 
     def handle(self, line: bytes, body: bytes) -> None:
         if line.startswith(b"get /hits"):
-            self.answer(b"%d" % _Protocol.hits)
+            self.answer(b"%d" % Protocol.hits)
         elif line.startswith(b"get /arrivals"):
-            self.answer(json.dumps([(at, json.loads(raw)["preview_id"]) for at, raw in _Protocol.arrivals]).encode())
-            _Protocol.arrivals.clear()
+            self.answer(json.dumps([(at, json.loads(raw)["preview_id"]) for at, raw in Protocol.arrivals]).encode())
+            Protocol.arrivals.clear()
         else:
-            _Protocol.hits += 1
-            _Protocol.arrivals.append((self.began, body))
+            Protocol.hits += 1
+            Protocol.arrivals.append((self.began, body))
             if SLOW.encode() in line:
                 asyncio.get_running_loop().call_later(SLOW_SECONDS, self.answer, ANSWER)
             elif HANGING.encode() not in line:
@@ -177,17 +189,21 @@ class _Protocol(asyncio.Protocol):
 
     def answer(self, body: bytes) -> None:
         if not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            self.transport.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
+
+
+async def receive(port: int) -> None:
+    """Receive until cancelled."""
+    server = await asyncio.get_running_loop().create_server(Protocol, "127.0.0.1", port, backlog=4096)
+    sys.stderr.write(f"{Asyncio.ready_line}\n")
+    sys.stderr.flush()
+    await server.serve_forever()
 
 
 def serve(port: int) -> None:
     """Receive until killed."""
     import uvloop
 
-    async def run() -> None:
-        server = await asyncio.get_running_loop().create_server(_Protocol, "127.0.0.1", port, backlog=4096)
-        sys.stderr.write("receiving\n")
-        sys.stderr.flush()
-        await server.serve_forever()
-
-    uvloop.run(run())
+    uvloop.run(receive(port))

@@ -8,7 +8,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,9 @@ class Stage:
     def prepare(self) -> None:
         """Make the tables and a handful of users for each endpoint."""
         self.processes.entries["migrate"] = "python manage.py migrate --noinput"
-        migrate = self.processes.start("migrate", {"DJANGO_SETTINGS_MODULE": "benchmarks.contenders.post_office_settings"})
+        migrate = self.processes.start(
+            "migrate", {"DJANGO_SETTINGS_MODULE": "benchmarks.contenders.post_office_settings"}
+        )
         if migrate.wait(PATIENCE):
             raise BenchmarkError(migrate.log)
         import django
@@ -120,11 +122,15 @@ class Stage:
         self.query("ANALYZE notification_records, notification_delivery_attempts, user_notification_channels")
 
     @contextlib.contextmanager
-    def running(self, name: str, command: str = "", copies: int = 1, **env: str) -> Iterator[list[Handle]]:
+    def running(
+        self, name: str, command: str = "", env: Mapping[str, str] | None = None, copies: int = 1
+    ) -> Iterator[list[Handle]]:
         """Run an entry of the Procfile, or a command of a contender, while the block lasts."""
         if command:
             self.processes.entries[name] = command
-        handles = [self.processes.start(name, {"WORKER_NAME": f"{name}{number}", **env}) for number in range(copies)]
+        handles = [
+            self.processes.start(name, {"WORKER_NAME": f"{name}{number}", **(env or {})}) for number in range(copies)
+        ]
         try:
             yield handles
         except Exception:
@@ -142,7 +148,7 @@ class Stage:
     @contextlib.contextmanager
     def engine(self, **env: str) -> Iterator[list[Handle]]:
         """Run two of the Procfile's workers, ready and idle."""
-        with self.running("worker", copies=2, **env) as handles:
+        with self.running("worker", env=env, copies=2) as handles:
             self.wait_until(lambda: all(" ready." in handle.log for handle in handles), "workers are ready")
             yield handles
 
@@ -158,7 +164,12 @@ class Stage:
         """Run a module of ours to its end, its log in a file; return what it printed."""
         with (self.logs / f"{module}.log").open("ab") as log:
             done = subprocess.run(
-                [sys.executable, "-m", module], cwd=ROOT, env=os.environ | env, stdout=subprocess.PIPE, stderr=log, check=False
+                [sys.executable, "-m", module],
+                cwd=ROOT,
+                env=os.environ | env,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                check=False,
             )
         if done.returncode:
             raise BenchmarkError((self.logs / f"{module}.log").read_text()[-3000:])

@@ -17,7 +17,7 @@ def session(connections: int = 10) -> requests.Session:
     """Return a session as the engine's: no proxies of the environment, no retries."""
     made = requests.Session()
     made.trust_env = False
-    made.headers = dict(HEADERS)  # type: ignore[assignment]
+    made.headers = dict(HEADERS)
     made.mount("http://", HTTPAdapter(pool_connections=connections, pool_maxsize=connections))
     return made
 

@@ -36,7 +36,9 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
         with stage.engine(**env):
             delays[endpoint] = _run(stage, endpoint, size.isolation_seconds)
             stage.wait_until(
-                lambda: not stage.number("SELECT count(*) FROM notification_records WHERE status IN ('pending', 'sending')"),
+                lambda: (
+                    not stage.number("SELECT count(*) FROM notification_records WHERE status IN ('pending', 'sending')")
+                ),
                 "everything has been tried",
             )
     with_it, without = percentile(delays[HANGING], 95), percentile(delays[QUICK], 95)

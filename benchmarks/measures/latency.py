@@ -43,7 +43,7 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
     stage.clear()
     stage.asyncio.arrivals()
     url = f"{stage.asyncio.url}{PATH}{QUICK}"
-    with stage.engine(), stage.running("naive", naive_celery.COMMAND, BENCH_URL=url, **naive_celery.ENV):
+    with stage.engine(), stage.running("naive", naive_celery.COMMAND, {"BENCH_URL": url}):
         before = stage.asyncio.hits()
         for number in range(size.first_sends + WARMING):
             for name, way in ways.items():

@@ -1,7 +1,7 @@
 """Deliveries a second, and the memory it takes.
 
-Fair to all alike: the work is laid out before anything runs, and the rate is taken at the receiver between the first 5 %
-of the deliveries and the last, so that starting up counts for nobody. Slow contenders get fewer deliveries.
+Fair to all alike: the work is laid out before anything runs, and the rate is taken at the receiver between the first
+5 % of the deliveries and the last, so that starting up counts for nobody. Slow contenders get fewer deliveries.
 Memory is the highest PSS of all worker processes together, looked at every half second meanwhile.
 """
 
@@ -66,7 +66,9 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
             memories[name] = watcher.most
     for name, other in VERSUS.items():
         if name in wanted:
-            results.add(name, rates["engine"] / rates[other], **{"engine/s": rates["engine"], f"{other}/s": rates[other]})
+            results.add(
+                name, rates["engine"] / rates[other], **{"engine/s": rates["engine"], f"{other}/s": rates[other]}
+            )
     if "rss_vs_naive" in wanted:
         results.add(
             "rss_vs_naive",
@@ -81,7 +83,7 @@ def _deliver(
 ) -> float:
     """Run a contender over what is laid out; return its rate, checked against what arrived."""
     before = stage.fast.hits()
-    with stage.running(name, command, **env) as handles:
+    with stage.running(name, command, env) as handles:
         watcher.handles = handles
         found = rate(stage.fast, before, count, watcher.look)
         if written:
@@ -121,7 +123,7 @@ def _naive(stage: Stage, size: Size, watcher: Watcher) -> float:
     from benchmarks.contenders import naive_celery
 
     naive_celery.fill(size.naive)
-    return _deliver(stage, "naive", naive_celery.COMMAND, size.naive, watcher, **naive_celery.ENV)
+    return _deliver(stage, "naive", naive_celery.COMMAND, size.naive, watcher)
 
 
 def _durable(stage: Stage, size: Size, watcher: Watcher) -> float:

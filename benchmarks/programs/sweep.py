@@ -48,7 +48,9 @@ def bare() -> int:
 
     batch, done = service_options().send_slots, 0
     with connection.cursor() as cursor:
-        cursor.execute("SELECT id FROM notification_records WHERE next_attempt_at <= now() ORDER BY next_attempt_at, id")
+        cursor.execute(
+            "SELECT id FROM notification_records WHERE next_attempt_at <= now() ORDER BY next_attempt_at, id"
+        )
         ids = [row[0] for row in cursor.fetchall()]
         for start in range(0, len(ids), batch):
             cursor.execute(_CLAIM, (str(uuid.uuid4()), ids[start : start + batch]))

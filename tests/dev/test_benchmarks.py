@@ -1,0 +1,126 @@
+"""The benchmark's arithmetic, and that its receivers count exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from benchmarks import wire
+from benchmarks.figures import KEYS, LATER, NAMES, Results, percentile
+from benchmarks.measures import ALL
+from benchmarks.receiver import PATH, Nginx, Protocol, nginx
+from dev.keeper import private_directory
+from notifications.providers.base import SendRequest
+from notifications.providers.feishu import FeishuFlowProvider
+
+
+def test_the_file_has_median_and_range_of_every_key_and_keeps_the_rest_under_details() -> None:
+    results = Results()
+    for key in (*KEYS, LATER):
+        for value in (3.0, 1.0, 2.5):
+            results.add(key.name, value, below=value * 100)
+
+    written = json.loads(results.as_json({"rounds": 3}))
+
+    assert written.keys() == {*NAMES, "details"}
+    assert all(written[name] == {"median": 2.5, "min": 1.0, "max": 3.0} for name in NAMES)
+    assert written["details"]["engine_vs_floor"]["below"]["median"] == 250
+    assert written["details"][LATER.name]["max"] == 3.0
+    assert written["details"]["about"] == {"rounds": 3}
+
+
+def test_the_table_says_of_each_measured_key_whether_its_median_reached_what_it_is_to_reach() -> None:
+    results = Results()
+    for value in (0.9, 0.5, 0.85):
+        results.add("engine_vs_floor", value, **{"engine/s": 1234.0})
+    results.add("isolation_p95", 1.6)
+
+    head, floor, isolation = results.table().splitlines()
+
+    assert head.startswith("key")
+    assert all(part in floor for part in ("engine_vs_floor", "0.85", "0.5", "0.9", ">= 0.8", "yes", "engine/s 1,234"))
+    assert all(part in isolation for part in ("isolation_p95", "<= 1.5", "NO"))
+    assert not results.all_reached()
+
+
+def test_every_key_is_measured_by_one_module() -> None:
+    measured = [key for module in ALL for key in module.KEYS]
+
+    assert sorted(measured) == sorted(NAMES)
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(50, 50.0), (95, 95.0), (99, 99.0), (100, 100.0)])
+def test_a_percentile_is_one_of_the_values(percent: float, expected: float) -> None:
+    assert percentile([float(value) for value in range(100, 0, -1)], percent) == expected
+
+
+def test_what_the_others_post_has_the_fields_and_the_length_of_what_the_engine_posts() -> None:
+    empty = dict.fromkeys(("trigger_id", "trigger_type", "target_type"), "")
+    text = f"{wire.SUMMARY}\n/assistant/1"
+    request = SendRequest(
+        notification_id=1, user_id=1, preview_id="preview", target_id=0, target_url="/assistant/1", message_text=text,
+        fallback_used=False, attempt_count=1, **empty,
+    )  # fmt: skip
+    ours = FeishuFlowProvider().payload(request)
+
+    theirs = json.loads(wire.body(1))
+
+    assert list(theirs) == list(ours)
+    assert theirs["message"].keys() == ours["message"].keys()
+    assert abs(len(wire.body(1)) - len(json.dumps(ours, ensure_ascii=False).encode())) <= len("https://app.example.com")
+
+
+async def _post(port: int, bodies: list[bytes]) -> list[bytes]:
+    """Post bodies on one connection, each in two pieces; return the answers."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    answers = []
+    for body in bodies:
+        head = f"POST {PATH}quickquick HTTP/1.1\r\nHost: r\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        for piece in (head + body[:5], body[5:]):
+            writer.write(piece)
+            await writer.drain()
+        answer = await reader.readuntil(b"\r\n\r\n")
+        answers.append(answer + await reader.readexactly(len(wire.ANSWER)))
+    writer.close()
+    await writer.wait_closed()
+    return answers
+
+
+def test_the_asyncio_receiver_counts_each_delivery_once() -> None:
+    async def run() -> list[bytes]:
+        server = await asyncio.get_running_loop().create_server(Protocol, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            lines = [_post(port, [wire.body(n, f"{line}:{n}") for n in range(20)]) for line in range(5)]
+            return [answer for answers in await asyncio.gather(*lines) for answer in answers]
+
+    Protocol.hits = 0
+    Protocol.arrivals.clear()
+
+    answers = asyncio.run(run())
+
+    assert Protocol.hits == 100
+    assert {json.loads(raw)["preview_id"] for _at, raw in Protocol.arrivals} == {
+        f"{line}:{n}" for line in range(5) for n in range(20)
+    }
+    assert all(answer.endswith(wire.ANSWER) for answer in answers)
+
+
+@pytest.mark.skipif(not nginx(), reason="no nginx here")
+def test_nginx_counts_deliveries_and_not_the_looks_at_its_counter() -> None:
+    with private_directory() as directory, Nginx(Path(directory)) as receiver:
+        assert receiver.hits() == 0
+
+        def loop(_number: int) -> None:
+            with wire.session() as session:
+                for number in range(25):
+                    wire.post(session, f"{receiver.url}{PATH}fastfast", wire.body(number))
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(loop, range(4)))
+
+        assert [receiver.hits(), receiver.hits()] == [100, 100]
