@@ -62,10 +62,6 @@ class Results:
         for label, figure in below.items():
             self.details[name][label].append(figure)
 
-    def all_reached(self) -> bool:
-        """Tell whether every median is what it is to be."""
-        return all(key.reached(median(self.values[key.name])) for key in (*KEYS, LATER) if self.values.get(key.name))
-
     def as_json(self, about: Mapping[str, Any]) -> str:
         """Return the file: each key with median, min and max; the rest under `details`."""
         spread = {key.name: _spread(self.values[key.name]) for key in KEYS if self.values.get(key.name)}

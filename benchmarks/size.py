@@ -25,6 +25,7 @@ class Size:
     repetitions: int = 100
     """Transactions of 100 requests, of each kind in a round."""
     bulk: int = 10_000
+    bulk_times: int = 5
     swept: int = 20_000
     few_finished: int = 100_000
     many_finished: int = 10_000_000
@@ -35,15 +36,15 @@ class Size:
 FULL = Size()
 QUICK = Size(
     fast=4_000,
-    lean=3_000,
-    naive=1_500,
-    durable=500,
-    slow_seconds=3.0,
+    lean=2_000,
+    naive=1_000,
+    durable=400,
+    slow_seconds=2.4,
     isolation_seconds=4.0,
     isolation_timeout=1.0,
-    first_sends=60,
-    repetitions=20,
-    bulk=10_000,
+    first_sends=50,
+    repetitions=15,
+    bulk_times=2,
     swept=4_000,
     few_finished=20_000,
     many_finished=500_000,

@@ -31,16 +31,12 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
         "NOTIFICATIONS_TOTAL_TIMEOUT": str(2 * size.isolation_timeout),
     }
     delays: dict[str, list[float]] = {}
-    for endpoint in (QUICK, HANGING):
-        stage.clear()
-        with stage.engine(**env):
+    unfinished = "SELECT count(*) FROM notification_records WHERE status IN ('pending', 'sending')"
+    stage.clear()
+    with stage.engine(**env):
+        for endpoint in (QUICK, HANGING):
             delays[endpoint] = _run(stage, endpoint, size.isolation_seconds)
-            stage.wait_until(
-                lambda: (
-                    not stage.number("SELECT count(*) FROM notification_records WHERE status IN ('pending', 'sending')")
-                ),
-                "everything has been tried",
-            )
+            stage.wait_until(lambda: not stage.number(unfinished), "everything has been tried")
     with_it, without = percentile(delays[HANGING], 95), percentile(delays[QUICK], 95)
     results.add(
         "isolation_p95",
@@ -62,11 +58,11 @@ def _run(stage: Stage, endpoint: str, seconds: float) -> list[float]:
     stage.asyncio.arrivals()
     before, committed, others = stage.asyncio.hits(), {}, set()
     for number in range(5):  # everybody awake
-        commit_one(f"warm:{number}", stage.users[QUICK][0])
+        commit_one(f"{endpoint}:warm:{number}", stage.users[QUICK][0])
         time.sleep(0.1)
     began = time.monotonic()
     for number, moment in enumerate(moments):
-        key, chosen = f"isolation:{number}", endpoint if number % ONE_IN == 0 else QUICK
+        key, chosen = f"{endpoint}:{number}", endpoint if number % ONE_IN == 0 else QUICK
         if number % ONE_IN:
             others.add(key)
         time.sleep(max(0.0, began + moment - time.monotonic()))

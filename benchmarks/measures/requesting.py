@@ -19,7 +19,6 @@ from benchmarks.stage import BenchmarkError, Stage
 
 KEYS = frozenset({"request_cost", "bulk_vs_bulk_create"})
 IN_ONE = 100
-BULK_TIMES = 3
 COUNT = "SELECT count(*) FROM notification_records"
 
 
@@ -29,7 +28,7 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
     if "request_cost" in wanted:
         _one_by_one(stage, size.repetitions, user, results)
     if "bulk_vs_bulk_create" in wanted:
-        _bulk(stage, size.bulk, user, results)
+        _bulk(stage, size, user, results)
     stage.clear()
 
 
@@ -68,13 +67,14 @@ def _one_by_one(stage: Stage, repetitions: int, user: int, results: Results) -> 
     results.add("request_cost", ours / theirs, **{"request ms": ours, "create ms": theirs})
 
 
-def _bulk(stage: Stage, count: int, user: int, results: Results) -> None:
+def _bulk(stage: Stage, size: Size, user: int, results: Results) -> None:
     from django.db import transaction
 
     from notifications.api import request_notifications
     from notifications.intake import BATCH
     from notifications.models import NotificationRecord
 
+    count = size.bulk
     payloads = [payload(f"bulk:{number}", user) for number in range(count)]
     rows = [row(f"bulk:{number}", user) for number in range(count)]
 
@@ -87,7 +87,7 @@ def _bulk(stage: Stage, count: int, user: int, results: Results) -> None:
             NotificationRecord.objects.bulk_create([NotificationRecord(**one) for one in rows], batch_size=BATCH)
 
     taken: dict[str, list[float]] = {"request": [], "create": []}
-    for _ in range(BULK_TIMES):
+    for _ in range(size.bulk_times):
         for name, work in (("request", ask), ("create", create)):
             stage.clear()
             taken[name].append(_seconds(work))

@@ -58,6 +58,8 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
         "post_office": _post_office,
         "durable": _durable,
     }
+    counts = {"floor": size.fast, "naive": size.naive, "durable": size.durable, "dramatiq": size.lean}
+    counts["post_office"] = size.lean
     for name, run in runs.items():
         if name == "engine" or name in needed:
             stage.clear()
@@ -66,6 +68,7 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
             memories[name] = watcher.most
     for name, other in VERSUS.items():
         if name in wanted:
+            results.notes[name] = f"{size.fast:,} deliveries, {other} {counts[other]:,}"
             results.add(
                 name, rates["engine"] / rates[other], **{"engine/s": rates["engine"], f"{other}/s": rates[other]}
             )

@@ -44,7 +44,6 @@ def test_the_table_says_of_each_measured_key_whether_its_median_reached_what_it_
     assert head.startswith("key")
     assert all(part in floor for part in ("engine_vs_floor", "0.85", "0.5", "0.9", ">= 0.8", "yes", "engine/s 1,234"))
     assert all(part in isolation for part in ("isolation_p95", "<= 1.5", "NO"))
-    assert not results.all_reached()
 
 
 def test_every_key_is_measured_by_one_module() -> None:
