@@ -14,7 +14,8 @@ from pathlib import Path
 
 from benchmarks.figures import NAMES, Results
 from benchmarks.size import FULL, QUICK
-from benchmarks.stage import BenchmarkError, stage
+from benchmarks.stage import stage
+from benchmarks.watching import BenchmarkError
 
 
 def main() -> int:

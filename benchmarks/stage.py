@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import psycopg2
 import redis
 from cryptography.fernet import Fernet
 
-from benchmarks.receiver import HANGING, PATH, QUICK, SLOW, Asyncio, Nginx, Receiver, nginx
+from benchmarks.receiver import PATH, Asyncio, Nginx, Receiver, nginx
+from benchmarks.serving import HANGING, QUICK, SLOW
+from benchmarks.watching import PATIENCE, POLL, BenchmarkError
 from benchmarks.wire import SUMMARY
 from dev.keeper import private_directory
 from dev.postgres import Postgres
@@ -25,9 +26,7 @@ from dev.procfile import Handle, Processes
 from dev.valkey import Valkey
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 60.0
 FAST = "fastfast"
-POLL = 0.02
 
 _PENDING = """
 INSERT INTO notification_records (
@@ -39,10 +38,6 @@ SELECT 'feishu', (%(users)s::bigint[])[1 + n %% %(of)s], '', 'preview', '', '', 
        %(summary)s, '', false, '', 'pending', 0, 5, 0, statement_timestamp(), '', '', ''
 FROM generate_series(1, %(count)s) AS n
 """
-
-
-class BenchmarkError(RuntimeError):
-    """Something did not come up, or what arrived is not what was sent: the run is worth nothing."""
 
 
 class Stage:
@@ -171,39 +166,6 @@ class Stage:
         if done.returncode:
             raise BenchmarkError((self.logs / f"{module}.log").read_text()[-3000:])
         return done.stdout.decode()
-
-
-def rate(receiver: Receiver, before: int, expected: int, watch: Callable[[], object] = lambda: None) -> float:
-    """Return deliveries a second, from the first 5 % to the last: start-up counts for nobody.
-
-    before: hits before the contender began. watch: called now and then meanwhile.
-    Raises BenchmarkError when deliveries stop coming.
-    """
-    began, at_start, seen, moved = 0.0, 0, -1, time.monotonic()
-    while True:
-        hits, now = receiver.hits() - before, time.monotonic()
-        if not began and hits >= max(1, expected * 0.05):
-            began, at_start = now, hits
-        if hits >= expected:
-            return (hits - at_start) / (now - began) if now > began else 0.0
-        if hits > seen:
-            seen, moved = hits, now
-        elif now - moved > PATIENCE:
-            raise BenchmarkError(f"only {hits} of {expected} deliveries came")
-        watch()
-        time.sleep(POLL)
-
-
-def memory(handles: Sequence[Handle]) -> float:
-    """Return the memory of processes and their children in MB; PSS, so that what they share counts once."""
-    total = 0
-    for handle in handles:
-        with contextlib.suppress(psutil.Error):
-            leader = psutil.Process(handle.pid)
-            for process in (leader, *leader.children(recursive=True)):
-                full = process.memory_full_info()
-                total += getattr(full, "pss", full.uss)
-    return total / 2**20
 
 
 @contextlib.contextmanager

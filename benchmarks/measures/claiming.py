@@ -14,7 +14,8 @@ import psycopg2
 
 from benchmarks.figures import Results
 from benchmarks.size import Size
-from benchmarks.stage import PATIENCE, BenchmarkError, Stage
+from benchmarks.stage import Stage
+from benchmarks.watching import PATIENCE, BenchmarkError
 
 KEYS = frozenset({"claim_flatness"})
 LIMIT = 200

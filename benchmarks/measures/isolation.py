@@ -14,10 +14,11 @@ import random
 import time
 
 from benchmarks.figures import Results, percentile
-from benchmarks.receiver import HANGING, QUICK
 from benchmarks.requests_made import commit_one
+from benchmarks.serving import HANGING, QUICK
 from benchmarks.size import Size
-from benchmarks.stage import BenchmarkError, Stage
+from benchmarks.stage import Stage
+from benchmarks.watching import BenchmarkError
 
 KEYS = frozenset({"isolation_p95"})
 RATE = 50.0

@@ -12,10 +12,12 @@ from collections.abc import Callable
 
 from benchmarks import wire
 from benchmarks.figures import Results, percentile
-from benchmarks.receiver import PATH, QUICK
+from benchmarks.receiver import PATH
 from benchmarks.requests_made import commit_one
+from benchmarks.serving import QUICK
 from benchmarks.size import Size
-from benchmarks.stage import BenchmarkError, Stage
+from benchmarks.stage import Stage
+from benchmarks.watching import BenchmarkError
 
 KEYS = frozenset({"first_send_p99_vs_naive"})
 WARMING = 5

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from statistics import median
 
 from benchmarks.figures import Results
-from benchmarks.receiver import QUICK
 from benchmarks.requests_made import payload, row
+from benchmarks.serving import QUICK
 from benchmarks.size import Size
-from benchmarks.stage import BenchmarkError, Stage
+from benchmarks.stage import Stage
+from benchmarks.watching import BenchmarkError
 
 KEYS = frozenset({"request_cost", "bulk_vs_bulk_create"})
 IN_ONE = 100

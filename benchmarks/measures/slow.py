@@ -11,9 +11,10 @@ import math
 
 from benchmarks.figures import Results
 from benchmarks.measures.throughput import SENT
-from benchmarks.receiver import SLOW, SLOW_SECONDS
+from benchmarks.serving import SLOW, SLOW_SECONDS
 from benchmarks.size import Size
-from benchmarks.stage import BenchmarkError, Stage, rate
+from benchmarks.stage import Stage
+from benchmarks.watching import BenchmarkError, rate
 
 SLOTS = {"slow_vs_ideal": 32, "slow_wide_vs_ideal": 128}
 KEYS = frozenset(SLOTS)

@@ -11,9 +11,10 @@ import json
 
 from benchmarks.figures import Results
 from benchmarks.measures.throughput import SENT
-from benchmarks.receiver import QUICK
+from benchmarks.serving import QUICK
 from benchmarks.size import Size
-from benchmarks.stage import BenchmarkError, Stage
+from benchmarks.stage import Stage
+from benchmarks.watching import BenchmarkError
 
 KEYS = frozenset({"sweep_rate"})
 

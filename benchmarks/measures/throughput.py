@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from benchmarks.figures import Results
 from benchmarks.size import Size
-from benchmarks.stage import FAST, BenchmarkError, Stage, memory, rate
+from benchmarks.stage import FAST, Stage
+from benchmarks.watching import BenchmarkError, memory, rate
 from dev.procfile import Handle
 
 VERSUS = {

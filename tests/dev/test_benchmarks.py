@@ -12,7 +12,8 @@ import pytest
 from benchmarks import wire
 from benchmarks.figures import KEYS, LATER, NAMES, Results, percentile
 from benchmarks.measures import ALL
-from benchmarks.receiver import PATH, Nginx, Protocol, nginx
+from benchmarks.receiver import PATH, Nginx, nginx
+from benchmarks.serving import Protocol
 from dev.keeper import private_directory
 from notifications.providers.base import SendRequest
 from notifications.providers.feishu import FeishuFlowProvider

@@ -1,0 +1,52 @@
+"""Watching a contender from outside: deliveries a second, and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+
+import psutil
+
+from benchmarks.receiver import Receiver
+from dev.procfile import Handle
+
+PATIENCE = 60.0
+POLL = 0.02
+
+
+class BenchmarkError(RuntimeError):
+    """Something did not come up, or what arrived is not what was sent: the run is worth nothing."""
+
+
+def rate(receiver: Receiver, before: int, expected: int, watch: Callable[[], object] = lambda: None) -> float:
+    """Return deliveries a second, from the first 5 % to the last: start-up counts for nobody.
+
+    before: hits before the contender began. watch: called now and then meanwhile.
+    Raises BenchmarkError when deliveries stop coming.
+    """
+    began, at_start, seen, moved = 0.0, 0, -1, time.monotonic()
+    while True:
+        hits, now = receiver.hits() - before, time.monotonic()
+        if not began and hits >= max(1, expected * 0.05):
+            began, at_start = now, hits
+        if hits >= expected:
+            return (hits - at_start) / (now - began) if now > began else 0.0
+        if hits > seen:
+            seen, moved = hits, now
+        elif now - moved > PATIENCE:
+            raise BenchmarkError(f"only {hits} of {expected} deliveries came")
+        watch()
+        time.sleep(POLL)
+
+
+def memory(handles: Sequence[Handle]) -> float:
+    """Return the memory of processes and their children in MB; PSS, so that what they share counts once."""
+    total = 0
+    for handle in handles:
+        with contextlib.suppress(psutil.Error):
+            leader = psutil.Process(handle.pid)
+            for process in (leader, *leader.children(recursive=True)):
+                full = process.memory_full_info()
+                total += getattr(full, "pss", full.uss)
+    return total / 2**20
