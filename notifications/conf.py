@@ -47,6 +47,8 @@ class ServiceOptions:
     """How long one `deliver_due` claims new rows before it hands over to the next."""
     sweep_interval: float = 60.0
     """How often beat runs `deliver_due`."""
+    retention_days: int = 0
+    """Days a final record is kept after its last change, and a rejected request; 0 or unset: for ever."""
     held_key_delay: float = 5.0
     """When to look again at a row whose key another process holds."""
     lock_wait: float = 5.0

@@ -78,6 +78,19 @@ def insert_requests(
 def _insert_batch(
     requests: Sequence[NotificationRequest], options: ServiceOptions, clock: Clock | None, deliver_at: datetime | None
 ) -> list[Accepted]:
+    new: dict[tuple[str, str], tuple[int, int]] = {}
+    known: dict[tuple[str, str], tuple[int, int]] = {}
+    # Once is enough, unless the purge deletes an old record between the INSERT that met it and our look at it.
+    while left := [request for request in requests if _key(request) not in known]:
+        new |= _insert(left, options, clock, deliver_at)
+        known |= new | _find([request for request in left if _key(request) not in new])
+    return [_accept(request, known[_key(request)], new) for request in requests]
+
+
+def _insert(
+    requests: Sequence[NotificationRequest], options: ServiceOptions, clock: Clock | None, deliver_at: datetime | None
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """Insert the requests whose key is new; return record id and owner by channel and key."""
     texts = [
         normalize_message_template(request.summary_text, request.fallback_text, options.summary_max_runes)
         for request in requests
@@ -91,9 +104,7 @@ def _insert_batch(
     }
     with connection.cursor() as cursor:
         cursor.execute(_INSERT, parameters)
-        new = {(channel, key): (record_id, owner) for record_id, channel, key, owner in cursor.fetchall()}
-    known = new | _find([request for request in requests if _key(request) not in new])
-    return [_accept(request, known[_key(request)], new) for request in requests]
+        return {(channel, key): (record_id, owner) for record_id, channel, key, owner in cursor.fetchall()}
 
 
 def _find(requests: Sequence[NotificationRequest]) -> dict[tuple[str, str], tuple[int, int]]:

@@ -111,7 +111,9 @@ class NotificationService:
         finally:
             if held and self.locks:
                 self.locks.release(held)
-        record = NotificationRecord.objects.get(pk=accepted.record_id)
+        record = NotificationRecord.objects.filter(pk=accepted.record_id).first()
+        if record is None:  # the purge deleted it since, as old as it was: its key is free
+            return self.handle_feishu_requested(payload)
         return HandleResult(
             record_id=record.pk,
             status=record.status,

@@ -11,9 +11,11 @@ from celery import shared_task, signals
 from celery.exceptions import Reject
 from django.db import InterfaceError, OperationalError, close_old_connections
 
+from notifications.conf import service_options
 from notifications.delivery import engine_with_redis
 from notifications.events import InvalidNotification
 from notifications.nudge import TASK, nudge, nudge_arrived
+from notifications.retention import cutoff, purge
 from notifications.service import NotificationService
 
 logger = logging.getLogger("notifications.tasks")
@@ -21,6 +23,10 @@ logger = logging.getLogger("notifications.tasks")
 FEISHU_REQUESTED = "notification.feishu.requested"
 DATABASE_PAUSE = 2.0
 """Seconds an event waits before it goes back to the queue when PostgreSQL is away."""
+
+PURGE = "notifications.purge_notifications"
+PURGE_BUDGET = 5.0
+"""Seconds one purge holds a worker's slot; beat's next one goes on."""
 
 _stopping = threading.Event()
 
@@ -44,6 +50,14 @@ def deliver_due() -> None:
     done = engine_with_redis(should_stop=_stopping.is_set).deliver_due(on_backlog=nudge)
     if done.more:
         nudge()
+
+
+# Acked early: a purge that was lost is made up for by the next.
+@shared_task(name=PURGE, ignore_result=True, acks_late=False)
+def purge_notifications() -> None:
+    """Delete what is older than RETENTION_DAYS, for a few seconds. Without that setting everything is kept."""
+    if days := service_options().retention_days:
+        purge(cutoff(days), budget=PURGE_BUDGET, should_stop=_stopping.is_set)
 
 
 # Acked late: until the row is committed this message is all there is of the request.

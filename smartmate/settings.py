@@ -131,12 +131,19 @@ CELERY_DB_REUSE_MAX = 10_000
 NOTIFICATIONS = service_settings(REDIS_URL)
 
 SWEEP_INTERVAL = NOTIFICATIONS.get("SWEEP_INTERVAL", ServiceOptions().sweep_interval)
+PURGE_INTERVAL = 600.0
 CELERY_BEAT_SCHEDULE = {
     "sweep": {
         "task": "notifications.deliver_due",
         "schedule": SWEEP_INTERVAL,
         "options": {"expires": SWEEP_INTERVAL, "queue": "deliver"},
-    }
+    },
+    # Behind the events that wait, and given up when it had to wait for long.
+    "purge": {
+        "task": "notifications.purge_notifications",
+        "schedule": PURGE_INTERVAL,
+        "options": {"expires": PURGE_INTERVAL, "queue": "notifications"},
+    },
 }
 
 DEFAULT_EXCEPTION_REPORTER = "notifications.reports.Reporter"

@@ -22,16 +22,17 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.utils import timezone, translation
 
-from notifications import api
+from notifications import api, retention
 from notifications.delivery import Engine, RetryResult
-from notifications.management.commands import deliver_due
+from notifications.management.commands import deliver_due, purge_notifications
 from notifications.management.commands._base import Stop, stop_on_signals
-from notifications.models import NotificationRecord, UserNotificationChannel
+from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
 from notifications.providers import get_provider
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.providers.memory import MemoryProvider
+from notifications.retention import cutoff
 from notifications.states import Outcome, Status
-from tests.integration.rows import make_record
+from tests.integration.rows import make_attempt, make_record
 
 pytestmark = pytest.mark.django_db
 
@@ -456,7 +457,99 @@ class TestSendTest:
         assert not NotificationRecord.objects.exists()
 
 
-@pytest.mark.parametrize("name", ["deliver_due", "replay_notifications", "send_test_notification"])
+class TestPurge:
+    @pytest.fixture
+    def old(self) -> datetime:
+        """A time of 31 days ago, by which there are a dead, a sent and a waiting record and a rejected request."""
+        old = cutoff(31)
+        for status in ("dead", "sent", "pending"):
+            make_attempt(make_record(status, created_at=old, updated_at=old))
+        RejectedRequest.objects.create(source="test", payload="{}", errors=[], created_at=old)
+        return old
+
+    def test_deletes_what_is_older_than_the_setting_and_says_what(
+        self, old: datetime, change: Callable[..., None]
+    ) -> None:
+        change(RETENTION_DAYS=30)
+        make_record("sent")
+
+        said = run("purge_notifications")
+
+        assert statuses() == ["pending", "sent"]
+        assert said == (
+            "2 notifications were deleted.\n  dead ones among them: 1\n  their attempts: 2\n  rejected requests: 1\n"
+        )
+
+    def test_days_win_over_the_setting(self, old: datetime, change: Callable[..., None]) -> None:
+        change(RETENTION_DAYS=30)
+
+        assert "0 notifications were deleted." in run("purge_notifications", "--days", "32")
+        assert len(statuses()) == 3
+
+    def test_dry_run_counts_and_deletes_nothing(self, old: datetime) -> None:
+        said = run("purge_notifications", "--days", "30", "--dry-run")
+
+        assert (statuses(), RejectedRequest.objects.count()) == (["dead", "sent", "pending"], 1)
+        assert said == (
+            "2 notifications would be deleted.\n"
+            "  dead ones among them: 1\n"
+            "  their attempts: 2\n"
+            "  rejected requests: 1\n"
+        )
+
+    @pytest.mark.parametrize("args", [(), ("--dry-run",)])
+    def test_without_a_number_of_days_nothing_is_done(self, old: datetime, args: tuple[str, ...]) -> None:
+        with pytest.raises(CommandError, match="--days"):
+            run("purge_notifications", *args)
+
+        assert len(statuses()) == 3
+
+    @pytest.mark.parametrize("days", ["0", "-1", "1.5", "many", ""])
+    def test_days_that_are_none_are_refused(self, old: datetime, days: str) -> None:
+        with pytest.raises(CommandError, match="whole number"):
+            run("purge_notifications", "--days", days)
+
+        assert len(statuses()) == 3
+
+    def test_long_work_says_how_far_it_is(self, old: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(retention, "BATCH", 1)
+        monkeypatch.setattr(purge_notifications, "STEP", 2)
+        make_record("sent", created_at=old, updated_at=old)
+
+        said = run("purge_notifications", "--days", "30")
+
+        assert [line for line in said.splitlines() if "so far" in line] == ["2 deleted so far", "4 deleted so far"]
+        assert run("purge_notifications", "--days", "30", verbosity=0) == ""
+
+    def test_a_signal_ends_it_after_the_batch(self, old: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(retention, "BATCH", 1)
+
+        def signalled(*args: Any) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(purge_notifications.Command, "_progress", signalled)
+
+        said = run("purge_notifications", "--days", "30")
+
+        assert len(statuses()) == 2
+        assert "1 notification was deleted." in said
+        assert "run it again" in said
+
+    def test_a_database_that_fails_is_an_error_without_its_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*args: object, **kwargs: object) -> None:
+            raise OperationalError("connection to postgres://user:secret@host failed")
+
+        monkeypatch.setattr(purge_notifications, "purge", fail)
+
+        with pytest.raises(CommandError, match="OperationalError") as caught:
+            run("purge_notifications", "--days", "30")
+
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["deliver_due", "purge_notifications", "replay_notifications", "send_test_notification"]
+)
 class TestHelp:
     def test_documents_the_exit_codes(self, name: str, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as ended:

@@ -1,4 +1,4 @@
-"""Claiming stays cheap however many finished rows lie beside the due ones."""
+"""Claiming and purging stay cheap however many rows lie beside those they take."""
 
 from __future__ import annotations
 
@@ -10,25 +10,40 @@ from django.db import connection, transaction
 
 from notifications.claim import CLAIM_SQL, IN_INDEX_ORDER
 from notifications.conf import service_options
+from notifications.models import RejectedRequest
+from notifications.retention import BATCH, PURGE_RECORDS, PURGE_REJECTED, cutoff
+from notifications.states import FINAL
+
+TABLES = ("notification_records", "notification_delivery_attempts", "notification_rejected_requests")
 
 FILL = """
 INSERT INTO notification_records (
     channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
     summary_text, fallback_text, fallback_used, trace_id, status, attempt_count, max_attempts, round, next_attempt_at,
-    last_error_code, last_error, provider_message_id
+    last_error_code, last_error, provider_message_id, created_at, updated_at
 )
 SELECT 'feishu', n, '', '', '', '', 0, %(prefix)s || n, '/a', 'text', '', false, '', %(status)s, 0, 5, 0,
-       CASE WHEN %(status)s = 'pending' THEN now() - n * interval '1 second' END, '', '', ''
+       CASE WHEN %(status)s = 'pending' THEN now() - n * interval '1 second' END, '', '', '',
+       now() - %(days)s * interval '1 day', now() - %(days)s * interval '1 day'
 FROM generate_series(1, %(count)s) AS n
 """
 
 
-def fill(prefix: str, status: str, count: int) -> None:
+FILL_ATTEMPTS = """
+INSERT INTO notification_delivery_attempts (
+    record_id, round, number, cause, started_at, outcome, error_code, error, response_excerpt, worker
+)
+SELECT id, 0, 1, 'event', created_at, 'success', '', '', '', '' FROM notification_records
+"""
+
+
+def fill(prefix: str, status: str, count: int, *, days: int = 0) -> None:
+    """Insert rows; days: how old they are."""
     with connection.cursor() as cursor:
-        cursor.execute(FILL, {"prefix": prefix, "status": status, "count": count})
+        cursor.execute(FILL, {"prefix": prefix, "status": status, "count": count, "days": days})
 
 
-def plan(*, analyze: bool = True) -> dict[str, Any]:
+def plan_of_claim(*, analyze: bool = True) -> dict[str, Any]:
     """Return the plan of claiming 100 rows as it really ran, and undo the claim. analyze: bring statistics up to date."""
     parameters = {
         "now": None,
@@ -38,12 +53,21 @@ def plan(*, analyze: bool = True) -> dict[str, Any]:
         "lease": service_options().lease,
         "token": "00000000-0000-0000-0000-000000000001",
     }
+    return plan(CLAIM_SQL.format(only=""), parameters, before=IN_INDEX_ORDER, analyze=analyze)
+
+
+def plan_of_purge(statement: str, *, days: int = 30) -> dict[str, Any]:
+    """Return the plan of purging one batch as it really ran, and undo it."""
+    parameters = {"before": cutoff(days), "since": None, "batch": BATCH, "final": list(map(str, FINAL))}
+    return plan(statement, parameters)
+
+
+def plan(statement: str, parameters: dict[str, Any], *, before: str = "", analyze: bool = True) -> dict[str, Any]:
     with connection.cursor() as cursor:
-        if analyze:
-            cursor.execute("ANALYZE notification_records")
+        for table in TABLES if analyze else ():
+            cursor.execute(f"ANALYZE {table}")
         mark = transaction.savepoint()
-        explain = IN_INDEX_ORDER + "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + CLAIM_SQL.format(only="")
-        cursor.execute(explain, parameters)
+        cursor.execute(f"{before} EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters)
         [answer] = cursor.fetchone()
         transaction.savepoint_rollback(mark)
     found: dict[str, Any] = (json.loads(answer) if isinstance(answer, str) else answer)[0]["Plan"]
@@ -62,10 +86,10 @@ def pages(node: dict[str, Any]) -> int:
 def test_the_claim_reads_the_due_index_and_its_cost_does_not_grow_with_finished_rows() -> None:
     fill("due", "pending", 1000)
     fill("done-a", "sent", 1000)
-    few = next(node for node in nodes(plan()) if node.get("Subplan Name") == "CTE due")
+    few = next(node for node in nodes(plan_of_claim()) if node.get("Subplan Name") == "CTE due")
 
     fill("done-b", "sent", 200_000)
-    found = nodes(plan())
+    found = nodes(plan_of_claim())
 
     many = next(node for node in found if node.get("Subplan Name") == "CTE due")
     assert "notification_due" in {node.get("Index Name") for node in nodes(many)}
@@ -81,8 +105,53 @@ def test_the_claim_reads_the_due_index_in_its_order_without_statistics_too() -> 
         cursor.execute("DELETE FROM pg_statistic WHERE starelid = 'notification_records'::regclass")
         cursor.execute("UPDATE pg_class SET relpages = 0, reltuples = -1 WHERE relname LIKE 'notification_%'")
 
-    due = next(node for node in nodes(plan(analyze=False)) if node.get("Subplan Name") == "CTE due")
+    due = next(node for node in nodes(plan_of_claim(analyze=False)) if node.get("Subplan Name") == "CTE due")
 
     assert "Sort" not in {node["Node Type"] for node in nodes(due)}
     assert [node["Index Name"] for node in nodes(due) if "Index Name" in node] == ["notification_due"]
     assert due["Actual Rows"] == 100
+
+
+def read_whole(found: list[dict[str, Any]]) -> list[str]:
+    return [node["Relation Name"] for node in found if node["Node Type"] == "Seq Scan"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("old", [1000, 200_000])
+def test_a_purge_reads_its_batch_by_indexes_however_many_rows_are_kept_or_to_go(old: int) -> None:
+    fill("old", "sent", old, days=31)
+    fill("young", "sent", 201_000 - old)
+    with connection.cursor() as cursor:
+        cursor.execute(FILL_ATTEMPTS)
+
+    root = plan_of_purge(PURGE_RECORDS)
+
+    found = nodes(root)
+    [walked] = [node for node in found if node["Node Type"] == "Limit"]
+    [by] = [node["Index Name"] for node in nodes(walked) if "Index Name" in node]
+    assert by.startswith("notification_records_created_at_")
+    assert (walked["Actual Rows"], read_whole(found)) == (BATCH, [])
+    assert {"attempt_number", "notification_records_pkey"} <= {node.get("Index Name") for node in found}
+    assert pages(root) < 20 * BATCH
+
+
+@pytest.mark.django_db
+def test_a_purge_with_nothing_to_do_reads_next_to_nothing() -> None:
+    fill("young", "sent", 200_000)
+
+    # Other tests leave dead rows of 31 days ago in the index.
+    assert pages(plan_of_purge(PURGE_RECORDS, days=60)) < 20
+
+
+@pytest.mark.django_db
+def test_a_purge_reads_rejected_requests_by_their_index() -> None:
+    for days, count in ((31, 1000), (0, 20_000)):
+        at = cutoff(days)
+        RejectedRequest.objects.bulk_create(
+            RejectedRequest(source="test", payload="{}", errors=[], created_at=at) for _ in range(count)
+        )
+
+    found = nodes(plan_of_purge(PURGE_REJECTED))
+
+    assert read_whole(found) == []
+    assert sum(node["Node Type"] == "Index Scan" for node in found) >= 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
@@ -11,7 +12,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils.functional import Promise
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext, gettext_lazy as _
 
 
 class Command(BaseCommand):
@@ -24,6 +25,17 @@ class Command(BaseCommand):
         """Return the parser; argparse itself cannot take lazy texts."""
         self.help = str(self.about)
         return super().create_parser(prog_name, subcommand, epilog=str(self.exit_codes), **kwargs)
+
+
+def positive_int(text: str) -> int:
+    """Return the number in an argument. Raises ArgumentTypeError for none, and for less than 1."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ArgumentTypeError(gettext("must be a whole number of at least 1"))
+    return number
 
 
 class Stop:

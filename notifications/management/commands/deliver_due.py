@@ -12,7 +12,7 @@ from django.db import Error, close_old_connections
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
 from notifications.delivery import Engine, RetryResult
-from notifications.management.commands._base import Command as Base, Stop, stop_on_signals
+from notifications.management.commands._base import Command as Base, Stop, positive_int, stop_on_signals
 
 logger = logging.getLogger("notifications.deliver_due")
 
@@ -39,7 +39,7 @@ class Command(Base):
         """Define the options."""
         parser.add_argument("--forever", action="store_true", help=gettext("Go on until a signal comes."))
         parser.add_argument(
-            "--limit", type=_positive_int, default=0, metavar="N", help=gettext("Take N notifications at most.")
+            "--limit", type=positive_int, default=0, metavar="N", help=gettext("Take N notifications at most.")
         )
         parser.add_argument(
             "--interval",
@@ -108,16 +108,6 @@ def _drain(engine: Engine, limit: int, stop: Stop, total: RetryResult) -> None:
         if limit:
             limit -= done.scanned
             more = more and limit > 0
-
-
-def _positive_int(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise ArgumentTypeError(gettext("must be a whole number of at least 1"))
-    return number
 
 
 def _seconds(text: str) -> float:
