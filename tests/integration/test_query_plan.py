@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from django.db import connection, transaction
 
 from notifications.claim import CLAIM_SQL, IN_INDEX_ORDER
 from notifications.conf import service_options
-from notifications.models import RejectedRequest
+from notifications.models import NotificationRecord, RejectedRequest
 from notifications.retention import BATCH, PURGE_RECORDS, PURGE_REJECTED, cutoff
 from notifications.states import FINAL
 
@@ -56,9 +57,9 @@ def plan_of_claim(*, analyze: bool = True) -> dict[str, Any]:
     return plan(CLAIM_SQL.format(only=""), parameters, before=IN_INDEX_ORDER, analyze=analyze)
 
 
-def plan_of_purge(statement: str, *, days: int = 30) -> dict[str, Any]:
+def plan_of_purge(statement: str, *, days: int = 30, since: datetime | None = None) -> dict[str, Any]:
     """Return the plan of purging one batch as it really ran, and undo it."""
-    parameters = {"before": cutoff(days), "since": None, "batch": BATCH, "final": list(map(str, FINAL))}
+    parameters = {"before": cutoff(days), "since": since, "batch": BATCH, "final": list(map(str, FINAL))}
     return plan(statement, parameters)
 
 
@@ -141,6 +142,20 @@ def test_a_purge_with_nothing_to_do_reads_next_to_nothing() -> None:
 
     # Other tests leave dead rows of 31 days ago in the index.
     assert pages(plan_of_purge(PURGE_RECORDS, days=60)) < 20
+
+
+@pytest.mark.django_db
+def test_a_purge_does_not_read_again_what_it_has_deleted() -> None:
+    fill("gone", "sent", 20_000, days=90)
+    fill("next", "sent", 1000, days=80)
+    NotificationRecord.objects.filter(dedupe_key__startswith="gone").delete()  # in the index until a vacuum
+
+    root = plan_of_purge(PURGE_RECORDS, days=70, since=cutoff(85))
+
+    [walked] = [node for node in nodes(root) if node["Node Type"] == "Limit"]
+    assert (walked["Actual Rows"], pages(walked) < 4 * BATCH) == (BATCH, True)
+    again = plan_of_purge(PURGE_RECORDS, days=70)
+    assert pages(again) > pages(root)
 
 
 @pytest.mark.django_db

@@ -208,6 +208,21 @@ class TestBatches:
         assert seen == [(2, 0), (4, 0), (5, 0), (5, 2), (5, 4), (5, 5)]
         assert (done.more, left()) == (False, set())
 
+    def test_each_begins_where_the_last_one_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        ages = [old(created_at=OLD - timedelta(days=days)).created_at for days in (4, 3, 2, 1)]
+        begun: list[datetime | None] = []
+        batch = retention._batch
+
+        def note(statement: str, before: datetime, since: datetime | None, done: Purged) -> Any:
+            begun.append(since)
+            return batch(statement, before, since, done)
+
+        monkeypatch.setattr(retention, "_batch", note)
+
+        purge(BEFORE)
+
+        assert begun == [None, ages[1], ages[3], None]  # the last one is for rejected requests
+
     def test_the_oldest_go_first(self) -> None:
         youngest, *_older = (old(created_at=OLD - timedelta(days=days)) for days in (1, 3, 2))
 
