@@ -94,7 +94,7 @@ ORDER BY claimed.was_due, claimed.id
 """
 
 IN_INDEX_ORDER = "SET LOCAL enable_sort = off;"
-"""A queue's statistics are always out of date, and by them PostgreSQL often prefers to read and sort the whole backlog for
+"""A queue's statistics are always out of date, and by them PostgreSQL may prefer to read and sort the whole backlog for
 each claim. The due index has the order already."""
 
 _GIVE_BACK = """
