@@ -116,7 +116,7 @@ def normalize(result: SendResult, error_text: str = "") -> SendResult:
     code = _text(result.error_code)
     if not result.outcome and not code:
         code = ErrorCode.NETWORK_ERROR
-    return dataclasses.replace(
+    return _changed(
         result,
         outcome=outcome,
         error_code=code,
@@ -131,7 +131,14 @@ def without_secrets(result: SendResult, secrets: Collection[str]) -> SendResult:
     To be done when the answer has been judged: blacking out before could change what it means.
     """
     echoes = ("provider_message_id", "error_message", "response_payload", "response_excerpt")
-    return dataclasses.replace(result, **{name: conceal(getattr(result, name), secrets) for name in echoes})
+    return _changed(result, **{name: conceal(getattr(result, name), secrets) for name in echoes})
+
+
+def _changed(result: SendResult, **fields: Any) -> SendResult:
+    """Return the result with these fields; the same one where they are what they were, as for nearly every send."""
+    if all(getattr(result, name) == value for name, value in fields.items()):
+        return result
+    return dataclasses.replace(result, **fields)
 
 
 def _secrets_of(endpoint: Endpoint | None) -> list[str]:
