@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 LOOK_AGAIN = 0.5
 """Seconds after which a drain with free slots looks for new rows, though none of its slow sends has ended."""
-GATHER = 0.01
+GATHER = 0.003
 """Seconds the first finished send waits for others: one statement then claims or settles many rows. Half of the slots
 are enough not to wait; against a slow endpoint this is little beside the answer's own time."""
 STEP = 0.001
