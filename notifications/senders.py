@@ -83,8 +83,17 @@ class Senders(Generic[T]):
         with self._lock:
             missing = max(0, min(self._width - self._threads, len(self._todo)))
             self._threads += missing
-        for _ in range(missing):
-            threading.Thread(target=self._run, name="send").start()
+        for started in range(missing):
+            try:
+                threading.Thread(target=self._run, name="send").start()
+            except RuntimeError:  # the system has no more threads: those that run do it, or else this one
+                with self._lock:
+                    self._threads -= missing - started
+                    alone = not self._threads
+                    self._threads += alone
+                if alone:
+                    self._run()
+                return
 
     def _run(self) -> None:
         while True:
@@ -95,6 +104,10 @@ class Senders(Generic[T]):
                 item = self._todo.popleft()
             try:
                 self._work(item)
+            except BaseException:
+                with self._lock:
+                    self._threads -= 1
+                raise
             finally:
                 self._done.append(item)
                 if len(self._done) >= self._wanted:

@@ -38,14 +38,20 @@ def test_without_the_guard_the_fault_test_fails(
     ("control", "faults"), [("claim", "redis-clients"), ("fence", "long-stop"), ("lock", "short-stop")]
 )
 def test_without_the_guard_the_soak_fails(control: str, faults: str) -> None:
-    knobs = {"CHAOS_CONTROL": control, "CHAOS_FAULTS": faults, "CHAOS_SEED": "1"}
-    knobs |= {"CHAOS_MINUTES": "0.6", "CHAOS_RATE": "90", "CHAOS_JSON": ""}
+    # A seed settles what is broken, not how the processes take it: the fault may miss its moment once or twice.
+    soaks = (_soak(control, faults, seed) for seed in ("1", "2", "3"))
+    broken = next((soak for soak in soaks if soak.returncode), None)
 
-    soak = subprocess.run(
+    assert broken, f"without the {control} the promise held three times"
+    assert broken.returncode == 1, broken.stdout
+    assert "the promise was broken" in broken.stdout
+    assert "duplicates_outside_window: 0\n" not in broken.stdout
+
+
+def _soak(control: str, faults: str, seed: str) -> subprocess.CompletedProcess[str]:
+    knobs = {"CHAOS_CONTROL": control, "CHAOS_FAULTS": faults, "CHAOS_SEED": seed}
+    knobs |= {"CHAOS_MINUTES": "0.6", "CHAOS_RATE": "90", "CHAOS_JSON": ""}
+    return subprocess.run(
         [sys.executable, "-m", "dev.chaos"],
         cwd=ROOT, env=os.environ | knobs, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
-
-    assert soak.returncode == 1, soak.stdout
-    assert "the promise was broken" in soak.stdout
-    assert "duplicates_outside_window: 0\n" not in soak.stdout
