@@ -79,7 +79,9 @@ def test_where_no_thread_can_be_started_the_work_is_done_all_the_same(monkeypatc
     assert senders.gather_all() == list(range(5))
 
 
-def test_work_that_ends_its_thread_is_handed_back_and_costs_no_slot() -> None:
+def test_work_that_ends_its_thread_is_handed_back_and_costs_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+
     def work(item: int) -> None:
         if item < 4:
             raise SystemExit
