@@ -1,4 +1,7 @@
-"""Everything that runs: private servers, receivers, users, records, and the processes that are measured."""
+"""Everything that runs: private servers, receivers, users, records, and the processes that are measured.
+
+PostgreSQL does not wait for the disk here (fsync is off), which is in favour of whoever commits most.
+"""
 
 from __future__ import annotations
 
