@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from notifications.states import Cause
 
 logger = logging.getLogger("notifications.delivery")
 
+CALL_FOR_HELP = 0.25
+"""Seconds between two calls for help while claims come back full."""
 SETTLE_PAUSE = 0.5
 """Seconds between two tries to write results down while PostgreSQL is away."""
 
@@ -63,6 +66,7 @@ class Engine:
 
     clock: for tests, else PostgreSQL's decides what is due. locks: None to do without Redis.
     providers: by channel, the configured ones by default. should_stop: asked before each claim.
+    called: set by others to say that there are new rows; a drain then looks at once, whatever it waits for.
     """
 
     def __init__(
@@ -73,12 +77,14 @@ class Engine:
         locks: Locks | None = None,
         providers: Mapping[str, Provider] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        called: threading.Event | None = None,
     ) -> None:
         self.options = options or service_options()
         self.clock = clock
         self.locks = locks
         self.providers = configured_providers() if providers is None else providers
         self.should_stop = should_stop
+        self.called = called or threading.Event()
 
     def deliver_due(
         self,
@@ -90,7 +96,7 @@ class Engine:
         """Claim, send and settle until nothing is due, the time budget is spent or we should stop.
 
         limit: rows to claim at most; 0 for no limit. channels: only these; all that have a provider by default.
-        on_backlog: called once if the first claim comes back full, so that others can help.
+        on_backlog: called when a claim comes back full, and again while the backlog lasts, so that others can help.
         A slow endpoint holds its slot, not the rest: results are settled and slots filled again as answers arrive.
         Raises DatabaseError if a claim failed, after what was in flight has been settled.
         """
@@ -98,17 +104,20 @@ class Engine:
         names = list(channels or self.providers)
         deadline = time.monotonic() + self.options.drain_budget
         senders = Senders(self.options.send_slots, self._send)
+        call_at = 0.0
         try:
             while True:
+                self.called.clear()  # before the claim, which then sees every row that was called for
                 room = self._room(senders.in_flight, total.scanned, limit, deadline)
                 claimed = total.scanned
                 if room:
                     senders.submit(self._take(room, names, total))
                     total.more = total.scanned - claimed == room
-                    if total.more and not claimed:
+                    if total.more and time.monotonic() >= call_at:
                         on_backlog()
+                        call_at = time.monotonic() + CALL_FOR_HELP
                 if senders.in_flight:
-                    self._finish(senders.gather(), total)
+                    self._finish(senders.gather(self.called.is_set), total)
                 elif total.scanned == claimed:
                     return total
         finally:

@@ -15,6 +15,8 @@ LOOK_AGAIN = 0.5
 GATHER = 0.003
 """Seconds the first finished send waits for others: one statement then claims or settles many rows. Half of the slots
 are enough not to wait; against a slow endpoint this is little beside the answer's own time."""
+LISTEN = 0.005
+"""Seconds between two times that a wait for slow sends asks whether there is something else to do."""
 STEP = 0.001
 """Seconds without a finished send after which more threads join. A send costs about as much of a processor, so where
 results come faster, more threads would only wait for each other: Python runs one at a time."""
@@ -48,11 +50,14 @@ class Senders(Generic[T]):
             self._todo.extend(items)
         self._start_threads()
 
-    def gather(self) -> list[T]:
-        """Return what has finished: waits for the first one up to LOOK_AGAIN, then up to GATHER for company."""
+    def gather(self, called: Callable[[], bool] = lambda: False) -> list[T]:
+        """Return what has finished: waits for the first one up to LOOK_AGAIN, then up to GATHER for company.
+
+        called: ends the wait early when it says so.
+        """
         until = time.monotonic() + LOOK_AGAIN
-        while not self._await(1, STEP if self._todo else until - time.monotonic()):
-            if time.monotonic() >= until or not self.in_flight:
+        while not self._await(1, STEP if self._todo else LISTEN):
+            if time.monotonic() >= until or not self.in_flight or called():
                 return []
             self._widen()
         self._await(min(self.in_flight, self.slots // 2), GATHER)
@@ -76,8 +81,9 @@ class Senders(Generic[T]):
         return len(self._done) >= count
 
     def _widen(self) -> None:
-        self._width = min(self._width * 2, self.slots)
-        self._start_threads()
+        if self._todo:
+            self._width = min(self._width * 2, self.slots)
+            self._start_threads()
 
     def _start_threads(self) -> None:
         with self._lock:

@@ -29,6 +29,8 @@ PURGE_BUDGET = 5.0
 """Seconds one purge holds a worker's slot; beat's next one goes on."""
 
 _stopping = threading.Event()
+_called = threading.Event()
+_draining = threading.Lock()
 
 
 @signals.task_prerun.connect
@@ -45,11 +47,23 @@ def _stop_claiming(**kwargs: object) -> None:
 # Acked early: losing this message loses nothing, and a late ack would run it twice after a broken connection.
 @shared_task(name=TASK, ignore_result=True, acks_late=False)
 def deliver_due() -> None:
-    """Drain what is due. Beat runs it as the retry sweep, nudges run it at once; any number may run together."""
+    """Drain what is due. Beat runs it as the retry sweep, nudges run it at once; any number may run together.
+
+    One drain a process: where one runs already it is called to look again, so that slow sends cost threads and neither
+    a worker's slot nor a database connection, and Python's one lock is not fought over.
+    """
     nudge_arrived()
-    done = engine_with_redis(should_stop=_stopping.is_set).deliver_due(on_backlog=nudge)
-    if done.more:
-        nudge()
+    _called.set()
+    # Whoever calls while the other is about to end finds the lock free, or is seen by its next look at the flag.
+    while _called.is_set() and _draining.acquire(blocking=False):
+        try:
+            _called.clear()
+            engine = engine_with_redis(should_stop=_stopping.is_set, called=_called)
+            more = engine.deliver_due(on_backlog=nudge).more
+        finally:
+            _draining.release()
+        if more:
+            nudge()
 
 
 # Acked early: a purge that was lost is made up for by the next.

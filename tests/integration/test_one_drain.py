@@ -1,0 +1,68 @@
+"""One drain a process: a nudge that comes while one runs makes it look again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import ClassVar
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+
+from notifications import senders, tasks
+from notifications.api import request_notification
+from notifications.models import NotificationRecord
+from notifications.providers.base import Endpoint, SendRequest, SendResult
+from notifications.states import Outcome, Status
+from tests.acceptance.site import wait_until
+from tests.conftest import payload
+
+PATIENCE = 10.0
+
+
+class SlowForOne:
+    """Sends nothing; the notification of one user waits until the test opens its gate."""
+
+    channel: ClassVar[str] = "feishu"
+    slow_user: ClassVar[int] = 0
+    entered: ClassVar[threading.Event] = threading.Event()
+    gate: ClassVar[threading.Event] = threading.Event()
+
+    def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
+        """Succeed, for one user late."""
+        if request.user_id == self.slow_user:
+            self.entered.set()
+            assert self.gate.wait(PATIENCE)
+        return SendResult(outcome=Outcome.SUCCESS)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_drain_that_waits_for_a_slow_endpoint_is_called_by_a_nudge_and_no_second_one_starts(
+    change: Callable[..., None], make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(PROVIDERS={"feishu": f"{__name__}.SlowForOne"})
+    monkeypatch.setattr(senders, "LOOK_AGAIN", 1000.0)  # so that nothing but the call lets it look
+    slow, fast = make_user("slow"), make_user("fast")
+    SlowForOne.slow_user = slow.pk
+    request_notification(payload(user_id=slow.pk, dedupe_key="slow"))
+
+    def drain() -> None:
+        tasks.deliver_due.run()
+        connection.close()
+
+    drains = threading.Thread(target=drain)
+    drains.start()
+    try:
+        assert SlowForOne.entered.wait(PATIENCE)
+        request_notification(payload(user_id=fast.pk, dedupe_key="fast"))
+
+        tasks.deliver_due.run()  # comes back at once, though the slow one is still being sent
+
+        of_fast = NotificationRecord.objects.filter(dedupe_key="fast", status=Status.SENT)
+        wait_until(of_fast.exists, "the running drain sends what was called for")
+        assert NotificationRecord.objects.get(dedupe_key="slow").status == Status.SENDING
+    finally:
+        SlowForOne.gate.set()
+        drains.join()
+    assert NotificationRecord.objects.get(dedupe_key="slow").status == Status.SENT
