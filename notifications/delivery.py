@@ -105,19 +105,23 @@ class Engine:
         deadline = time.monotonic() + self.options.drain_budget
         senders = Senders(self.options.send_slots, self._send)
         call_at = 0.0
+
+        def room_now() -> int:
+            return self._room(senders.in_flight, total.scanned, limit, deadline)
+
         try:
             while True:
-                self.called.clear()  # before the claim, which then sees every row that was called for
-                room = self._room(senders.in_flight, total.scanned, limit, deadline)
+                room = room_now()
                 claimed = total.scanned
                 if room:
+                    self.called.clear()  # before the claim, which then sees every row that was called for
                     senders.submit(self._take(room, names, total))
                     total.more = total.scanned - claimed == room
                     if total.more and time.monotonic() >= call_at:
                         on_backlog()
                         call_at = time.monotonic() + CALL_FOR_HELP
                 if senders.in_flight:
-                    self._finish(senders.gather(self.called.is_set), total)
+                    self._finish(senders.gather(lambda: self.called.is_set() and room_now() > 0), total)
                 elif total.scanned == claimed:
                     return total
         finally:

@@ -425,6 +425,19 @@ class TestDrain:
 
         assert bool(calls) is helped
 
+    def test_a_call_that_comes_when_the_budget_is_spent_is_left_to_the_next_drain(
+        self, memory: MemoryProvider, clock: Clock
+    ) -> None:
+        record("a")
+        called = threading.Event()
+        called.set()
+
+        spent = Engine(
+            options=options(drain_budget=1e-9), clock=clock, providers={"feishu": memory}, called=called
+        ).deliver_due()
+
+        assert (spent.scanned, called.is_set()) == (0, True)
+
     def test_a_failing_claim_still_settles_what_is_in_flight(
         self, memory: MemoryProvider, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
