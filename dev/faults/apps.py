@@ -15,8 +15,9 @@ class FaultsConfig(AppConfig):
 
     def ready(self) -> None:
         """Wrap the service's functions."""
-        from dev.faults import controls, failpoints, tracing
+        from dev.faults import clock, controls, failpoints, tracing
 
+        clock.install()
         tracing.install()
         failpoints.install(os.environ.get("FAULTS", ""))
         controls.install(os.environ.get("CONTROL", ""))
