@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from typing import SupportsIndex
 
 
 def install() -> None:
@@ -13,5 +14,5 @@ def install() -> None:
         time.sleep = _sleep
 
 
-def _sleep(seconds: float) -> None:
-    threading.Event().wait(seconds)
+def _sleep(seconds: float | SupportsIndex) -> None:
+    threading.Event().wait(float(seconds))
