@@ -40,7 +40,7 @@ class ServiceOptions:
     retry_scan_batch: int = 100
     """Rows one `retry_feishu_notifications()` takes when the caller names no limit."""
     lease: float = 60.0
-    """How long a claim holds before another worker may take the row over; must outlast a send."""
+    """How long a claim holds before another worker may take the row over; must outlast a send and its settling."""
     send_slots: int = 64
     """Requests in flight per drain."""
     drain_budget: float = 20.0
@@ -91,12 +91,18 @@ class ServiceOptions:
         """Seconds a Redis lock lives: a little past the lease, so that the holder is seen when the lease runs out."""
         return self.lease + min(5.0, self.lease)
 
+    @property
+    def settle_margin(self) -> float:
+        """Seconds of a lease kept free of sending: a result is written down in them, before others may take the row."""
+        return self.lease / 4
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (check id, text) for combinations that cannot work."""
-        if self.lease <= self.total_timeout:
+        if self.lease - self.settle_margin <= self.total_timeout:
             yield (
                 "E003",
-                "LEASE must be longer than TOTAL_TIMEOUT, or a slow send is taken for lost and repeated.",
+                "Three quarters of LEASE must be longer than TOTAL_TIMEOUT, or a slow send is taken for lost and"
+                " repeated.",
             )
         if not self.encryption_keys:
             yield "E004", "ENCRYPTION_KEYS is empty: webhook addresses cannot be stored or read."

@@ -182,10 +182,10 @@ class Engine:
             return
         if flight.row.exhausted:
             flight.result = without_attempt(flight.row)
-        elif flight.row.expires - flight.began > self.options.total_timeout:
+        elif flight.row.expires - flight.began > self.options.total_timeout + self.options.settle_margin:
             flight.result = attempt(self.providers[flight.row.channel], flight.row.request, flight.row.endpoint)
             flight.ended = time.monotonic()
-        # else this process slept through its lease: another may hold the row by now, so nothing is sent
+        # else the row waited too long, or this process slept: another could hold it before a result is written down
 
     def _finish(self, flights: Sequence[_Flight], total: RetryResult, *, keep: Held | None = None) -> list[Settled]:
         """Settle what came back, then free the keys, then log. Returns the attempts whose record took the result."""

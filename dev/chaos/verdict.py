@@ -130,7 +130,7 @@ def _cause(
         return "sender killed"
     if hit("long-stop", since=IN_FLIGHT, pid=sender):
         return "sender stalled past lease and lock"
-    if hit("long-stop", since=LOCK_TTL, pid=next_sender):
+    if hit("long-stop", since=IN_FLIGHT, pid=next_sender):
         return "the second sender stalled past lease and lock before its send"
     database = hit("database-link", "database-crash", "database-backends")
     overslept = hit("short-stop", since=IN_FLIGHT, pid=sender)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 # Messages that Feishu was seen to send with a code; always under HTTP status 200.
@@ -31,7 +31,7 @@ MESSAGES = {
     800006003: "request body is not json",
 }
 PLAIN = ("ok", "hold", "reset", "garbage", "huge", "drip", "drip-body", "redirect", "empty", "echo")
-_TAKEN = {"ok", "slow", "hold", "garbage", "huge", "empty"}
+_TAKEN = {"ok", "hold", "garbage", "huge", "empty"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,8 @@ class Answer:
     kind: str
     number: float = 0.0
     message: str = ""
+    wait: float = 0.0
+    """Seconds before the answer."""
 
     @classmethod
     def parse(cls, word: str) -> Self:
@@ -49,7 +51,8 @@ class Answer:
 
         Args:
             word: one of PLAIN, or ``code:N``, ``code:N:message``, ``status:N``, ``rate-limit:SECONDS``,
-                ``slow:SECONDS``, ``echo:N`` (a code, with the key and the token of the request all over the answer).
+                ``slow:SECONDS``, ``slow:SECONDS:WORD``, ``echo:N`` (a code, with the key and the token of the request
+                all over the answer).
 
         Raises:
             ValueError: there is no such answer.
@@ -67,8 +70,10 @@ class Answer:
                     return cls(word=word, kind=kind, number=int(rest))
                 case "rate-limit":
                     return cls(word=word, kind=kind, number=int(rest))
-                case "slow" if float(rest) >= 0:
-                    return cls(word=word, kind=kind, number=float(rest))
+                case "slow":
+                    seconds, _, then = rest.partition(":")
+                    if 0 <= float(seconds) < float("inf"):
+                        return replace(cls.parse(then or "ok"), word=word, wait=float(seconds))
                 case _ if word in PLAIN:
                     return cls(word=word, kind=word)
         except ValueError:

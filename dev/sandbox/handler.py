@@ -90,6 +90,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, arrival: Arrival) -> None:
         answer = arrival.answer
+        if answer.wait and self.sandbox.stopping.wait(answer.wait):
+            self.close_connection = True
+            return
         match answer.kind:
             case "ok":
                 self._reply_code(0, "success")
@@ -102,9 +105,6 @@ class Handler(BaseHTTPRequestHandler):
                 body = json.dumps({"code": 99991400, "msg": "request trigger frequency limit"}).encode()
                 # Feishu's gateway is documented with the second header only.
                 self._reply(429, body, _JSON, {"Retry-After": seconds, "x-ogw-ratelimit-reset": seconds})
-            case "slow":
-                self.sandbox.stopping.wait(answer.number)
-                self._reply_late()
             case "hold":
                 self.sandbox.hold(arrival, HOLD_SECONDS, self._client_left)
                 self._reply_late()

@@ -81,6 +81,7 @@ class TestAnswers:
             ("code:424242", 200, {"code": 424242, "msg": "unknown error"}),
             ("rate-limit:2", 429, {"code": 99991400, "msg": "request trigger frequency limit"}),
             ("slow:0.05", 200, {"code": 0, "msg": "success"}),
+            ("slow:0.05:code:9499", 200, {"code": 9499, "msg": "Bad Request"}),
         ],
     )
     def test_json(self, word: str, status: int, body: object, sandbox: Sandbox) -> None:
@@ -205,7 +206,20 @@ class TestAnswers:
 
 class TestWords:
     @pytest.mark.parametrize(
-        "word", ["", "okay", "ok:1", "code", "code:x", "status:99", "status:x", "slow", "slow:-1", "rate-limit:soon"]
+        "word",
+        [
+            "",
+            "okay",
+            "ok:1",
+            "code",
+            "code:x",
+            "status:99",
+            "status:x",
+            "slow",
+            "slow:-1",
+            "slow:1:no",
+            "rate-limit:soon",
+        ],
     )
     def test_an_unknown_word_is_an_error(self, word: str, sandbox: Sandbox) -> None:
         with pytest.raises(ValueError, match="no such answer"):
@@ -232,6 +246,7 @@ class TestWords:
         [
             *((word, word in {"ok", "hold", "garbage", "huge", "empty", "echo"}) for word in PLAIN),
             ("slow:1", True),
+            ("slow:1:status:503", False),
             ("code:0", True),
             ("code:19001", False),
             ("echo:19001", False),

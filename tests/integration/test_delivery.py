@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import threading
+import time
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -352,11 +353,14 @@ class TestRecovery:
         assert list(row.attempts.values_list("number", "outcome")) == [(1, "success")]
         assert second.locks.acquire(["feishu|k1"]).keys
 
-    def test_nothing_is_sent_under_a_lease_that_is_nearly_over(self, memory: MemoryProvider, clock: Clock) -> None:
+    @pytest.mark.parametrize("left", [0.0, 14.9])
+    def test_nothing_is_sent_that_could_not_be_settled_within_its_lease(
+        self, memory: MemoryProvider, clock: Clock, left: float
+    ) -> None:
         row = record()
         asleep = engine(memory, clock, lease=20, total_timeout=10)
         flights = asleep._take(1, ["feishu"], RetryResult())
-        flights[0].row = dataclasses.replace(flights[0].row, expires=0.0)
+        flights[0].row = dataclasses.replace(flights[0].row, expires=time.monotonic() + left)
 
         for flight in flights:
             asleep._send(flight)

@@ -144,15 +144,15 @@ class TestChecks:
 
         assert found() == {"E002": "settings.NOTIFICATIONS: MAX_ATTEMPTS must be a whole number"}
 
-    @pytest.mark.parametrize("lease", [10, timedelta(seconds=9.9)])
-    def test_e003_a_lease_that_does_not_outlast_a_send(self, change: Change, lease: object) -> None:
+    @pytest.mark.parametrize("lease", [10, 13.3, timedelta(seconds=9.9)])
+    def test_e003_a_lease_that_does_not_outlast_a_send_and_its_settling(self, change: Change, lease: object) -> None:
         change(LEASE=lease, TOTAL_TIMEOUT=10)
 
         assert list(found()) == ["E003"]
         assert "LEASE" in found()["E003"]
 
-    def test_a_lease_that_outlasts_a_send_is_fine(self, change: Change) -> None:
-        change(LEASE=10.5, TOTAL_TIMEOUT=10)
+    def test_a_lease_that_outlasts_a_send_and_its_settling_is_fine(self, change: Change) -> None:
+        change(LEASE=13.4, TOTAL_TIMEOUT=10)
 
         assert found() == {}
 
