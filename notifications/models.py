@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from notifications.message import visible
 from notifications.querysets import NotificationQuerySet
 from notifications.secret import SecretField
-from notifications.states import SCHEDULED, AuthType, Cause, Outcome, Status, TestStatus
+from notifications.states import SCHEDULED, AuthType, Cause, Measure, Outcome, Status, TestStatus
 
 
 class NotificationRecord(models.Model):
@@ -160,6 +160,31 @@ class UserNotificationChannel(models.Model):
 
     def __str__(self) -> str:
         return f"{self.channel} / {self.user_id}"
+
+
+class Tally(models.Model):
+    """How often one thing happened in one hour; tallies.py says how it is written and read."""
+
+    pk = models.CompositePrimaryKey(
+        "measure", "hour", "channel", "outcome", "error_code", "attempts", "bucket", "shard"
+    )
+    hour = models.DateTimeField()
+    shard = models.SmallIntegerField()
+    channel = models.CharField(max_length=32)
+    measure = models.CharField(max_length=32, choices=Measure.choices)
+    outcome = models.CharField(max_length=16, blank=True)
+    error_code = models.CharField(max_length=64, blank=True)
+    attempts = models.SmallIntegerField()
+    bucket = models.SmallIntegerField()
+    count = models.BigIntegerField()
+    seconds = models.FloatField()
+
+    class Meta:
+        db_table = "notification_tallies"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.measure} {self.hour:%Y-%m-%d %H}"
 
 
 class RejectedRequest(models.Model):

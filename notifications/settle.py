@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db import connection
 
+from notifications import tallies
 from notifications.backoff import retry_delay
 from notifications.claim import Claimed, Clock
 from notifications.conf import ServiceOptions
@@ -93,17 +94,17 @@ def without_attempt(row: Claimed) -> SendResult:
 
 
 # A failure settles only under its own lease. A success settles even when late: a proven send must stop further ones.
-_SETTLE = """
+_SETTLE = f"""
 WITH result AS (
     SELECT * FROM unnest(
         %(ids)s::bigint[], %(leases)s::uuid[], %(statuses)s::text[], %(delays)s::float8[], %(codes)s::text[],
         %(errors)s::text[], %(message_ids)s::text[], %(requests)s::jsonb[], %(responses)s::jsonb[],
         %(rounds)s::int[], %(numbers)s::int[], %(causes)s::text[], %(ages)s::float8[], %(durations)s::int[],
         %(outcomes)s::text[], %(attempt_codes)s::text[], %(attempt_errors)s::text[], %(http_statuses)s::int[],
-        %(excerpts)s::text[], %(made)s::bool[]
+        %(excerpts)s::text[], %(made)s::bool[], %(channels)s::text[]
     ) AS result(
         id, lease_token, status, delay, error_code, error, message_id, request, response, round, number, cause, age,
-        duration, outcome, attempt_code, attempt_error, http_status, excerpt, made
+        duration, outcome, attempt_code, attempt_error, http_status, excerpt, made, channel
     )
 ), attempt AS (
     INSERT INTO notification_delivery_attempts (
@@ -120,42 +121,59 @@ WITH result AS (
             duration_ms = EXCLUDED.duration_ms, outcome = EXCLUDED.outcome, error_code = EXCLUDED.error_code,
             error = EXCLUDED.error, http_status = EXCLUDED.http_status, response_excerpt = EXCLUDED.response_excerpt
         WHERE notification_delivery_attempts.outcome = 'lost'
-)
-UPDATE notification_records AS record
-SET status = result.status,
-    next_attempt_at = COALESCE(%(now)s, statement_timestamp()) + result.delay * interval '1 second',
-    lease_token = NULL,
-    last_error_code = result.error_code,
-    last_error = result.error,
-    provider_message_id = CASE WHEN made THEN result.message_id ELSE record.provider_message_id END,
-    provider_request = CASE WHEN made THEN result.request ELSE record.provider_request END,
-    provider_response = CASE WHEN made THEN result.response ELSE record.provider_response END,
-    sent_at = CASE WHEN result.status = 'sent' THEN COALESCE(%(now)s, statement_timestamp()) ELSE record.sent_at END,
-    updated_at = COALESCE(%(now)s, statement_timestamp())
-FROM result
-WHERE record.id = result.id
-  AND (record.status = 'sending' AND record.lease_token = result.lease_token
-       OR result.status = 'sent' AND record.status <> 'sent')
-RETURNING record.id
-"""
+    RETURNING record_id, outcome, error_code, duration_ms
+), taken AS (
+    UPDATE notification_records AS record
+    SET status = result.status,
+        next_attempt_at = COALESCE(%(now)s, statement_timestamp()) + result.delay * interval '1 second',
+        lease_token = NULL,
+        last_error_code = result.error_code,
+        last_error = result.error,
+        provider_message_id = CASE WHEN made THEN result.message_id ELSE record.provider_message_id END,
+        provider_request = CASE WHEN made THEN result.request ELSE record.provider_request END,
+        provider_response = CASE WHEN made THEN result.response ELSE record.provider_response END,
+        sent_at = CASE WHEN result.status = 'sent' THEN COALESCE(%(now)s, statement_timestamp())
+                       ELSE record.sent_at END,
+        updated_at = COALESCE(%(now)s, statement_timestamp())
+    FROM result
+    WHERE record.id = result.id
+      AND (record.status = 'sending' AND record.lease_token = result.lease_token
+           OR result.status = 'sent' AND record.status <> 'sent')
+    RETURNING record.id, record.channel, record.status, record.attempt_count, record.round,
+              EXTRACT(epoch FROM record.updated_at - record.created_at)::float8 AS seconds
+), noted AS (
+    SELECT result.channel, 'attempts' AS measure, attempt.outcome, attempt.error_code, 0 AS attempts,
+           duration_ms / 1000.0 AS seconds
+    FROM attempt JOIN result ON result.id = attempt.record_id
+    UNION ALL
+    SELECT channel, CASE WHEN round = 0 THEN 'deliveries' ELSE 'replays' END, status, '', attempt_count, seconds
+    FROM taken
+    WHERE status <> 'failed'
+), counted AS ({tallies.COUNT})
+SELECT id FROM taken
+"""  # noqa: S608  our own words
 
-_LOST = """
+_LOST = f"""
 WITH lost AS (
-    SELECT record.id, lost.round, lost.number, lost.cause
+    SELECT record.id, record.channel, lost.round, lost.number, lost.cause
     FROM unnest(%(ids)s::bigint[], %(leases)s::uuid[], %(rounds)s::int[], %(numbers)s::int[], %(causes)s::text[])
          AS lost(id, lease_token, round, number, cause)
     JOIN notification_records AS record USING (id)
     WHERE record.status = 'sending' AND record.lease_token = lost.lease_token
-), noted AS (
+), attempt AS (
     INSERT INTO notification_delivery_attempts (
         record_id, round, number, cause, started_at, outcome, error_code, error, response_excerpt, worker
     )
     SELECT id, round, number, cause, COALESCE(%(now)s, statement_timestamp()), 'lost', %(code)s, %(error)s, '', ''
     FROM lost
     ON CONFLICT DO NOTHING
-)
+    RETURNING record_id, outcome, error_code
+), noted AS (
+    SELECT channel, 'attempts' AS measure, outcome, error_code, 0 AS attempts, 0 AS seconds
+    FROM attempt JOIN lost ON lost.id = attempt.record_id
+), counted AS ({tallies.COUNT})
 SELECT id FROM lost
-"""
+"""  # noqa: S608  our own words
 
 
 def settle(group: Sequence[Settled], clock: Clock | None) -> set[int]:
@@ -187,6 +205,8 @@ def settle(group: Sequence[Settled], clock: Clock | None) -> set[int]:
         "http_statuses": [item.result.http_status for item in group],
         "excerpts": [clean_text(item.result.response_excerpt, ERROR_LIMIT) for item in group],
         "made": made,
+        "channels": [item.row.channel for item in group],
+        **tallies.parameters(),
     }
     with connection.cursor() as cursor:
         cursor.execute(_SETTLE, parameters)
@@ -211,6 +231,7 @@ def note_lost_attempts(rows: Iterable[Claimed], clock: Clock | None) -> set[int]
         "rounds": [row.round for row in lost],
         "numbers": [row.attempt_count if row.exhausted else row.attempt_count - 1 for row in lost],
         "causes": [str(_likely_cause(row)) for row in lost],
+        **tallies.parameters(),
     }
     with connection.cursor() as cursor:
         cursor.execute(_LOST, parameters)

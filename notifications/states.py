@@ -54,6 +54,17 @@ class Cause(models.TextChoices):
     RECOVERY = "recovery", _("recovered after a lost worker")
 
 
+class Measure(models.TextChoices):
+    """What a tally counts."""
+
+    ATTEMPTS = "attempts", _("attempts")
+    """Attempts by outcome and error code; the histogram is of the seconds that the endpoint took."""
+    DELIVERIES = "deliveries", _("deliveries")
+    """Records that became final, by status and number of attempts; of the seconds since they were requested."""
+    REPLAYS = "replays", _("replays")
+    """The same for records that had been replayed, whose seconds since the request mean nothing."""
+
+
 class ErrorCode(enum.StrEnum):
     """Stable machine words for what went wrong; the first eight are the Go service's."""
 

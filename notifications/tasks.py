@@ -17,6 +17,7 @@ from notifications.events import InvalidNotification
 from notifications.nudge import TASK, nudge, nudge_arrived
 from notifications.retention import cutoff, purge
 from notifications.service import NotificationService
+from notifications.tallies import fold
 
 logger = logging.getLogger("notifications.tasks")
 
@@ -69,7 +70,11 @@ def deliver_due() -> None:
 # Acked early: a purge that was lost is made up for by the next.
 @shared_task(name=PURGE, ignore_result=True, acks_late=False)
 def purge_notifications() -> None:
-    """Delete what is older than RETENTION_DAYS, for a few seconds. Without that setting everything is kept."""
+    """Delete what is older than RETENTION_DAYS, for a few seconds. Without that setting everything is kept.
+
+    Old tallies are added up as well: what they count is kept, only their hours are not.
+    """
+    fold()
     if days := service_options().retention_days:
         purge(cutoff(days), budget=PURGE_BUDGET, should_stop=_stopping.is_set)
 

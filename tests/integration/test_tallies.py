@@ -1,0 +1,123 @@
+"""What is counted with the results, and that nothing counts twice or is forgotten."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db.models import Sum
+
+from notifications.claim import claim
+from notifications.conf import service_options
+from notifications.models import Tally
+from notifications.providers.base import SendResult
+from notifications.providers.memory import MemoryProvider
+from notifications.settle import Settled, settle, settled
+from notifications.states import Measure, Outcome, Status
+from notifications.tallies import BOUNDS, fold
+from tests.integration.test_delivery import NOW, OK, TRY_LATER, Clock, clock, engine, record
+
+__all__ = ["clock"]
+
+pytestmark = pytest.mark.django_db
+
+
+def counted(measure: Measure, *names: str) -> dict[tuple[object, ...], int]:
+    rows = Tally.objects.filter(measure=measure).values_list(*names).annotate(Sum("count"))
+    return {tuple(row[:-1]): row[-1] for row in rows}
+
+
+def claimed(clock: Clock, result: SendResult, *, duration: float = 0.03) -> list[Settled]:
+    rows = claim(9, channels=["feishu"], options=service_options(), clock=clock)
+    return [settled(row, result, service_options(), duration=duration, age=duration) for row in rows]
+
+
+def test_attempts_are_counted_by_outcome_and_code_in_the_bucket_of_their_duration(clock: Clock) -> None:
+    record("a"), record("b")
+
+    settle(claimed(clock, TRY_LATER), clock)
+
+    assert counted(Measure.ATTEMPTS, "outcome", "error_code", "bucket") == {("temporary_fail", "provider_5xx", 3): 2}
+    assert BOUNDS[2] < 0.03 < BOUNDS[3]
+    assert Tally.objects.get().seconds == pytest.approx(0.06)
+    assert Tally.objects.get().hour == NOW
+
+
+def test_a_delivery_is_counted_once_with_its_attempts_and_the_time_since_its_request(
+    memory: MemoryProvider, clock: Clock
+) -> None:
+    record("a", created_at=NOW)
+    memory.script(TRY_LATER, OK)
+
+    engine(memory, clock).deliver_due()
+    clock.forward(seconds=300)
+    engine(memory, clock).deliver_due()
+
+    assert counted(Measure.DELIVERIES, "outcome", "attempts", "bucket") == {("sent", 2, BOUNDS.index(300.0) + 1): 1}
+    assert counted(Measure.ATTEMPTS, "outcome") == {("temporary_fail",): 1, ("success",): 1}
+
+
+def test_the_end_of_a_replayed_record_is_no_delivery_time(clock: Clock) -> None:
+    record("a", round=1)
+
+    settle(claimed(clock, OK), clock)
+
+    assert counted(Measure.REPLAYS, "outcome") == {("sent",): 1}
+    assert counted(Measure.DELIVERIES, "outcome") == {}
+
+
+def test_a_result_that_is_settled_again_is_not_counted_again(clock: Clock) -> None:
+    record("a")
+    group = claimed(clock, OK)
+
+    settle(group, clock)
+    settle(group, clock)
+
+    assert counted(Measure.ATTEMPTS, "outcome") == {("success",): 1}
+    assert counted(Measure.DELIVERIES, "outcome") == {("sent",): 1}
+
+
+def test_a_stale_failure_counts_as_an_attempt_and_not_as_an_end(clock: Clock) -> None:
+    row = record("a")
+    group = claimed(clock, SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="provider_config"))
+    type(row).objects.filter(pk=row.pk).update(status=Status.SENT, lease_token=None, next_attempt_at=None)
+
+    settle(group, clock)
+
+    assert counted(Measure.ATTEMPTS, "outcome") == {("permanent_fail",): 1}
+    assert counted(Measure.DELIVERIES, "outcome") == {}
+
+
+def test_a_lost_attempt_is_counted(memory: MemoryProvider, clock: Clock) -> None:
+    record("a", status=Status.SENDING, attempt_count=1, next_attempt_at=NOW)
+
+    engine(memory, clock).deliver_due()
+
+    assert counted(Measure.ATTEMPTS, "outcome", "error_code") == {("lost", "lease_expired"): 1, ("success", ""): 1}
+
+
+def test_processes_count_side_by_side(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shard in (1, 2):
+        monkeypatch.setattr(os, "getpid", lambda shard=shard: shard)
+        record(f"key{shard}")
+        settle(claimed(clock, OK), clock)
+
+    assert counted(Measure.ATTEMPTS, "shard") == {(1,): 1, (2,): 1}
+    assert counted(Measure.ATTEMPTS, "outcome") == {("success",): 2}
+
+
+def test_old_hours_are_added_up_and_nothing_is_lost() -> None:
+    now = datetime.now(UTC)
+    fields = {"channel": "feishu", "measure": Measure.ATTEMPTS, "outcome": "success", "error_code": "", "attempts": 0}
+    for days in (90, 41, 39, 0):
+        hour = now - timedelta(days=days)
+        Tally.objects.create(hour=hour, shard=days % 3, bucket=1, count=10, seconds=0.5, **fields)
+
+    fold()
+    fold()
+
+    hours = Tally.objects.values_list("hour", "count").order_by("hour")
+    assert hours[0] == (datetime(1970, 1, 1, tzinfo=UTC), 20)
+    assert [(now - hour).days for hour, _count in hours[1:]] == [39, 0]
+    assert counted(Measure.ATTEMPTS, "outcome") == {("success",): 40}
