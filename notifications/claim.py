@@ -40,6 +40,13 @@ class Claimed:
     """Its lease ran out on the last attempt, or its budget was cut: nothing may be sent."""
     request: SendRequest
     endpoint: Endpoint | None
+    channel_id: int | None = None
+    """The row of the user's channel."""
+    paused: bool = False
+    failures: int = 0
+    """Failures in a row of the endpoint when the row was claimed."""
+    probe_in: float | None = None
+    """Seconds until a failing endpoint may be tried; None for one that is well."""
     previous_status: str
     previous_lease: str | None
     expires: float
@@ -76,6 +83,7 @@ WITH due AS (
         lease_token = %(token)s,
         attempt_count = record.attempt_count + CASE WHEN record.attempt_count < due.allowed THEN 1 ELSE 0 END,
         max_attempts = due.allowed,
+        wait_reason = '',
         next_attempt_at = COALESCE(%(now)s, statement_timestamp()) + %(lease)s * interval '1 second',
         updated_at = COALESCE(%(now)s, statement_timestamp())
     FROM due
@@ -86,7 +94,9 @@ WITH due AS (
               record.round, due.status AS previous_status, due.lease_token AS previous_lease,
               due.attempt_count >= due.allowed AS exhausted, due.next_attempt_at AS was_due
 )
-SELECT claimed.*, endpoint.enabled, endpoint.webhook_url, endpoint.auth_type, endpoint.bearer_token
+SELECT claimed.*, endpoint.enabled, endpoint.webhook_url, endpoint.auth_type, endpoint.bearer_token,
+       endpoint.id AS channel_id, endpoint.failures, endpoint.paused_at IS NOT NULL AS paused,
+       EXTRACT(epoch FROM endpoint.probe_at - COALESCE(%(now)s, statement_timestamp()))::float8 AS probe_in
 FROM claimed
 LEFT JOIN user_notification_channels AS endpoint
        ON endpoint.user_id = claimed.user_id AND endpoint.channel = claimed.channel
@@ -102,10 +112,12 @@ UPDATE notification_records AS record
 SET status = was.status,
     attempt_count = was.attempt_count,
     lease_token = was.lease_token,
-    next_attempt_at = COALESCE(%(now)s, statement_timestamp()) + %(delay)s * interval '1 second',
+    next_attempt_at = COALESCE(%(now)s, statement_timestamp()) + was.delay * interval '1 second',
+    wait_reason = %(wait_reason)s,
     updated_at = COALESCE(%(now)s, statement_timestamp())
-FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[], %(statuses)s::text[], %(counts)s::int[], %(leases)s::uuid[])
-     AS was(id, our_token, status, attempt_count, lease_token)
+FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[], %(statuses)s::text[], %(counts)s::int[], %(leases)s::uuid[],
+            %(delays)s::float8[])
+     AS was(id, our_token, status, attempt_count, lease_token, delay)
 WHERE record.id = was.id AND record.status = 'sending' AND record.lease_token = was.our_token
 """
 
@@ -139,16 +151,20 @@ def claim(
     return [_claimed(row, token, expires) for row in rows]
 
 
-def give_back(rows: Sequence[Claimed], *, delay: float, clock: Clock | None) -> None:
+def give_back(
+    rows: Sequence[Claimed], *, delay: float | Sequence[float], clock: Clock | None, wait_reason: str = ""
+) -> None:
     """Undo a claim: status, attempt count and lease as they were, to be looked at again after `delay` seconds.
 
+    delay: for all of them, or one for each. wait_reason: a `WaitReason`, for people.
     The former lease is put back too, so that the worker which still holds the key can settle under it.
     """
     if not rows:
         return
     parameters = {
         "now": clock() if clock else None,
-        "delay": delay,
+        "delays": list(delay) if isinstance(delay, Sequence) else [delay] * len(rows),
+        "wait_reason": wait_reason,
         "tokens": [row.lease_token for row in rows],
         "ids": [row.record_id for row in rows],
         "statuses": [row.previous_status for row in rows],
@@ -187,6 +203,7 @@ def _claimed(row: dict[str, Any], token: str, expires: float) -> Claimed:
         endpoint=endpoint,
         previous_lease=str(row["previous_lease"]) if row["previous_lease"] else None,
         expires=expires,
+        failures=row["failures"] or 0,
         **{name: row[name] for name in _CLAIMED_COLUMNS},
     )
 
@@ -197,5 +214,5 @@ _REQUEST_COLUMNS = (
 )
 _CLAIMED_COLUMNS = (
     *("channel", "dedupe_key", "user_id", "trace_id", "attempt_count", "max_attempts", "round"),
-    *("previous_status", "exhausted"),
+    *("previous_status", "exhausted", "channel_id", "paused", "probe_in"),
 )

@@ -59,6 +59,12 @@ class ServiceOptions:
     """Bound on one Redis round trip for locks and nudges."""
     redis_silence: float = 5.0
     """After Redis failed to answer, how long we do without it before asking again."""
+    probe_interval: float = 30.0
+    """How often an endpoint that keeps failing is tried, with one record."""
+    resume_rate: float = 10.0
+    """Records a second that are let go when an endpoint is well again."""
+    retry_jitter: float = 0.0
+    """Up to this part of a backoff is added to it at random: 0.2 makes 300 s up to 360 s."""
     connect_timeout: float = 3.0
     """Bound on reaching an endpoint."""
     read_timeout: float = 5.0
@@ -74,6 +80,8 @@ class ServiceOptions:
         default_factory=lambda: {"feishu": "notifications.providers.feishu.FeishuFlowProvider"}
     )
     """Channel name to the dotted path of its provider class."""
+    rate_limits: Mapping[str, str] = field(default_factory=dict)
+    """Channel name to its endpoints' limits, such as "5/second;100/minute", instead of the provider's; blank: none."""
     redis_url: str = field(default="", repr=False)
     """Redis for locks and nudges; empty: do without (the claim alone then guards)."""
     encryption_keys: tuple[str, ...] = field(default=(), repr=False)

@@ -7,19 +7,22 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
+from notifications import health
 from notifications.claim import Claimed, Clock, claim, give_back
 from notifications.conf import ServiceOptions, service_options
 from notifications.locks import Held, Locks
 from notifications.providers import configured_providers
 from notifications.providers.base import Provider, SendResult, attempt
+from notifications.rates import RateLimits, limits_of
 from notifications.redis_gateway import gateway
 from notifications.senders import Senders
-from notifications.settle import Settled, log_attempt, note_lost_attempts, settle, settled, without_attempt
-from notifications.states import Cause
+from notifications.settle import HELD_UP_FOR, Settled, log_attempt, note_lost_attempts, settle, settled, without_attempt
+from notifications.states import Cause, WaitReason
 
 logger = logging.getLogger("notifications.delivery")
 
@@ -41,7 +44,8 @@ class RetryResult:
     failed: int = 0
     dead: int = 0
     skipped: int = 0
-    """Skipped by the provider, or left alone because another process holds the key or has just sent it."""
+    """Skipped by the provider, or left alone: the endpoint is not well, its rate limit is reached, or another process
+    holds the key or has just sent it."""
     errors: int = 0
     """Results that could not be written down; the rows come back when their lease runs out."""
     more: bool = False
@@ -67,6 +71,7 @@ class Engine:
     clock: for tests, else PostgreSQL's decides what is due. locks: None to do without Redis.
     providers: by channel, the configured ones by default. should_stop: asked before each claim.
     called: set by others to say that there are new rows; a drain then looks at once, whatever it waits for.
+    heed_health: False sends to a paused or failing endpoint too: how a person tests one.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class Engine:
         providers: Mapping[str, Provider] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         called: threading.Event | None = None,
+        heed_health: bool = True,
     ) -> None:
         self.options = options or service_options()
         self.clock = clock
@@ -85,6 +91,8 @@ class Engine:
         self.providers = configured_providers() if providers is None else providers
         self.should_stop = should_stop
         self.called = called or threading.Event()
+        self.heed_health = heed_health
+        self.rates = RateLimits(locks.gateway if locks else None, limits_of(self.providers, self.options.rate_limits))
 
     def deliver_due(
         self,
@@ -105,6 +113,7 @@ class Engine:
         deadline = time.monotonic() + self.options.drain_budget
         senders = Senders(self.options.send_slots, self._send)
         call_at = 0.0
+        health.tend_in_turn(self.options, self.clock)
 
         def room_now() -> int:
             return self._room(senders.in_flight, total.scanned, limit, deadline)
@@ -159,6 +168,7 @@ class Engine:
         rows = claim(limit, channels=channels, options=self.options, clock=self.clock, record_id=record_id)
         rows = self._one_recovered(rows)
         total.scanned += len(rows)
+        rows = self._not_held_up(rows, total)
         if rows and self.locks and held is None:
             held = self.locks.acquire(row.lock_key for row in rows)
             busy = [row for row in rows if row.lock_key not in held.keys]
@@ -168,6 +178,22 @@ class Engine:
         gone = note_lost_attempts(rows, self.clock)
         total.skipped += len(gone)
         return [_Flight(row=row, held=held, stands=row.record_id not in gone) for row in rows]
+
+    def _not_held_up(self, rows: list[Claimed], total: RetryResult) -> list[Claimed]:
+        """Give back, as they were, the rows whose endpoint is not well or has had enough for now; return the others."""
+        if not self.heed_health:
+            return rows
+        held_up = health.waiting(rows, self.options, self.clock)
+        for reason in set(held_up.values()):
+            those = [row for row in rows if held_up.get(row.record_id) == reason]
+            give_back(those, delay=HELD_UP_FOR, clock=self.clock, wait_reason=reason)
+        rows = [row for row in rows if row.record_id not in held_up]
+        waits = self.rates.waits(rows)
+        those = [row for row in rows if row.record_id in waits]
+        delays = [waits[row.record_id] for row in those]
+        give_back(those, delay=delays, clock=self.clock, wait_reason=WaitReason.RATE_LIMITED)
+        total.skipped += len(held_up) + len(waits)
+        return [row for row in rows if row.record_id not in waits]
 
     def _one_recovered(self, rows: list[Claimed]) -> list[Claimed]:
         """Keep only the first row that lost its worker: one that kills workers must not take the same others along."""
@@ -194,12 +220,18 @@ class Engine:
         now = time.monotonic()
         group = [
             settled(
-                flight.row, flight.result, self.options, duration=flight.ended - flight.began, age=now - flight.began
+                flight.row,
+                flight.result,
+                self.options,
+                duration=flight.ended - flight.began,
+                age=now - flight.began,
+                crowded=self._crowded(flight.row.channel),
             )
             for flight in flights
             if flight.result is not None
         ]
         taken = self._settle(group)
+        self._note_health(group)
         give_back([flight.row for flight in flights if flight.result is None], delay=0, clock=self.clock)
         if self.locks:
             for held in {flight.held for flight in flights if flight.held not in (None, keep)}:
@@ -212,6 +244,17 @@ class Engine:
             if in_time:
                 setattr(total, item.status, getattr(total, item.status) + 1)
         return [item for item in group if taken is not None and item.row.record_id in taken]
+
+    def _crowded(self, channel: str) -> datetime | None:
+        if getattr(self.providers.get(channel), "crowded_half_hours", False):
+            return self.clock() if self.clock else datetime.now(UTC)
+        return None
+
+    def _note_health(self, group: Sequence[Settled]) -> None:
+        try:
+            health.note(group, self.options, self.clock)
+        except DatabaseError as error:  # the next answer of the endpoint says it again
+            logger.warning("endpoint health not noted: %s", type(error).__name__, extra={"event": "health.not_noted"})
 
     def _settle(self, group: Sequence[Settled]) -> set[int] | None:
         """Write results down, patiently: while PostgreSQL is away nobody else can claim these rows either.

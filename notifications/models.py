@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from notifications.message import visible
 from notifications.querysets import NotificationQuerySet
 from notifications.secret import SecretField
-from notifications.states import SCHEDULED, AuthType, Cause, Measure, Outcome, Status, TestStatus
+from notifications.states import SCHEDULED, AuthType, Cause, Measure, Outcome, Status, TestStatus, WaitReason
 
 
 class NotificationRecord(models.Model):
@@ -45,6 +45,9 @@ class NotificationRecord(models.Model):
     round = models.IntegerField(_("round"), default=0, help_text=_("0 at first, one more for each replay"))
     next_attempt_at = models.DateTimeField(_("next attempt"), null=True, db_default=Now())
     lease_token = models.UUIDField(null=True, editable=False)
+    wait_reason = models.CharField(
+        _("held up by"), max_length=16, choices=WaitReason.choices, blank=True, default="", db_default=""
+    )
 
     last_error_code = models.CharField(_("error code"), max_length=64, blank=True)
     last_error = models.TextField(_("error"), blank=True)
@@ -85,6 +88,11 @@ class NotificationRecord(models.Model):
             # Serves the claim (claim.py) and nothing else; finished rows are not in it, so it stays small.
             models.Index(
                 fields=("next_attempt_at", "id"), name="notification_due", condition=Q(next_attempt_at__isnull=False)
+            ),
+            models.Index(  # finds what may go when an endpoint is well again
+                fields=("user", "channel", "id"),
+                name="notification_held_up",
+                condition=Q(wait_reason__in=[WaitReason.CHANNEL_PAUSED, WaitReason.ENDPOINT_FAILING]),
             ),
             models.Index(fields=("trace_id",), name="notification_trace", condition=~Q(trace_id="")),
         )
@@ -144,6 +152,11 @@ class UserNotificationChannel(models.Model):
     bearer_token = SecretField(_("bearer token"), blank=True, default="")
     paused_at = models.DateTimeField(_("paused"), null=True, blank=True)
     pause_reason = models.CharField(_("reason of the pause"), max_length=191, blank=True)
+    resumed_at = models.DateTimeField(_("resumed"), null=True, blank=True, editable=False)
+    """Set while records that waited are being let go."""
+    failures = models.IntegerField(_("failures in a row"), default=0, db_default=0, editable=False)
+    probe_at = models.DateTimeField(_("next probe"), null=True, blank=True, editable=False)
+    """Set while the endpoint keeps failing and only one record per interval is sent."""
     last_test_status = models.CharField(
         _("last test"), max_length=16, choices=TestStatus.choices, blank=True, default=TestStatus.NEVER
     )
@@ -157,6 +170,13 @@ class UserNotificationChannel(models.Model):
         verbose_name = _("user's channel")
         verbose_name_plural = _("users' channels")
         constraints = (models.UniqueConstraint(fields=("user", "channel"), name="one_channel_per_user"),)
+        indexes = (
+            models.Index(
+                fields=("id",),
+                name="channel_to_tend",
+                condition=Q(resumed_at__isnull=False) | Q(probe_at__isnull=False),
+            ),
+        )
 
     def __str__(self) -> str:
         return f"{self.channel} / {self.user_id}"

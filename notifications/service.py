@@ -65,7 +65,7 @@ class NotificationService:
     """The service: accept, deliver, retry, replay, cancel.
 
     options: settings.NOTIFICATIONS by default. clock: for tests, else PostgreSQL's. providers: by channel.
-    use_redis: False does without locks; the claim alone then guards.
+    use_redis: False does without locks; the claim alone then guards. heed_health: the engine's.
     """
 
     def __init__(
@@ -75,12 +75,15 @@ class NotificationService:
         clock: Clock | None = None,
         providers: dict[str, Provider] | None = None,
         use_redis: bool = True,
+        heed_health: bool = True,
     ) -> None:
         self.options = options or service_options()
         self.clock = clock
         self.providers = providers
         self.locks = Locks(gateway(), ttl=self.options.lock_ttl) if use_redis else None
-        self.engine = Engine(options=self.options, clock=clock, locks=self.locks, providers=providers)
+        self.engine = Engine(
+            options=self.options, clock=clock, locks=self.locks, providers=providers, heed_health=heed_health
+        )
 
     def accept(self, payloads: Iterable[object], *, deliver_at: datetime | None = None) -> list[Accepted]:
         """Validate payloads and store them in the caller's transaction; one answer per payload, in their order.

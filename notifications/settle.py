@@ -7,21 +7,24 @@ import os
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 from django.db import connection
 
 from notifications import tallies
-from notifications.backoff import retry_delay
+from notifications.backoff import retry_delay, spread
 from notifications.claim import Claimed, Clock
 from notifications.conf import ServiceOptions
 from notifications.providers.base import SendResult
-from notifications.states import Cause, ErrorCode, Outcome, Status
+from notifications.states import Cause, ErrorCode, Outcome, Status, WaitReason
 from notifications.storable import clean_json, clean_text
 
 attempt_log = logging.getLogger("notifications.attempts")
 
+HELD_UP_FOR = 3600.0
+"""Seconds a record waits for its endpoint before it is looked at again; being let go ends the wait at once."""
 ERROR_LIMIT = 2000
 """Characters of an error text that are kept; the Go service's."""
 
@@ -41,6 +44,7 @@ class Settled:
     """Seconds the attempt took; 0 when nothing was sent."""
     age: float
     """Seconds since it began."""
+    wait_reason: str = ""
 
     def bare(self) -> Settled:
         """Return the same without anything foreign: what is left can be stored in any case."""
@@ -55,6 +59,8 @@ def decide(row: Claimed, result: SendResult, options: ServiceOptions) -> tuple[S
             return Status.SENT, None
         case Outcome.SKIPPED:
             return Status.SKIPPED, None
+        case Outcome.PERMANENT_FAIL if _waits_for_endpoint(row, result):
+            return Status.FAILED, HELD_UP_FOR
         case Outcome.TEMPORARY_FAIL if row.attempt_count < row.max_attempts:
             asked = min(result.retry_after, options.retry_after_max)
             return Status.FAILED, max(retry_delay(row.attempt_count, options), asked)
@@ -62,9 +68,28 @@ def decide(row: Claimed, result: SendResult, options: ServiceOptions) -> tuple[S
             return Status.DEAD, None
 
 
-def settled(row: Claimed, result: SendResult, options: ServiceOptions, *, duration: float, age: float) -> Settled:
-    """Return what to write down for this result. duration, age: seconds the attempt took, and since it began."""
+def _waits_for_endpoint(row: Claimed, result: SendResult) -> bool:
+    """The endpoint needs a person, the message does not: it goes out when the channel is resumed (health.py)."""
+    config = result.error_code == ErrorCode.PROVIDER_CONFIG
+    return config and row.channel_id is not None and row.attempt_count < row.max_attempts
+
+
+def settled(
+    row: Claimed,
+    result: SendResult,
+    options: ServiceOptions,
+    *,
+    duration: float,
+    age: float,
+    crowded: datetime | None = None,
+) -> Settled:
+    """Return what to write down for this result. duration, age: seconds the attempt took, and since it began.
+
+    crowded: what time it is, if the provider is crowded at full and half hours.
+    """
     status, delay = decide(row, result, options)
+    if delay is not None and result.outcome == Outcome.TEMPORARY_FAIL:
+        delay = spread(delay, options, now=crowded)
     sent = status == Status.SENT
     return Settled(
         row=row,
@@ -75,6 +100,7 @@ def settled(row: Claimed, result: SendResult, options: ServiceOptions, *, durati
         error="" if sent else clean_text(result.error_message, ERROR_LIMIT),
         duration=duration,
         age=age,
+        wait_reason=WaitReason.CHANNEL_PAUSED if delay and result.outcome == Outcome.PERMANENT_FAIL else "",
     )
 
 
@@ -101,10 +127,11 @@ WITH result AS (
         %(errors)s::text[], %(message_ids)s::text[], %(requests)s::jsonb[], %(responses)s::jsonb[],
         %(rounds)s::int[], %(numbers)s::int[], %(causes)s::text[], %(ages)s::float8[], %(durations)s::int[],
         %(outcomes)s::text[], %(attempt_codes)s::text[], %(attempt_errors)s::text[], %(http_statuses)s::int[],
-        %(excerpts)s::text[], %(made)s::bool[], %(channels)s::text[]
+        %(excerpts)s::text[], %(made)s::bool[], %(channels)s::text[],
+        %(wait_reasons)s::text[]
     ) AS result(
         id, lease_token, status, delay, error_code, error, message_id, request, response, round, number, cause, age,
-        duration, outcome, attempt_code, attempt_error, http_status, excerpt, made, channel
+        duration, outcome, attempt_code, attempt_error, http_status, excerpt, made, channel, wait_reason
     )
 ), attempt AS (
     INSERT INTO notification_delivery_attempts (
@@ -127,6 +154,7 @@ WITH result AS (
     SET status = result.status,
         next_attempt_at = COALESCE(%(now)s, statement_timestamp()) + result.delay * interval '1 second',
         lease_token = NULL,
+        wait_reason = result.wait_reason,
         last_error_code = result.error_code,
         last_error = result.error,
         provider_message_id = CASE WHEN made THEN result.message_id ELSE record.provider_message_id END,
@@ -206,6 +234,7 @@ def settle(group: Sequence[Settled], clock: Clock | None) -> set[int]:
         "excerpts": [clean_text(item.result.response_excerpt, ERROR_LIMIT) for item in group],
         "made": made,
         "channels": [item.row.channel for item in group],
+        "wait_reasons": [str(item.wait_reason) for item in group],
         **tallies.parameters(),
     }
     with connection.cursor() as cursor:

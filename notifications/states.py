@@ -54,6 +54,15 @@ class Cause(models.TextChoices):
     RECOVERY = "recovery", _("recovered after a lost worker")
 
 
+class WaitReason(models.TextChoices):
+    """Why a record waits though its own turn has come. Waiting spends no attempt."""
+
+    NONE = "", _("not held up")
+    CHANNEL_PAUSED = "channel_paused", _("the channel is paused")
+    ENDPOINT_FAILING = "endpoint_failing", _("the endpoint keeps failing and is being probed")
+    RATE_LIMITED = "rate_limited", _("the endpoint's rate limit")
+
+
 class Measure(models.TextChoices):
     """What a tally counts."""
 

@@ -37,7 +37,7 @@ WIDTHS = {
     field.name: field.max_length or 10_000
     for field in NotificationRecord._meta.get_fields()
     if isinstance(field, (models.CharField, models.TextField))
-    and field.name not in ("channel", "status", "last_error", "last_error_code", "provider_message_id")
+    and field.name not in ("channel", "status", "last_error", "last_error_code", "provider_message_id", "wait_reason")
 }
 TEXTS = ("summary_text", "fallback_text")
 INTEGERS = ("target_id", "notification_id")

@@ -1,0 +1,234 @@
+"""An endpoint that needs a person, or keeps failing: its records wait, spend nothing, and go when it is well."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth import get_user_model
+
+from notifications import health
+from notifications.delivery import Engine
+from notifications.models import NotificationRecord, UserNotificationChannel
+from notifications.providers.base import SendResult
+from notifications.providers.memory import MemoryProvider
+from notifications.states import Outcome, Status
+from tests.integration.test_delivery import NOW, OK, TRY_LATER, Clock, clock, options, record
+
+__all__ = ["clock"]
+
+pytestmark = pytest.mark.django_db
+
+REFUSED = SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="provider_config", error_message="code 19001: invalid")
+BAD_TEXT = SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="payload_invalid", error_message="code 9499")
+
+
+@pytest.fixture
+def channel() -> UserNotificationChannel:
+    user = get_user_model().objects.create_user("somebody")
+    return UserNotificationChannel.objects.create(user=user, webhook_url="https://www.feishu.cn/flow/api/x")
+
+
+def deliver(memory: MemoryProvider, clock: Clock, **changes: object) -> int:
+    """Deliver what is due one after the other, and return the number of sends."""
+    settings = options(**({"send_slots": 1, "probe_interval": 30.0, "resume_rate": 1.0} | changes))
+    return Engine(options=settings, clock=clock, providers={"feishu": memory}).deliver_due().retried
+
+
+def stored(channel: UserNotificationChannel, *keys: str) -> list[NotificationRecord]:
+    return [record(key, user_id=channel.user_id) for key in keys]
+
+
+def states() -> list[tuple[str, str, int, str]]:
+    rows = NotificationRecord.objects.order_by("id")
+    return list(rows.values_list("dedupe_key", "status", "attempt_count", "wait_reason"))
+
+
+class TestPause:
+    def test_an_endpoint_that_needs_a_person_is_paused_by_its_first_answer_and_its_records_wait_unspent(
+        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
+    ) -> None:
+        stored(channel, "a", "b", "c")
+        memory.script(REFUSED)
+
+        assert deliver(memory, clock) == 1
+
+        channel.refresh_from_db()
+        assert (channel.paused_at, channel.pause_reason) == (NOW, "code 19001: invalid")
+        assert states() == [
+            ("a", "failed", 1, "channel_paused"), ("b", "pending", 0, "channel_paused"),
+            ("c", "pending", 0, "channel_paused"),
+        ]  # fmt: skip
+
+    def test_other_users_go_on(self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel) -> None:
+        UserNotificationChannel.objects.update(paused_at=NOW)
+        stored(channel, "waits")
+        record("goes", user_id=channel.user_id + 1)
+
+        assert deliver(memory, clock) == 1
+        assert dict(NotificationRecord.objects.values_list("dedupe_key", "status")) == {
+            "waits": "pending", "goes": "sent",
+        }  # fmt: skip
+
+    def test_a_record_whose_attempts_are_used_up_is_dead_all_the_same(
+        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
+    ) -> None:
+        record("a", user_id=channel.user_id, attempt_count=4, status=Status.FAILED)
+        memory.script(REFUSED)
+
+        deliver(memory, clock)
+
+        assert states() == [("a", "dead", 5, "")]
+
+    def test_content_that_is_refused_says_nothing_of_the_endpoint(
+        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
+    ) -> None:
+        stored(channel, "a", "b")
+        memory.script(BAD_TEXT, OK)
+
+        assert deliver(memory, clock) == 2
+        channel.refresh_from_db()
+        assert (channel.paused_at, channel.failures) == (None, 0)
+
+    def test_a_late_answer_does_not_pause_a_channel_that_was_mended_and_its_record_goes(
+        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
+    ) -> None:
+        class Mending(MemoryProvider):
+            def send(self, *args: object) -> SendResult:
+                changed = UserNotificationChannel(webhook_url="https://www.feishu.cn/flow/api/another")
+                UserNotificationChannel.objects.update(webhook_url=changed.webhook_url)
+                return REFUSED
+
+        [row] = stored(channel, "a")
+        Engine(options=options(), clock=clock, providers={"feishu": Mending()}).deliver_one(row.pk)
+
+        channel.refresh_from_db()
+        row.refresh_from_db()
+        assert channel.paused_at is None
+        assert (row.status, row.next_attempt_at, row.wait_reason) == (Status.FAILED, NOW, "")
+
+    def test_a_person_who_tests_a_paused_channel_gets_through(
+        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
+    ) -> None:
+        UserNotificationChannel.objects.update(paused_at=NOW)
+        [row] = stored(channel, "a")
+
+        Engine(options=options(), clock=clock, providers={"feishu": memory}, heed_health=False).deliver_one(row.pk)
+
+        assert len(memory.requests) == 1
+
+
+class TestResume:
+    def test_what_waited_goes_oldest_first_at_a_limited_rate(
+        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
+    ) -> None:
+        stored(channel, "a", "b", "c")
+        UserNotificationChannel.objects.update(paused_at=NOW)
+        deliver(memory, clock)
+        clock.forward(seconds=10)
+
+        assert health.resume(channel.pk, options(resume_rate=0.5, sweep_interval=60), clock) == 3
+
+        due = NotificationRecord.objects.order_by("id").values_list("next_attempt_at", "wait_reason")
+        assert list(due) == [(NOW + timedelta(seconds=10 + wait), "") for wait in (0, 2, 4)]
+        channel.refresh_from_db()
+        assert (channel.paused_at, channel.pause_reason, channel.resumed_at) == (None, "", None)
+
+    def test_what_does_not_fit_into_this_sweep_follows_with_the_next(
+        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
+    ) -> None:
+        stored(channel, "a", "b", "c")
+        UserNotificationChannel.objects.update(paused_at=NOW)
+        deliver(memory, clock)
+        slow = options(resume_rate=2, sweep_interval=1)
+
+        assert health.resume(channel.pk, slow, clock) == 2
+        assert [state[3] for state in states()] == ["", "", "channel_paused"]
+
+        health.tend(slow, clock)
+        assert [state[3] for state in states()] == ["", "", ""]
+        channel.refresh_from_db()
+        assert channel.resumed_at is None
+
+    def test_nothing_of_a_channel_that_is_paused_again_goes(
+        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
+    ) -> None:
+        stored(channel, "a")
+        UserNotificationChannel.objects.update(paused_at=NOW)
+        deliver(memory, clock)
+
+        UserNotificationChannel.objects.update(resumed_at=NOW)
+        health.tend(options(), clock)
+
+        assert [state[3] for state in states()] == ["channel_paused"]
+
+
+class TestProbe:
+    def failing(self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel) -> None:
+        """Let five records fail, so that the endpoint is only probed, and store three more."""
+        stored(channel, *(f"failed{number}" for number in range(health.PROBE_AFTER)))
+        memory.script(*[TRY_LATER] * health.PROBE_AFTER)
+        assert deliver(memory, clock) == health.PROBE_AFTER
+        stored(channel, "a", "b", "c")
+
+    def test_an_endpoint_that_keeps_failing_costs_one_send_an_interval(
+        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
+    ) -> None:
+        self.failing(memory, clock, channel)
+        memory.script(*[TRY_LATER] * 9)
+
+        assert deliver(memory, clock) == 0
+        assert {state[3] for state in states()[5:]} == {"endpoint_failing"}
+
+        sends = []
+        for _interval in range(3):
+            clock.forward(seconds=30)
+            health.tend(options(sweep_interval=60), clock)
+            sends.append(deliver(memory, clock))
+        assert sends == [1, 1, 1]
+        assert [state[2] for state in states()[5:]] == [1, 1, 1], "each was the probe once, the oldest first"
+
+    def test_of_many_that_ask_at_once_one_is_the_probe(
+        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
+    ) -> None:
+        self.failing(memory, clock, channel)
+        clock.forward(seconds=30)
+        memory.script(TRY_LATER)
+
+        assert deliver(memory, clock, send_slots=8) == 1
+
+    def test_a_probe_that_gets_through_lets_the_others_go(
+        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
+    ) -> None:
+        self.failing(memory, clock, channel)
+        deliver(memory, clock)
+        clock.forward(seconds=30)
+        health.tend(options(), clock)
+        memory.script(OK)
+
+        assert deliver(memory, clock) == 1 + 1, "the probe, and the first of those it let go"
+        clock.forward(seconds=2)
+        assert deliver(memory, clock) == 1
+        channel.refresh_from_db()
+        assert (channel.failures, channel.probe_at) == (0, None)
+
+    def test_one_success_ends_a_row_of_failures(
+        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
+    ) -> None:
+        stored(channel, *"abcdefghi")
+        memory.script(*[TRY_LATER] * 4, OK, *[TRY_LATER] * 4)
+
+        assert deliver(memory, clock) == 9
+        channel.refresh_from_db()
+        assert (channel.failures, channel.probe_at) == (4, None)
+
+    def test_a_rate_limit_is_no_failure_of_the_endpoint(
+        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
+    ) -> None:
+        stored(channel, *"abcdefg")
+        memory.script(*[SendResult(outcome=Outcome.TEMPORARY_FAIL, error_code="provider_rate_limited")] * 7)
+
+        deliver(memory, clock)
+
+        channel.refresh_from_db()
+        assert (channel.failures, channel.probe_at) == (0, None)
