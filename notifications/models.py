@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from notifications.message import visible
 from notifications.querysets import NotificationQuerySet
 from notifications.secret import SecretField
-from notifications.states import SCHEDULED, AuthType, Cause, Measure, Outcome, Status, TestStatus, WaitReason
+from notifications.states import SCHEDULED, AuthType, Cause, Measure, Outcome, Pulse, Status, TestStatus, WaitReason
 
 
 class NotificationRecord(models.Model):
@@ -223,3 +223,20 @@ class RejectedRequest(models.Model):
 
     def __str__(self) -> str:
         return f"{self.source} #{self.pk}"
+
+
+class Heartbeat(models.Model):
+    """When something that should be running was last heard of, by PostgreSQL's clock. See heartbeats.py."""
+
+    name = models.CharField(_("name"), max_length=191, primary_key=True)
+    kind = models.CharField(_("kind"), max_length=16, choices=Pulse.choices)
+    seen_at = models.DateTimeField(_("last heard of"), db_default=Now())
+
+    class Meta:
+        db_table = "notification_heartbeats"
+        verbose_name = _("heartbeat")
+        verbose_name_plural = _("heartbeats")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name

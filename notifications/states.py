@@ -99,6 +99,17 @@ class ErrorCode(enum.StrEnum):
     """A provider raised something unexpected: a bug on our side; retried."""
 
 
+class Pulse(models.TextChoices):
+    """What has a heartbeat."""
+
+    BEAT = "beat", _("beat")
+    """A sweep that beat asked for has reached a worker."""
+    SWEEP = "sweep", _("sweep")
+    """A drain, whoever asked for it, has come to its end."""
+    WORKER = "worker", _("worker process")
+    """A slot of a worker process took work."""
+
+
 class TestStatus(models.TextChoices):
     """Result of the last test message to a user's channel."""
 

@@ -7,16 +7,18 @@ import threading
 import time
 from typing import Any, NoReturn
 
-from celery import shared_task, signals
+from celery import Task, shared_task, signals
 from celery.exceptions import Reject
-from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
+from notifications import heartbeats
 from notifications.conf import service_options
 from notifications.delivery import engine_with_redis
 from notifications.events import InvalidNotification
 from notifications.nudge import TASK, nudge, nudge_arrived
 from notifications.retention import cutoff, purge
 from notifications.service import NotificationService
+from notifications.states import Pulse
 from notifications.tallies import fold
 
 logger = logging.getLogger("notifications.tasks")
@@ -25,6 +27,9 @@ FEISHU_REQUESTED = "notification.feishu.requested"
 DATABASE_PAUSE = 2.0
 """Seconds an event waits before it goes back to the queue when PostgreSQL is away."""
 
+BY_BEAT = "by_beat"
+"""Header of the sweeps that beat asks for. No argument: a worker of an older release would refuse it."""
+
 PURGE = "notifications.purge_notifications"
 PURGE_BUDGET = 5.0
 """Seconds one purge holds a worker's slot; beat's next one goes on."""
@@ -32,6 +37,8 @@ PURGE_BUDGET = 5.0
 _stopping = threading.Event()
 _called = threading.Event()
 _draining = threading.Lock()
+_pools: list[Any] = []
+"""The one this worker has, once it is ready."""
 
 
 @signals.task_prerun.connect
@@ -45,14 +52,40 @@ def _stop_claiming(**kwargs: object) -> None:
     _stopping.set()
 
 
+@signals.worker_ready.connect
+def _know_the_pool(sender: Any, **kwargs: object) -> None:
+    _pools[:] = [sender.pool]
+
+
+@signals.heartbeat_sent.connect  # now and not later: Celery looks for receivers before the worker is ready
+def _say_from_the_pool(**kwargs: object) -> None:
+    """Let a slot write the heartbeat, on the connection it has: a worker whose slots are all stuck falls silent."""
+    for pool in _pools:
+        if heartbeats.turn(Pulse.WORKER):
+            pool.apply_async(_say)
+
+
+def _say() -> None:
+    close_old_connections()
+    heartbeats.write(Pulse.WORKER)
+
+
+@signals.worker_shutdown.connect
+def _take_leave(**kwargs: object) -> None:
+    heartbeats.forget_worker()
+    connection.close()
+
+
 # Acked early: losing this message loses nothing, and a late ack would run it twice after a broken connection.
-@shared_task(name=TASK, ignore_result=True, acks_late=False)
-def deliver_due() -> None:
+@shared_task(name=TASK, ignore_result=True, acks_late=False, bind=True)
+def deliver_due(self: Task[[], None]) -> None:
     """Drain what is due. Beat runs it as the retry sweep, nudges run it at once; any number may run together.
 
     One drain a process: where one runs already it is called to look again, so that slow sends cost threads and neither
     a worker's slot nor a database connection, and Python's one lock is not fought over.
     """
+    if (self.request.headers or {}).get(BY_BEAT):
+        heartbeats.beat(Pulse.BEAT)
     nudge_arrived()
     _called.set()
     # Whoever calls while the other is about to end finds the lock free, or is seen by its next look at the flag.
@@ -63,6 +96,7 @@ def deliver_due() -> None:
             more = engine.deliver_due(on_backlog=nudge).more
         finally:
             _draining.release()
+        heartbeats.beat(Pulse.SWEEP)
         if more:
             nudge()
 

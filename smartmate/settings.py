@@ -136,7 +136,7 @@ CELERY_BEAT_SCHEDULE = {
     "sweep": {
         "task": "notifications.deliver_due",
         "schedule": SWEEP_INTERVAL,
-        "options": {"expires": SWEEP_INTERVAL, "queue": "deliver"},
+        "options": {"expires": SWEEP_INTERVAL, "queue": "deliver", "headers": {"by_beat": True}},
     },
     # Behind the events that wait, and given up when it had to wait for long.
     "purge": {

@@ -14,6 +14,7 @@ from django.contrib.auth.models import User
 from django.utils import translation
 from pytest_django import Settings
 
+from notifications import heartbeats
 from notifications.conf import service_options
 from notifications.models import UserNotificationChannel
 from notifications.providers import get_provider
@@ -55,6 +56,7 @@ def _fresh_caches() -> None:
     """No options, provider or gateway of one test is seen by the next, nor that Redis was away."""
     for cached in (service_options, get_provider, gateway):
         cached.cache_clear()
+    heartbeats._turns.clear()
 
 
 @pytest.fixture(autouse=True)

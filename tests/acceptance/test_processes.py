@@ -219,3 +219,27 @@ def test_log_lines_are_json_and_hold_every_fact_and_no_secret(site: Site) -> Non
     assert (facts["http_status"], facts["settled"], facts["cause"]) == (500, True, "event")
     assert facts.keys() >= {"duration_ms", "retry_in_s", "worker", "trace_id", "dedupe_key", "channel", "time"}
     assert key not in worker.log
+
+
+def test_the_database_knows_which_processes_are_alive(site: Site) -> None:
+    def workers() -> int:
+        [[count]] = site.rows(
+            "SELECT count(*) FROM notification_heartbeats"
+            " WHERE kind = 'worker' AND seen_at > statement_timestamp() - interval '1 minute'"
+        )
+        return int(count)
+
+    worker = site.start_worker()
+    other = site.start_worker(WORKER_NAME="other")
+    site.start("beat")
+
+    wait_until(lambda: workers() == 2, "two workers were heard of")
+    wait_until(
+        lambda: {("beat",), ("sweep",)} <= set(site.rows("SELECT name FROM notification_heartbeats")),
+        "beat and sweep were heard of",
+    )
+
+    worker.terminate()
+    assert workers() == 1
+    other.kill()
+    assert workers() == 1  # it could not take leave; a minute later it counts no more

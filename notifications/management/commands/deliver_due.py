@@ -11,8 +11,10 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import Error, close_old_connections
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
+from notifications import heartbeats
 from notifications.delivery import Engine, RetryResult
 from notifications.management.commands._base import Command as Base, Stop, positive_int, stop_on_signals
+from notifications.states import Pulse
 
 logger = logging.getLogger("notifications.deliver_due")
 
@@ -105,6 +107,7 @@ def _drain(engine: Engine, limit: int, stop: Stop, total: RetryResult) -> None:
         for field in dataclasses.fields(RetryResult):
             setattr(total, field.name, getattr(total, field.name) + getattr(done, field.name))
         more = done.more
+        heartbeats.beat(Pulse.SWEEP)
         if limit:
             limit -= done.scanned
             more = more and limit > 0

@@ -1,0 +1,120 @@
+"""Who is alive, as the database knows it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from celery import current_app
+from django.core.management import call_command
+from django.db import connection
+from django.utils import timezone
+
+from notifications import heartbeats, tasks
+from notifications.heartbeats import forget_worker, seen, write
+from notifications.models import Heartbeat
+from notifications.settle import worker_name
+from notifications.states import Pulse
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def deliver_due(**headers: bool) -> None:
+    """Run the task as a worker does that got a message with these headers."""
+    tasks.deliver_due.push_request(headers=headers)  # type: ignore[call-arg]
+    try:
+        tasks.deliver_due.run()
+    finally:
+        tasks.deliver_due.pop_request()
+
+
+def test_nobody_was_heard_of_at_first() -> None:
+    now = seen()
+
+    assert (now.beat, now.sweep, now.workers) == (None, None, 0)
+
+
+def test_a_sweep_that_beat_asked_for_is_a_sign_of_both() -> None:
+    deliver_due(by_beat=True)
+
+    found = seen()
+    assert found.beat
+    assert found.sweep
+    assert found.beat <= found.sweep <= found.now
+
+
+def test_a_nudge_is_no_sign_of_beat() -> None:
+    deliver_due()
+
+    assert seen().beat is None
+    assert seen().sweep
+
+
+def test_beat_marks_its_sweeps() -> None:
+    schedule = current_app.conf.beat_schedule["sweep"]
+
+    assert schedule["options"]["headers"] == {tasks.BY_BEAT: True}
+
+
+def test_a_drain_that_failed_is_no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE notification_records RENAME TO elsewhere")
+    try:
+        with pytest.raises(Exception, match="notification_records"):
+            deliver_due(by_beat=True)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE elsewhere RENAME TO notification_records")
+
+    assert seen().beat
+    assert seen().sweep is None
+
+
+def test_the_command_sweeps_too() -> None:
+    call_command("deliver_due", verbosity=0)
+
+    assert seen().sweep
+    assert seen().beat is None
+
+
+def test_a_worker_counts_for_a_minute_and_until_it_takes_leave() -> None:
+    write(Pulse.WORKER)
+    Heartbeat.objects.create(name="late:1", kind=Pulse.WORKER, seen_at=timezone.now() - timedelta(seconds=61))
+    assert seen().workers == 1
+
+    forget_worker()
+
+    assert seen().workers == 0
+
+
+def test_workers_that_were_killed_are_forgotten_after_a_day() -> None:
+    old = timezone.now() - timedelta(days=1, minutes=1)
+    for name, kind in (("dead:1", Pulse.WORKER), (worker_name(), Pulse.WORKER), ("beat", Pulse.BEAT)):
+        Heartbeat.objects.create(name=name, kind=kind, seen_at=old)
+
+    write(Pulse.WORKER)
+
+    assert set(Heartbeat.objects.values_list("name", flat=True)) == {worker_name(), "beat"}
+
+
+def test_one_process_writes_once_in_twenty_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("notifications.heartbeats.time.monotonic", lambda: now)
+    taken = []
+    for now in (1000.0, 1019.9, 1020.0, 1020.1, 1040.0):  # noqa: B007  the clock reads it
+        taken.append(heartbeats.turn(Pulse.SWEEP))
+
+    assert taken == [True, False, True, False, True]
+
+
+def test_a_database_that_cannot_take_a_heartbeat_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE notification_heartbeats RENAME TO elsewhere")
+    try:
+        deliver_due(by_beat=True)
+        forget_worker()
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE elsewhere RENAME TO notification_heartbeats")
+
+    assert "heartbeat not written: ProgrammingError" in caplog.text
