@@ -47,6 +47,10 @@ class ServiceOptions:
     """How long one `deliver_due` claims new rows before it hands over to the next."""
     sweep_interval: float = 60.0
     """How often beat runs `deliver_due`."""
+    due_age_limit: float = 300.0
+    """How long a record may be due before /readyz says no and a person is told."""
+    metrics_token: str = field(default="", repr=False)
+    """Bearer token that /metrics asks for; empty: it asks for none."""
     retention_days: int = 0
     """Days a final record is kept after its last change, and a rejected request; 0 or unset: for ever."""
     held_key_delay: float = 5.0
@@ -98,6 +102,11 @@ class ServiceOptions:
     def lock_ttl(self) -> float:
         """Seconds a Redis lock lives: a little past the lease, so that the holder is seen when the lease runs out."""
         return self.lease + min(5.0, self.lease)
+
+    @property
+    def sweep_limit(self) -> float:
+        """Seconds without a sweep after which one is missed: two may fail, and each takes its time."""
+        return 2 * self.sweep_interval + 60.0
 
     @property
     def settle_margin(self) -> float:

@@ -51,7 +51,7 @@ class Seen:
     beat: datetime | None
     """When a sweep that beat asked for last reached a worker."""
     sweep: datetime | None
-    """When a drain last came to its end."""
+    """When a sweep, of beat or of `deliver_due`, last came to its end."""
     workers: int
     """Worker processes heard of within the last minute."""
 

@@ -176,6 +176,8 @@ class UserNotificationChannel(models.Model):
                 name="channel_to_tend",
                 condition=Q(resumed_at__isnull=False) | Q(probe_at__isnull=False),
             ),
+            # Few are paused among many: metrics and alerts look for them every minute.
+            models.Index(fields=("paused_at",), name="channel_paused", condition=Q(paused_at__isnull=False)),
         )
 
     def __str__(self) -> str:

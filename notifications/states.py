@@ -105,7 +105,7 @@ class Pulse(models.TextChoices):
     BEAT = "beat", _("beat")
     """A sweep that beat asked for has reached a worker."""
     SWEEP = "sweep", _("sweep")
-    """A drain, whoever asked for it, has come to its end."""
+    """A sweep, of beat or of `deliver_due`, has come to its end."""
     WORKER = "worker", _("worker process")
     """A slot of a worker process took work."""
 

@@ -84,7 +84,8 @@ def deliver_due(self: Task[[], None]) -> None:
     One drain a process: where one runs already it is called to look again, so that slow sends cost threads and neither
     a worker's slot nor a database connection, and Python's one lock is not fought over.
     """
-    if (self.request.headers or {}).get(BY_BEAT):
+    by_beat = bool((self.request.headers or {}).get(BY_BEAT))
+    if by_beat:
         heartbeats.beat(Pulse.BEAT)
     nudge_arrived()
     _called.set()
@@ -96,9 +97,10 @@ def deliver_due(self: Task[[], None]) -> None:
             more = engine.deliver_due(on_backlog=nudge).more
         finally:
             _draining.release()
-        heartbeats.beat(Pulse.SWEEP)
         if more:
             nudge()
+    if by_beat:
+        heartbeats.beat(Pulse.SWEEP)
 
 
 # Acked early: a purge that was lost is made up for by the next.

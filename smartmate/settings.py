@@ -27,6 +27,7 @@ INSTALLED_APPS = [
     "notifications",
 ]
 MIDDLEWARE = [
+    "notifications.probes.ProbesMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

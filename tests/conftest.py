@@ -14,7 +14,7 @@ from django.contrib.auth.models import User
 from django.utils import translation
 from pytest_django import Settings
 
-from notifications import heartbeats
+from notifications import heartbeats, readiness
 from notifications.conf import service_options
 from notifications.models import UserNotificationChannel
 from notifications.providers import get_provider
@@ -57,6 +57,7 @@ def _fresh_caches() -> None:
     for cached in (service_options, get_provider, gateway):
         cached.cache_clear()
     heartbeats._turns.clear()
+    readiness._MIGRATED.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -46,8 +46,7 @@ def test_a_sweep_that_beat_asked_for_is_a_sign_of_both() -> None:
 def test_a_nudge_is_no_sign_of_beat() -> None:
     deliver_due()
 
-    assert seen().beat is None
-    assert seen().sweep
+    assert (seen().beat, seen().sweep) == (None, None)
 
 
 def test_beat_marks_its_sweeps() -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from notifications.conf import ServiceOptions
 from notifications.events import FIELDS
+from notifications.metrics import NAMES
+from notifications.readiness import PARTS
 from notifications.states import Cause, ErrorCode, Outcome, Status
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -69,3 +71,25 @@ def test_every_fault_names_a_test_that_is_there(number: str, test: str) -> None:
 
     assert f"def {name}" in (DOCS.parent / path).read_text()
     assert not name or name.startswith(f"test_fault_{int(number):02d}_")
+
+
+METRIC = re.compile(r"\bnotifications_[a-z_]+")
+
+
+def metrics_of(page: str) -> set[str]:
+    """Return the metrics that a page names, histograms and their parts as one."""
+    return {re.sub("_(bucket|sum|count)$", "", name) for name in METRIC.findall(text(page))}
+
+
+@pytest.mark.parametrize("page", ["observability/dashboard.json", "observability/alerts.yml"])
+def test_dashboard_and_rules_name_only_metrics_that_exist(page: str) -> None:
+    assert metrics_of(page) <= set(NAMES)
+
+
+def test_every_metric_is_described_and_drawn() -> None:
+    assert metrics_of("observability.md") == set(NAMES) == metrics_of("observability/dashboard.json")
+
+
+def test_every_part_of_readiness_is_described() -> None:
+    for part in PARTS:
+        assert f"| `{part}` |" in text("observability.md")
