@@ -15,6 +15,7 @@ from django.utils.module_loading import import_string
 from notifications.conf import known_names, service_options
 from notifications.models import NotificationRecord
 from notifications.secret import Secret
+from notifications.sinks import bot_problem
 
 
 @register()
@@ -82,6 +83,17 @@ def check_sandbox(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         return []
     text = f"SANDBOX_ORIGINS lets webhooks reach {', '.join(origins)}. Remove it outside demo and tests."
     return [Error(text, id="notifications.E007")]
+
+
+@register()
+def check_alerts(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E009: nobody can be told by an address that is none."""
+    try:
+        options = service_options()
+    except ImproperlyConfigured:
+        return []
+    problem = bot_problem(options) if options.alert_feishu_webhook else ""
+    return [Error(f"ALERT_FEISHU_WEBHOOK {problem}.", id="notifications.E009")] if problem else []
 
 
 _BOUNDS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")

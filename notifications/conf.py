@@ -51,6 +51,14 @@ class ServiceOptions:
     """How long a record may be due before /readyz says no and a person is told."""
     metrics_token: str = field(default="", repr=False)
     """Bearer token that /metrics asks for; empty: it asks for none."""
+    alert_emails: tuple[str, ...] = ()
+    """Who gets a mail when something needs a person."""
+    alert_feishu_webhook: str = field(default="", repr=False)
+    """Custom bot of a Feishu or Lark group that is told the same."""
+    alert_window: float = 3600.0
+    """The same cause is told once in so long."""
+    alert_language: str = ""
+    """Language of alerts, such as zh-hans; the project's LANGUAGE_CODE by default."""
     retention_days: int = 0
     """Days a final record is kept after its last change, and a rejected request; 0 or unset: for ever."""
     held_key_delay: float = 5.0

@@ -13,7 +13,18 @@ from django.utils.translation import gettext_lazy as _
 from notifications.message import visible
 from notifications.querysets import NotificationQuerySet
 from notifications.secret import SecretField
-from notifications.states import SCHEDULED, AuthType, Cause, Measure, Outcome, Pulse, Status, TestStatus, WaitReason
+from notifications.states import (
+    SCHEDULED,
+    AlertKind,
+    AuthType,
+    Cause,
+    Measure,
+    Outcome,
+    Pulse,
+    Status,
+    TestStatus,
+    WaitReason,
+)
 
 
 class NotificationRecord(models.Model):
@@ -95,6 +106,8 @@ class NotificationRecord(models.Model):
                 condition=Q(wait_reason__in=[WaitReason.CHANNEL_PAUSED, WaitReason.ENDPOINT_FAILING]),
             ),
             models.Index(fields=("trace_id",), name="notification_trace", condition=~Q(trace_id="")),
+            # Few are dead among many: alerts ask every minute which died lately. Others are not in it and pay nothing.
+            models.Index(fields=("updated_at",), name="notification_dead", condition=Q(status=Status.DEAD)),
         )
 
     def __str__(self) -> str:
@@ -242,3 +255,29 @@ class Heartbeat(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Alert(models.Model):
+    """What one sink was, or is to be, told about one cause. alerts.py says how the times move."""
+
+    cause = models.CharField(_("cause"), max_length=191)
+    sink = models.CharField(_("told by"), max_length=32)
+    kind = models.CharField(_("kind"), max_length=16, choices=AlertKind.choices)
+    facts = models.JSONField(_("facts"), default=dict)
+    count = models.IntegerField(_("count"))
+    first_seen = models.DateTimeField(_("first seen"))
+    last_seen = models.DateTimeField(_("last seen"))
+    telling_until = models.DateTimeField(null=True)
+    told_at = models.DateTimeField(_("told"), null=True)
+    cleared_at = models.DateTimeField(_("over since"), null=True)
+    all_clear_at = models.DateTimeField(_("all-clear given"), null=True)
+
+    class Meta:
+        db_table = "notification_alerts"
+        verbose_name = _("alert")
+        verbose_name_plural = _("alerts")
+        default_permissions = ()
+        constraints = (models.UniqueConstraint(fields=("cause", "sink"), name="alert_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.cause} / {self.sink}"

@@ -12,6 +12,7 @@ from django.db import Error
 from django.http import HttpRequest, HttpResponse
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from notifications.alerts import look_now_and_then
 from notifications.conf import service_options
 from notifications.metrics import exposition
 from notifications.readiness import PARTS, readiness
@@ -53,7 +54,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
     if unknown := sorted(set(exclude) - set(PARTS)):
         return _json({"exclude": f"unknown: {', '.join(unknown)}; known: {', '.join(PARTS)}"}, HTTPStatus.BAD_REQUEST)
     found = readiness(exclude=exclude)
-    return _json(found.as_json(), HTTPStatus.OK if found.ready else HTTPStatus.SERVICE_UNAVAILABLE)
+    return _json(found.as_json(), HTTPStatus.OK if found.ready else HTTPStatus.SERVICE_UNAVAILABLE, _ThenLook)
 
 
 def metrics(request: HttpRequest) -> HttpResponse:
@@ -70,9 +71,18 @@ def metrics(request: HttpRequest) -> HttpResponse:
         return HttpResponse(text, status=HTTPStatus.SERVICE_UNAVAILABLE, content_type="text/plain")
 
 
+class _ThenLook(HttpResponse):
+    """An answer after which we look: a beat that is gone cannot tell anybody, and whoever asked need not wait."""
+
+    def close(self) -> None:
+        """Look when everything has been sent; the server calls this."""
+        look_now_and_then()
+        super().close()
+
+
 PROBES: dict[str, Answer] = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
 
 
-def _json(value: dict[str, Any], status: HTTPStatus) -> HttpResponse:
+def _json(value: dict[str, Any], status: HTTPStatus, kind: type[HttpResponse] = HttpResponse) -> HttpResponse:
     text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
-    return HttpResponse(text, status=status, content_type="application/json")
+    return kind(text, status=status, content_type="application/json")

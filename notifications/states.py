@@ -110,6 +110,16 @@ class Pulse(models.TextChoices):
     """A slot of a worker process took work."""
 
 
+class AlertKind(models.TextChoices):
+    """What a person is told about."""
+
+    DEAD = "dead", _("notifications died")
+    PAUSED = "paused", _("channels were paused")
+    LATE = "late", _("a notification is overdue")
+    SWEEP = "sweep", _("sweeps are missing")
+    REJECTED = "rejected", _("requests were refused")
+
+
 class TestStatus(models.TextChoices):
     """Result of the last test message to a user's channel."""
 

@@ -11,7 +11,7 @@ from celery import Task, shared_task, signals
 from celery.exceptions import Reject
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
-from notifications import heartbeats
+from notifications import alerts, heartbeats
 from notifications.conf import service_options
 from notifications.delivery import engine_with_redis
 from notifications.events import InvalidNotification
@@ -29,6 +29,8 @@ DATABASE_PAUSE = 2.0
 
 BY_BEAT = "by_beat"
 """Header of the sweeps that beat asks for. No argument: a worker of an older release would refuse it."""
+
+WATCH = "notifications.watch"
 
 PURGE = "notifications.purge_notifications"
 PURGE_BUDGET = 5.0
@@ -101,6 +103,13 @@ def deliver_due(self: Task[[], None]) -> None:
             nudge()
     if by_beat:
         heartbeats.beat(Pulse.SWEEP)
+
+
+# Acked early: the next look sees the same.
+@shared_task(name=WATCH, ignore_result=True, acks_late=False)
+def watch() -> None:
+    """See whether something needs a person, and tell. A task of its own, so that a slow sink delays no sweep."""
+    alerts.look()
 
 
 # Acked early: a purge that was lost is made up for by the next.

@@ -43,6 +43,7 @@ def service_settings(redis_url: str) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         "REDIS_URL": env.str("NOTIFICATIONS_REDIS_URL", default=redis_url),
         "ENCRYPTION_KEYS": [key.strip() for key in secret("NOTIFICATIONS_ENCRYPTION_KEYS").split(",") if key.strip()],
+        "ALERT_EMAILS": words("NOTIFICATIONS_ALERT_EMAILS"),
         "SANDBOX_ORIGINS": words("NOTIFICATIONS_SANDBOX_ORIGINS"),
     }
     for option in fields(ServiceOptions):

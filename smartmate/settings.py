@@ -102,7 +102,7 @@ CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_DEFAULT_QUEUE = "notifications"
 CELERY_TASK_QUEUES: dict[str, dict[str, str]] = {"notifications": {}, "deliver": {}}
 CELERY_TASK_CREATE_MISSING_QUEUES = False
-CELERY_TASK_ROUTES = {"notifications.deliver_due": {"queue": "deliver"}}
+CELERY_TASK_ROUTES = {name: {"queue": "deliver"} for name in ("notifications.deliver_due", "notifications.watch")}
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
@@ -129,6 +129,11 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 CELERY_TIMEZONE = "UTC"
 CELERY_DB_REUSE_MAX = 10_000
 
+if env.str("EMAIL_URL", default=""):
+    vars().update(env.email_url("EMAIL_URL"))
+EMAIL_TIMEOUT = 10
+SERVER_EMAIL = env.str("SERVER_EMAIL", default="root@localhost")
+
 NOTIFICATIONS = service_settings(REDIS_URL)
 
 SWEEP_INTERVAL = NOTIFICATIONS.get("SWEEP_INTERVAL", ServiceOptions().sweep_interval)
@@ -138,6 +143,11 @@ CELERY_BEAT_SCHEDULE = {
         "task": "notifications.deliver_due",
         "schedule": SWEEP_INTERVAL,
         "options": {"expires": SWEEP_INTERVAL, "queue": "deliver", "headers": {"by_beat": True}},
+    },
+    "watch": {
+        "task": "notifications.watch",
+        "schedule": SWEEP_INTERVAL,
+        "options": {"expires": SWEEP_INTERVAL, "queue": "deliver"},
     },
     # Behind the events that wait, and given up when it had to wait for long.
     "purge": {

@@ -14,7 +14,7 @@ from django.contrib.auth.models import User
 from django.utils import translation
 from pytest_django import Settings
 
-from notifications import heartbeats, readiness
+from notifications import alerts, heartbeats, readiness
 from notifications.conf import service_options
 from notifications.models import UserNotificationChannel
 from notifications.providers import get_provider
@@ -58,6 +58,7 @@ def _fresh_caches() -> None:
         cached.cache_clear()
     heartbeats._turns.clear()
     readiness._MIGRATED.clear()
+    alerts._last_look.clear()
 
 
 @pytest.fixture(autouse=True)

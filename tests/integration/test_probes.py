@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -78,21 +79,22 @@ def test_without_a_sweep_it_is_not_ready_and_says_what_to_start(client: Client, 
 
 
 def test_a_missed_sweep_is_told_from_a_late_one(client: Client, beating: None) -> None:
-    for ago, status in ((170, 200), (190, 503)):
+    for ago, status in ((100, 200), (200, 503)):
         Heartbeat.objects.update(seen_at=timezone.now() - timedelta(seconds=ago))
 
         assert ready(client)[0] == status
 
-    assert "the last sweep ended 190 s ago, beat was heard of 190 s ago" in ready(client)[1]["sweep"]["reason"]
+    reason = ready(client)[1]["sweep"]["reason"]
+    assert re.match(r"the last sweep ended 2\d\d s ago, beat was heard of 2\d\d s ago", reason)
 
 
 def test_a_record_that_is_due_for_too_long_is_not_ready(client: Client, beating: None) -> None:
-    record = make_record(Status.PENDING, next_attempt_at=timezone.now() - timedelta(seconds=290))
+    record = make_record(Status.PENDING, next_attempt_at=timezone.now() - timedelta(seconds=200))
     assert ready(client)[0] == 200
 
-    type(record).objects.update(next_attempt_at=timezone.now() - timedelta(seconds=310))
+    type(record).objects.update(next_attempt_at=timezone.now() - timedelta(seconds=400))
 
-    assert ready(client)[1]["due"]["reason"] == "a notification has been due for 310 s, more than 300 s"
+    assert re.fullmatch(r"a notification has been due for 4\d\d s, more than 300 s", ready(client)[1]["due"]["reason"])
 
 
 def test_a_part_can_be_left_out(client: Client, db: None) -> None:
@@ -116,7 +118,7 @@ def test_a_migration_that_is_not_applied_is_named(client: Client, beating: None)
     status, parts = ready(client)
 
     assert status == 503
-    assert "notifications.0002_heartbeat" in parts["migrations"]["reason"]
+    assert re.match(r"not applied: notifications\.0002_\w+, notifications\.0003_", parts["migrations"]["reason"])
 
 
 def test_with_postgresql_away_it_is_alive_and_not_ready() -> None:

@@ -12,6 +12,7 @@ from django.db import Error, close_old_connections
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
 from notifications import heartbeats
+from notifications.alerts import look_now_and_then
 from notifications.delivery import Engine, RetryResult
 from notifications.management.commands._base import Command as Base, Stop, positive_int, stop_on_signals
 from notifications.states import Pulse
@@ -81,6 +82,7 @@ class Command(Base):
                 logger.error("database failed: %s", type(error).__name__, extra={"event": "deliver_due.database"})
                 stop.wait(PAUSE)
                 continue
+            look_now_and_then()
             if total.scanned == before:
                 stop.wait(interval)
         logger.info("stopped", extra={"event": "deliver_due.stopped"})
