@@ -49,12 +49,12 @@ def nudge_arrived() -> None:
 
 
 def _publish() -> None:
-    with producers[_connection()].acquire(block=True, timeout=1) as producer:
+    with producers[broker()].acquire(block=True, timeout=1) as producer:
         current_app.send_task(TASK, queue=QUEUE, producer=producer, retry=False, ignore_result=True)
 
 
 @lru_cache(maxsize=1)
-def _connection() -> Connection:
+def broker() -> Connection:
     """Return a connection to the broker that gives up soon; the worker's own has to wait for messages and cannot."""
     impatient: dict[str, Any] = dict(current_app.conf.broker_transport_options) | {
         "socket_timeout": 1,
