@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from notifications.conf import ServiceOptions
 from notifications.events import DedupeConflict, NotificationRequest
 from notifications.message import normalize_message_template
 from notifications.models import NotificationRecord
+from notifications.tracing import current_trace_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ def insert_requests(
     deliver_at: when they may first go out; now by default.
     Raises DedupeConflict if a key belongs to another user; the caller's transaction decides what that undoes.
     """
+    if trace_id := current_trace_id():
+        requests = [request if request.trace_id else replace(request, trace_id=trace_id) for request in requests]
     accepted: list[Accepted] = []
     for start in range(0, len(requests), BATCH):
         accepted += _insert_batch(requests[start : start + BATCH], options, clock, deliver_at)

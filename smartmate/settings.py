@@ -25,6 +25,7 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "notifications",
+    "smartmate",
 ]
 MIDDLEWARE = [
     "notifications.probes.ProbesMiddleware",

@@ -11,6 +11,7 @@ from notifications.message import trim
 from notifications.providers.conceal import conceal
 from notifications.secret import Secret, SecretUnreadable
 from notifications.states import ErrorCode, Outcome
+from notifications.tracing import sending
 
 CERTAIN = (Outcome.SUCCESS, Outcome.PERMANENT_FAIL, Outcome.SKIPPED)
 
@@ -95,6 +96,18 @@ class Provider(Protocol):
 
 def attempt(provider: Provider, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
     """Call the provider once and return a result in any case; never raises an Exception."""
+    with sending(
+        request.trace_id,
+        channel=provider.channel,
+        record_id=request.notification_id,
+        attempt=request.attempt_count,
+    ) as note:
+        result = _attempt(provider, request, endpoint)
+        note(result.outcome, result.error_code)
+    return result
+
+
+def _attempt(provider: Provider, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
     try:
         return normalize(provider.send(request, endpoint))
     except ProviderError as error:

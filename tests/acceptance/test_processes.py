@@ -11,6 +11,7 @@ import pytest
 from dev.other_app import other_app
 from dev.ports import free_port
 from tests.acceptance.site import Site, payload, wait_until
+from tests.integration.test_alerts import Bot
 
 pytestmark = pytest.mark.acceptance
 
@@ -243,3 +244,27 @@ def test_the_database_knows_which_processes_are_alive(site: Site) -> None:
     assert workers() == 1
     other.kill()
     assert workers() == 1  # it could not take leave; a minute later it counts no more
+
+
+def test_beat_and_a_worker_tell_a_person_what_died(site: Site) -> None:
+    bot = Bot()
+    try:
+        options = bot.options
+        site.env["NOTIFICATIONS_ALERT_FEISHU_WEBHOOK"] = options["ALERT_FEISHU_WEBHOOK"]
+        site.env["NOTIFICATIONS_SANDBOX_ORIGINS"] += f",{bot.origin}"
+        user, _key = site.add_user("code:19001")
+        site.start_worker()
+        site.start_worker(WORKER_NAME="other")
+        site.start("beat")
+        site.request(user, "k")
+        site.wait_for_status("dead", 1)
+
+        wait_until(lambda: bot.texts, "somebody was told")
+        seen = "SELECT last_seen FROM notification_alerts WHERE sink = 'feishu'"
+        before = site.rows(seen)
+        wait_until(lambda: site.rows(seen) > before, "somebody looked again")
+    finally:
+        bot.close()
+
+    assert len(bot.texts) == 1
+    assert "died: provider_config" in bot.texts[0]

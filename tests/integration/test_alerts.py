@@ -70,6 +70,12 @@ class Bot:
         self.origin = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
+    def close(self) -> None:
+        """Answer whoever waits, and end."""
+        self.may_answer.set()
+        self.server.shutdown()
+        self.server.server_close()
+
     @property
     def options(self) -> dict[str, Any]:
         """What to set so that it is told."""
@@ -83,9 +89,7 @@ def bot(change: Callable[..., None]) -> Iterator[Bot]:
     bot = Bot()
     change(**bot.options)
     yield bot
-    bot.may_answer.set()
-    bot.server.shutdown()
-    bot.server.server_close()
+    bot.close()
 
 
 @pytest.fixture

@@ -1,0 +1,17 @@
+"""App configuration of the project."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+from smartmate import telemetry
+
+
+class SmartMateConfig(AppConfig):
+    """Starts what has to run in every process: web, workers, beat and commands."""
+
+    name = "smartmate"
+
+    def ready(self) -> None:
+        """Start it before the first request or task is served."""
+        telemetry.start()

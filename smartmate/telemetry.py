@@ -1,0 +1,92 @@
+"""Traces by OpenTelemetry and errors to Sentry, where the environment asks for them and their packages are there."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from notifications.log import black_out
+from notifications.reports import Filter
+from smartmate.env import env
+
+logger = logging.getLogger("smartmate.telemetry")
+
+
+def start() -> None:
+    """Start what is asked for."""
+    if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        _start_or_say("OpenTelemetry", _start_tracing)
+    if env.str("SENTRY_DSN", default="").strip():
+        _start_or_say("Sentry", _start_sentry)
+
+
+def _start_or_say(name: str, begin: Any) -> None:
+    try:
+        begin()
+    except ImportError as error:
+        logger.warning("%s is asked for, and %s is not installed", name, error.name)
+
+
+def _start_tracing() -> None:
+    """Trace requests, tasks, statements and Redis; exporter, sampler and names come from the OTEL_* variables."""
+    # Before the imports, which read them.
+    os.environ.setdefault("OTEL_SERVICE_NAME", "smartmate-notifications")
+    os.environ.setdefault("OTEL_PYTHON_DJANGO_EXCLUDED_URLS", "healthz,readyz,metrics")
+
+    from opentelemetry import trace
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.instrumentation.celery import CeleryInstrumentor
+    from opentelemetry.instrumentation.django import DjangoInstrumentor
+    from opentelemetry.instrumentation.psycopg2 import Psycopg2Instrumentor
+    from opentelemetry.instrumentation.redis import RedisInstrumentor
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=Resource.create())
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    DjangoInstrumentor().instrument()
+    CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]
+    Psycopg2Instrumentor().instrument(skip_dep_check=True)  # the package may be psycopg2-binary
+    RedisInstrumentor().instrument()
+
+
+def _start_sentry() -> None:
+    import sentry_sdk
+
+    sentry_sdk.init(
+        dsn=env.str("SENTRY_DSN").strip(),
+        send_default_pii=False,
+        include_local_variables=False,  # they hold addresses and tokens in the clear while a message is sent
+        max_request_body_size="never",
+        before_send=scrub,
+        before_send_transaction=scrub,
+        before_breadcrumb=scrub,
+    )
+
+
+def scrub(event: Any, hint: Any = None) -> Any:
+    """Return the event without webhook keys, tokens and passwords; None, which drops it, if that cannot be done."""
+    try:
+        return _scrubbed(event)
+    except RecursionError:
+        return None
+
+
+def _scrubbed(value: Any) -> Any:
+    match value:
+        case dict():
+            return {
+                key: Filter.cleansed_substitute
+                if isinstance(key, str) and isinstance(item, str) and Filter.hidden_settings.search(key)
+                else _scrubbed(item)
+                for key, item in value.items()
+            }
+        case list() | tuple():
+            return [_scrubbed(item) for item in value]
+        case str():
+            return black_out(value)
+        case _:
+            return value

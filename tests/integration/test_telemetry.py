@@ -1,0 +1,228 @@
+"""Traces lead from the request to its sends; nothing secret leaves by traces or errors."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from notifications import tracing
+from notifications.api import request_notification
+from notifications.delivery import Engine
+from notifications.models import NotificationRecord
+from notifications.providers.memory import MemoryProvider
+from smartmate.telemetry import scrub
+from tests.conftest import payload
+from tests.integration.test_probes import ROOT
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+KEY = "canary0123456789"
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    """The spans that have ended."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    yield exporter
+    provider.shutdown()
+
+
+class Receiver:
+    """Takes whatever is posted to it."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                with contextlib.suppress(OSError):
+                    body = gzip.decompress(body)
+                receiver.bodies.append(body)
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class calls it so
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_port
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    @property
+    def got(self) -> bytes:
+        """Everything that came."""
+        return b"\n".join(self.bodies)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """One that runs."""
+    receiver = Receiver()
+    yield receiver
+    receiver.server.shutdown()
+    receiver.server.server_close()
+
+
+def run(program: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run Python inside the project."""
+    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "smartmate.settings"} | env
+    return subprocess.run(
+        [sys.executable, "-c", f"import django; django.setup()\n{program}"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+
+
+def send_one(make_user: Callable[..., User], memory: MemoryProvider, **fields: Any) -> NotificationRecord:
+    """Ask for one and deliver it."""
+    accepted = request_notification(payload(user_id=make_user().pk, **fields))
+    Engine(providers={"feishu": memory}).deliver_due()
+    return NotificationRecord.objects.get(pk=accepted.record_id)
+
+
+def sends(spans: InMemorySpanExporter) -> list[ReadableSpan]:
+    """Return the spans of sends."""
+    return [span for span in spans.get_finished_spans() if span.name == "notifications.send"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_trace_of_a_request_leads_to_its_send(
+    spans: InMemorySpanExporter, make_user: Callable[..., User], memory: MemoryProvider
+) -> None:
+    with trace.get_tracer("test").start_as_current_span("asks") as asking:
+        accepted = request_notification(payload(user_id=make_user().pk, trace_id=""))
+    Engine(providers={"feishu": memory}).deliver_due()
+
+    record = NotificationRecord.objects.get(pk=accepted.record_id)
+    [span] = sends(spans)
+    trace_id = asking.get_span_context().trace_id
+    assert record.trace_id == trace.format_trace_id(trace_id)
+    assert [link.context.trace_id for link in span.links] == [trace_id]
+    assert span.parent is None
+    assert span.attributes == {
+        "notifications.channel": "memory",
+        "notifications.record_id": record.pk,
+        "notifications.attempt": 1,
+        "notifications.outcome": "success",
+    }
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_producers_own_trace_id_stays(
+    spans: InMemorySpanExporter, make_user: Callable[..., User], memory: MemoryProvider
+) -> None:
+    with trace.get_tracer("test").start_as_current_span("asks"):
+        record = send_one(make_user, memory, trace_id="order-7")
+
+    assert record.trace_id == "order-7"
+    assert sends(spans)[0].links == ()
+
+
+@pytest.mark.parametrize(
+    ("trace_id", "linked"),
+    [
+        (TRACE, (int(TRACE, 16), int(TRACE[16:], 16))),
+        (f"00-{TRACE}-00f067aa0ba902b7-01", (int(TRACE, 16), 0x00F067AA0BA902B7)),
+        ("0" * 32, None),
+        (TRACE.upper(), None),
+        ("trace-1", None),
+        ("", None),
+    ],
+)
+def test_only_a_w3c_trace_is_linked(spans: InMemorySpanExporter, trace_id: str, linked: tuple[int, int] | None) -> None:
+    with tracing.sending(trace_id) as note:
+        note("temporary_fail", "network_error")
+
+    [span] = sends(spans)
+    assert [(link.context.trace_id, link.context.span_id) for link in span.links] == ([linked] if linked else [])
+    assert not span.status.is_ok
+
+
+@pytest.mark.django_db(transaction=True)
+def test_without_a_span_or_without_the_package_nothing_changes(
+    make_user: Callable[..., User], memory: MemoryProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tracing.current_trace_id() == ""
+    monkeypatch.setattr(tracing, "trace", None)
+
+    record = send_one(make_user, memory, trace_id="")
+
+    assert (record.trace_id, record.status) == ("", "sent")
+
+
+def test_the_environment_starts_the_instrumentations(receiver: Receiver) -> None:
+    run(
+        "from django.test import Client\n"
+        "from notifications.tracing import sending\n"
+        "Client().get('/admin/login/', headers={'host': 'localhost'})\n"
+        "Client().get('/healthz')\n"
+        "from django.db import connection; connection.cursor().execute('SELECT 41')\n"
+        "with sending('') as note: note('success', '')\n"
+        "from opentelemetry import trace; trace.get_tracer_provider().shutdown()",
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{receiver.port}",
+    )
+
+    assert b"smartmate-notifications" in receiver.got
+    assert b"notifications.send" in receiver.got
+    assert b"admin/login/" in receiver.got
+    assert b"SELECT 41" in receiver.got
+    assert b"healthz" not in receiver.got
+
+
+def test_what_is_asked_for_and_not_installed_is_said() -> None:
+    hidden = "import sys\nsys.modules['sentry_sdk'] = sys.modules['opentelemetry'] = None\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{hidden}import django; django.setup()"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+        env=os.environ | {
+            "DJANGO_SETTINGS_MODULE": "smartmate.settings",
+            "SENTRY_DSN": "http://key@127.0.0.1:1/1",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+        },
+    )  # fmt: skip
+
+    assert "Sentry is asked for, and sentry_sdk is not installed" in done.stderr
+    assert "OpenTelemetry is asked for, and opentelemetry is not installed" in done.stderr
+
+
+def test_errors_reach_sentry_without_secrets(receiver: Receiver) -> None:
+    run(
+        "import logging, sentry_sdk\n"
+        f"address = 'https://www.feishu.cn/flow/api/trigger-webhook/{KEY}'\n"
+        f"logging.getLogger('x').warning('Authorization: Bearer {KEY}')\n"
+        "try:\n"
+        "    raise RuntimeError('cannot reach ' + address)\n"
+        "except RuntimeError:\n"
+        f"    extra = {{'bearer_token': '{KEY}', 'deep': [{{'url': address}}]}}\n"
+        "    logging.getLogger('y').exception('failed', extra=extra)\n"
+        "sentry_sdk.flush(10)",
+        SENTRY_DSN=f"http://public@127.0.0.1:{receiver.port}/1",
+    )
+
+    assert b"RuntimeError" in receiver.got
+    assert b"trigger-webhook/********" in receiver.got
+    assert KEY.encode() not in receiver.got
+
+
+def test_an_event_that_cannot_be_scrubbed_is_dropped() -> None:
+    event: dict[str, Any] = {}
+    event["itself"] = event
+
+    assert scrub(event) is None
