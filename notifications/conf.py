@@ -61,6 +61,8 @@ class ServiceOptions:
     """Language of alerts, such as zh-hans; the project's LANGUAGE_CODE by default."""
     retention_days: int = 0
     """Days a final record is kept after its last change, and a rejected request; 0 or unset: for ever."""
+    test_interval: float = 30.0
+    """Each user may send one test message to their own channel in this time, over the HTTP API."""
     held_key_delay: float = 5.0
     """When to look again at a row whose key another process holds."""
     lock_wait: float = 5.0

@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 from django.views.debug import SafeExceptionReporterFilter
 
-from notifications.admin.channel_form import PROBLEMS
+from notifications.channels import PROBLEMS
 from notifications.conf import service_options
 from notifications.models import UserNotificationChannel
 from notifications.providers.feishu import check_webhook_url

@@ -462,10 +462,10 @@ class TestErrorReports:
         "place",
         [
             *(
-                "notifications.admin.channel_form.check_webhook_url",
+                "notifications.channels.check_webhook_url",
                 "notifications.admin.channel_form.ChannelForm.save",
             ),
-            *("notifications.admin.channel_form._storable", "django.contrib.sessions.backends.db.SessionStore.load"),
+            *("notifications.channels.Secret.of", "django.contrib.sessions.backends.db.SessionStore.load"),
             "notifications.models.UserNotificationChannel.save",
         ],
     )

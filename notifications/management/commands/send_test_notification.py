@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import uuid
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.management.base import CommandError, CommandParser
-from django.utils import timezone
 from django.utils.translation import gettext, gettext_lazy as _
 
-from notifications.conf import service_options
-from notifications.events import EVENT_VERSION, InvalidNotification
+from notifications.events import InvalidNotification
 from notifications.management.commands._base import Command as Base
-from notifications.models import NotificationRecord, UserNotificationChannel
-from notifications.service import NotificationService
-from notifications.states import FINAL, Status, TestStatus
+from notifications.states import Status
+from notifications.trial import error_of, send_test
 
 
 class Command(Base):
@@ -37,16 +32,11 @@ class Command(Base):
     def handle(self, *args: Any, **options: Any) -> None:
         """Send, keep the result, say it."""
         user = _user(options["user"])
-        # One attempt: a test that comes through half an hour later would only puzzle its reader.
-        service = NotificationService(options=dataclasses.replace(service_options(), max_attempts=1), heed_health=False)
         try:
-            result = service.handle_feishu_requested(_payload(user, options["text"] or ""))
+            record = send_test(user, options["text"] or "")
         except InvalidNotification as error:
             raise CommandError(gettext("The message was refused: %(error)s") % {"error": error}) from None
-        record = NotificationRecord.objects.get(pk=result.record_id)
-        if record.status in FINAL:
-            _keep(record)
-        facts = {"id": record.pk, "status": record.get_status_display(), "error": _error(record)}
+        facts = {"id": record.pk, "status": record.get_status_display(), "error": error_of(record)}
         if record.status != Status.SENT:
             raise CommandError(gettext("Not delivered (record %(id)d, %(status)s): %(error)s") % facts)
         self.stdout.write(gettext("Delivered (record %(id)d).") % facts)
@@ -63,33 +53,3 @@ def _user(name: str) -> AbstractBaseUser:
     if found is None:
         raise CommandError(gettext("There is no user %(name)s.") % {"name": name})
     return found
-
-
-def _payload(user: AbstractBaseUser, text: str) -> dict[str, Any]:
-    return {
-        "event_version": EVENT_VERSION,
-        "user_id": user.pk,
-        "trigger_type": "test",
-        "preview_id": "test",
-        "dedupe_key": f"test:{user.pk}:{uuid.uuid4()}",
-        "target_url": "/",
-        "summary_text": text,
-        "fallback_text": gettext("This is a test message: your channel works."),
-        "requested_at": timezone.now().isoformat(),
-    }
-
-
-def _keep(record: NotificationRecord) -> None:
-    """Write the result down beside the channel, if there is one."""
-    sent = record.status == Status.SENT
-    UserNotificationChannel.objects.filter(user_id=record.user_id, channel=record.channel).update(
-        last_test_status=TestStatus.SUCCESS if sent else TestStatus.FAILED,
-        last_test_error="" if sent else _error(record)[:191],
-        last_test_at=timezone.now(),
-    )
-
-
-def _error(record: NotificationRecord) -> str:
-    if not record.last_error_code and not record.last_error:
-        return gettext("it is in a worker's hands")
-    return f"{record.last_error_code}: {record.last_error}".strip(": ")

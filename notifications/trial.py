@@ -1,0 +1,104 @@
+"""A test message to a user's channel: it goes the way of every notification, with one attempt, and is remembered."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import uuid
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import connection
+from django.utils import timezone
+from django.utils.translation import gettext
+
+from notifications import health
+from notifications.conf import service_options
+from notifications.events import EVENT_VERSION
+from notifications.models import NotificationRecord, UserNotificationChannel
+from notifications.service import NotificationService
+from notifications.states import FINAL, Status, TestStatus
+
+
+class TooSoon(Exception):
+    """The user's last test is too short a time ago; nothing was sent. `seconds`: until the next one may be."""
+
+    def __init__(self, seconds: int) -> None:
+        self.seconds = seconds
+        super().__init__(f"the next test may be sent in {seconds} s")
+
+
+def send_test(user: AbstractBaseUser, text: str = "") -> NotificationRecord:
+    """Send one message now, as often as an operator likes, and return its record.
+
+    text: what it says, by default that the channel works. Raises InvalidNotification for a text that cannot be sent.
+    """
+    return _deliver(_service(), _payload(user, f"{uuid.uuid4()}", text))
+
+
+def send_own_test(user: AbstractBaseUser) -> NotificationRecord:
+    """Send one message now, at most one in each TEST_INTERVAL, and return its record. Raises TooSoon.
+
+    The interval's number is in the dedupe key, so the table itself holds everybody to it: all processes, on
+    PostgreSQL's clock, and a user who deletes the channel and makes it anew.
+    """
+    service, interval = _service(), service_options().test_interval
+    now = _database_clock()
+    number = math.floor(now.timestamp() / interval)
+    payload = _payload(user, f"{interval:g}:{number}", "")
+    [accepted] = service.accept([payload])
+    if accepted.reused:
+        raise TooSoon(max(1, math.ceil((number + 1) * interval - now.timestamp())))
+    return _deliver(service, payload)
+
+
+def error_of(record: NotificationRecord) -> str:
+    """Return what went wrong with a test, in one line."""
+    if not record.last_error_code and not record.last_error:
+        return gettext("it is in a worker's hands")
+    return f"{record.last_error_code}: {record.last_error}".strip(": ")
+
+
+def _service() -> NotificationService:
+    # One attempt: a test that comes through half an hour later would only puzzle its reader. A paused channel is tested
+    # as well: that is how its user finds out whether it works again.
+    return NotificationService(options=dataclasses.replace(service_options(), max_attempts=1), heed_health=False)
+
+
+def _payload(user: AbstractBaseUser, number: str, text: str) -> dict[str, Any]:
+    return {
+        "event_version": EVENT_VERSION,
+        "user_id": user.pk,
+        "trigger_type": "test",
+        "preview_id": "test",
+        "dedupe_key": f"test:{user.pk}:{number}",
+        "target_url": "/",
+        "summary_text": text,
+        "fallback_text": gettext("This is a test message: your channel works."),
+        "requested_at": timezone.now().isoformat(),
+    }
+
+
+def _deliver(service: NotificationService, payload: dict[str, Any]) -> NotificationRecord:
+    result = service.handle_feishu_requested(payload)
+    record = NotificationRecord.objects.get(pk=result.record_id)
+    if record.status in FINAL:
+        sent = record.status == Status.SENT
+        channel = UserNotificationChannel.objects.filter(user_id=record.user_id, channel=record.channel)
+        channel.update(
+            last_test_status=TestStatus.SUCCESS if sent else TestStatus.FAILED,
+            last_test_error="" if sent else error_of(record)[:191],
+            last_test_at=timezone.now(),
+        )
+        unwell = channel.exclude(paused_at=None, probe_at=None).values_list("pk", flat=True)
+        for channel_id in unwell if sent else ():
+            health.resume(channel_id, service_options())
+    return record
+
+
+def _database_clock() -> datetime:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement_timestamp()")
+        now: datetime = cursor.fetchone()[0]
+    return now
