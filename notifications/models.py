@@ -35,6 +35,7 @@ class NotificationRecord(models.Model):
         settings.AUTH_USER_MODEL,
         on_delete=models.DO_NOTHING,
         db_constraint=False,  # audit rows outlive users, and ids we do not know are kept
+        db_index=False,  # notification_user begins with it
         related_name="+",
         verbose_name=_("user"),
     )
@@ -105,6 +106,8 @@ class NotificationRecord(models.Model):
                 name="notification_held_up",
                 condition=Q(wait_reason__in=[WaitReason.CHANNEL_PAUSED, WaitReason.ENDPOINT_FAILING]),
             ),
+            # Serves a user's own notifications, newest first (http/inbox.py).
+            models.Index(fields=("user", "id"), name="notification_user"),
             models.Index(fields=("trace_id",), name="notification_trace", condition=~Q(trace_id="")),
             # Few are dead among many: alerts ask every minute which died lately. Others are not in it and pay nothing.
             models.Index(fields=("updated_at",), name="notification_dead", condition=Q(status=Status.DEAD)),

@@ -1,4 +1,4 @@
-"""Who may do what: every address and every action of the admin, tried by everybody."""
+"""Who may do what: every address and every action of the admin and the HTTP API, tried by everybody."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from django.test import Client, RequestFactory
 from django.urls import get_resolver, reverse
 
 from notifications import api
+from notifications.http import api as http_api
 from notifications.models import DeliveryAttempt, NotificationRecord, RejectedRequest, UserNotificationChannel
+from notifications.providers import get_provider
 from tests.integration.rows import make_attempt, make_record
 
 pytestmark = pytest.mark.django_db
@@ -308,3 +310,120 @@ class TestActions:
 
         client.post(url, asked | {"csrfmiddlewaretoken": client.cookies["csrftoken"].value})
         assert stored() != before
+
+
+CHANNEL = "/api/channels/feishu"
+OPERATIONS = {
+    ("get", CHANNEL): {},
+    ("put", CHANNEL): {"webhook_url": f"{ADDRESS}x"},
+    ("delete", CHANNEL): {},
+    ("post", f"{CHANNEL}/test"): {},
+    ("get", "/api/notifications"): {},
+}
+"""What the HTTP API does, and what has to be said for it to take effect."""
+CHANGES = [operation for operation in OPERATIONS if operation[0] != "get"]
+
+
+class TestHttpApi:
+    """It knows no permissions: whoever is signed in has their own channel and notifications, and nobody else's."""
+
+    @pytest.fixture(autouse=True)
+    def sent(self, change: Callable[..., None]) -> Any:
+        """Return what test messages were sent."""
+        change(PROVIDERS={"feishu": "notifications.providers.memory.MemoryProvider"})
+        provider: Any = get_provider("feishu")
+        return provider.requests
+
+    def ask(self, client: Client, operation: tuple[str, str], **headers: str) -> Any:
+        method, url = operation
+        if method == "get":
+            return client.get(url, headers=headers)
+        return getattr(client, method)(url, OPERATIONS[operation], content_type="application/json", headers=headers)
+
+    def test_every_operation_is_in_the_table(self) -> None:
+        paths = http_api.get_openapi_schema()["paths"]
+
+        assert {(method, path) for path, methods in paths.items() for method in methods} == set(OPERATIONS)
+
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    @pytest.mark.parametrize("strict", [False, True])
+    def test_nobody_signed_in_is_told_to_sign_in_and_nothing_changes(
+        self, browser: Callable[..., Client], rows: Rows, operation: tuple[str, str], strict: bool
+    ) -> None:
+        before = stored()
+
+        response = self.ask(browser("anonymous", strict=strict), operation)
+
+        assert response.status_code == 401
+        assert response.json() == {"errors": [{"field": "", "message": "Sign in first."}]}
+        assert stored() == before
+
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_who_was_switched_off_is_nobody(
+        self, browser: Callable[..., Client], rows: Rows, operation: tuple[str, str]
+    ) -> None:
+        client, before = browser("user"), stored()
+        User.objects.filter(username="user").update(is_active=False)
+
+        assert self.ask(client, operation).status_code == 401
+        assert stored() == before
+
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    @pytest.mark.parametrize("person", [person for person in PEOPLE if person != "anonymous"])
+    def test_everybody_has_their_own_and_nobody_elses(
+        self, browser: Callable[..., Client], rows: Rows, person: str, operation: tuple[str, str], sent: list[Any]
+    ) -> None:
+        client = browser(person)
+        user = User.objects.get(username=person)
+        own = UserNotificationChannel.objects.create(user=user, webhook_url=ADDRESS.replace("canary", "myown0"))
+        record = make_record(user_id=user.pk)
+
+        def others() -> list[dict[str, Any]]:
+            return [row for table in stored() for row in table if row.get("user_id", user.pk) != user.pk]
+
+        before = others()
+
+        response = self.ask(client, operation)
+
+        assert response.status_code in (200, 204)
+        assert others() == before
+        assert "cana...6789" not in response.content.decode() or operation[0] == "put"
+        assert {request.user_id for request in sent} <= {user.pk}
+        if operation == ("get", "/api/notifications"):
+            assert [item["id"] for item in response.json()["items"]] == [record.pk]
+        if operation == ("delete", CHANNEL):
+            assert not UserNotificationChannel.objects.filter(pk=own.pk).exists()
+
+    @pytest.mark.parametrize("operation", CHANGES)
+    def test_a_change_without_its_token_is_refused(
+        self, browser: Callable[..., Client], rows: Rows, operation: tuple[str, str]
+    ) -> None:
+        client = browser("user", strict=True)
+        user = User.objects.get(username="user")
+        UserNotificationChannel.objects.create(user=user, webhook_url=ADDRESS)
+        before = stored()
+
+        without = self.ask(client, operation)
+        token = client.get(CHANNEL).cookies["csrftoken"].value  # any answer brings it
+        with_cookie, forged = self.ask(client, operation), self.ask(client, operation, **{"X-CSRFToken": "x" * 64})
+        foreign = self.ask(client, operation, **{"X-CSRFToken": token, "Origin": "https://evil.example"})
+
+        for response in (without, with_cookie, forged, foreign):
+            assert response.status_code == NO
+            assert "X-CSRFToken" in response.json()["errors"][0]["message"]
+        assert stored() == before
+
+        assert self.ask(client, operation, **{"X-CSRFToken": token}).status_code in (200, 204)
+        assert stored() != before
+
+    @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete", "head", "options", "trace"])
+    @pytest.mark.parametrize("url", sorted({url for _method, url in OPERATIONS}))
+    def test_no_other_method_changes_anything(
+        self, browser: Callable[..., Client], rows: Rows, method: str, url: str
+    ) -> None:
+        if (method, url) in OPERATIONS:
+            return
+        client, before = browser("superuser"), stored()
+
+        assert getattr(client, method)(url).status_code == 405
+        assert stored() == before

@@ -47,6 +47,7 @@ from tests.security.canary import ADDRESS, CORES, KEY, PATH, TOKEN, Trail, found
 
 pytestmark = pytest.mark.django_db
 
+API = "/api/channels/feishu"
 CHANNELS = "/admin/notifications/usernotificationchannel/"
 WORDS = [
     *("ok", "hold", "reset", "garbage", "huge", "drip", "drip-body", "redirect", "empty", "slow:9", "rate-limit:1"),
@@ -330,6 +331,58 @@ class TestWaysIn:
         assert added.status_code == 200, "the form of an unknown user was accepted"
         assert leaks(trail, admin_client, redis_client, **answers) == {}
 
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"webhook_url": f"http://evil.example{PATH}", "bearer_token": TOKEN},
+            {"webhook_url": ADDRESS, "bearer_token": f"{TOKEN} two"},
+            {"webhook_url": ADDRESS + "?" * 3000, "bearer_token": TOKEN * 100},
+            {"webhook_url": [ADDRESS], "bearer_token": {TOKEN: TOKEN}},
+            {"webhook_url": ADDRESS, "bearer_token": TOKEN, "auth_type": TOKEN, "enabled": ADDRESS},
+            {"webhook_url": ADDRESS, "bearer_token": TOKEN},
+        ],
+    )
+    def test_fault_33_secret_leak_http_api(
+        self, fields: dict[str, Any], channel: Store, client: Client, nowhere: Nowhere
+    ) -> None:
+        stored = channel(ADDRESS)
+        UserNotificationChannel.objects.update(last_test_error="code 1: x", pause_reason="x")
+        client.force_login(stored.user)
+
+        answers = [
+            client.put(API, fields, content_type="application/json"),
+            client.put(API, json.dumps(fields)[:-1], content_type="application/json"),
+            client.put(API, fields | {"x": TOKEN}, content_type="application/json"),
+            *(client.get(API), client.get("/api/notifications"), client.delete(API)),
+        ]
+
+        nowhere(**{str(number): answer.content.decode() for number, answer in enumerate(answers)})
+
+    @pytest.mark.parametrize("column", ["last_test_error", "pause_reason"])
+    def test_fault_33_secret_leak_http_api_of_a_text_that_quotes_the_address(
+        self, column: str, channel: Store, client: Client
+    ) -> None:
+        client.force_login(channel(ADDRESS).user)
+        UserNotificationChannel.objects.update(**{column: f"cannot reach {ADDRESS}"})
+
+        answer = client.get(API)
+
+        assert "cannot reach" in answer.json()[column]
+        assert found_in(answer.content) == []
+
+    @pytest.mark.parametrize("word", ["ok", "echo:19001", "echo:424242", "status:500", "reset", "drip"])
+    def test_fault_33_secret_leak_http_api_test_message(
+        self, word: str, sandbox: Sandbox, channel: Store, client: Client, nowhere: Nowhere
+    ) -> None:
+        client.force_login(channel(sandbox.origin + PATH).user)
+        sandbox.script(KEY, word)
+
+        answers = [client.post(f"{API}/test"), client.get(API), client.get("/api/notifications")]
+
+        assert {answer.status_code for answer in answers} == {200}
+        assert sandbox.deliveries(key=KEY)
+        nowhere(answers=" ".join(answer.content.decode() for answer in answers))
+
     @pytest.mark.parametrize("word", ["ok", "echo:19001", "echo:424242", "status:500", "reset", "drip"])
     def test_fault_33_secret_leak_send_test_notification(
         self, word: str, sandbox: Sandbox, channel: Store, nowhere: Nowhere
@@ -484,6 +537,40 @@ class TestErrorReports:
         assert "cannot tell" in page
         assert "REDIS_URL" in page
         assert "new_bearer_token" in page
+        monkeypatch.undo()
+        assert found_in(page) == []
+
+    @pytest.mark.parametrize("accept", ["text/html", "text/plain"])
+    @pytest.mark.parametrize(
+        "place",
+        [
+            *("notifications.channels.check_webhook_url", "notifications.channels.Secret.of"),
+            *("notifications.http.channel.apply", "django.contrib.sessions.backends.db.SessionStore.load"),
+            *("notifications.models.UserNotificationChannel.save", "ninja.parser.Parser.parse_body"),
+            "notifications.http.schemas.mask_url",
+        ],
+    )
+    def test_fault_33_secret_leak_debug_page_of_the_http_api(
+        self, place: str, accept: str, channel: Store, client: Client, settings: Settings,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        def fail(*args: Any, **kwargs: Any) -> Any:
+            if args == (ADDRESS,) and place.endswith("Secret.of"):
+                return Secret("x")  # the token's turn is next, whose form no pattern knows
+            raise OperationalError(f"cannot tell {ADDRESS} from another")
+
+        settings.DEBUG = True
+        client.raise_request_exception = False
+        client.force_login(channel(ADDRESS).user)
+        monkeypatch.setattr(place, fail)
+        fields = {"webhook_url": ADDRESS, "bearer_token": TOKEN}
+
+        answer = client.put(API, fields, content_type="application/json", headers={"accept": accept})
+
+        page = answer.content.decode()
+        if place != "ninja.parser.Parser.parse_body":  # whatever that raises, the body is to blame
+            assert answer.status_code == 500
+            assert "cannot tell" in page
         monkeypatch.undo()
         assert found_in(page) == []
 

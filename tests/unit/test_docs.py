@@ -7,9 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from notifications.conf import ServiceOptions
 from notifications.events import FIELDS
+from notifications.http import api
+from notifications.http.schemas import ChannelIn, ChannelOut, NotificationOut, PageOut, TestOut
 from notifications.metrics import NAMES
 from notifications.readiness import PARTS
 from notifications.states import Cause, ErrorCode, Outcome, Status
@@ -53,6 +56,29 @@ def test_causes_and_outcomes_are_in_the_glossary(word: str) -> None:
 @pytest.mark.parametrize("field", sorted(FIELDS))
 def test_every_field_of_a_request_is_described(field: str) -> None:
     assert f"`{field}`" in text("events.md")
+
+
+def test_every_operation_of_the_http_api_is_described_and_no_other() -> None:
+    paths = api.get_openapi_schema(path_prefix="api/")["paths"]
+    served = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+
+    assert set(re.findall(r"^### `(.+)`$", text("api.md"), re.MULTILINE)) == served
+
+
+def test_every_refusal_of_the_http_api_is_described_and_no_other() -> None:
+    paths = api.get_openapi_schema(path_prefix="api/")["paths"]
+    statuses = {int(code) for path in paths.values() for one in path.values() for code in one["responses"]}
+
+    listed = text("api.md").partition("## Refusals")[2]
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", listed, re.MULTILINE)} == {
+        status for status in statuses if status >= 400
+    }
+
+
+@pytest.mark.parametrize("schema", [ChannelIn, ChannelOut, TestOut, NotificationOut, PageOut])
+def test_every_field_of_the_http_api_is_described(schema: type[BaseModel]) -> None:
+    for name in schema.model_fields:
+        assert f"`{name}`" in text("api.md") or f'"{name}":' in text("api.md"), name
 
 
 FAULTS = re.findall(r"^\| (\d+) \|.*?\| `([^`]+)` \|", text("reliability.md"), re.MULTILINE)

@@ -1,0 +1,27 @@
+"""The HTTP API for the signed-in user: their own channel and their own notifications. docs/api.md shows its use."""
+
+from __future__ import annotations
+
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_variables
+from ninja import NinjaAPI
+
+from notifications.http import channel, errors, inbox
+from notifications.http.session import Session
+
+__all__ = ["api"]
+
+api = NinjaAPI(
+    title="SmartMate Notifications",
+    version="1",
+    description="A user's own channel and notifications. Sign in first; what changes anything needs the header "
+    "`X-CSRFToken` with the value of the cookie `csrftoken`. See docs/api.md.",
+    auth=[Session()],
+    urls_namespace="notifications-api",
+)
+api.add_decorator(never_cache, mode="view")
+# Outermost: in an error report it hides the variables of every frame below, the framework's with the body too.
+api.add_decorator(sensitive_variables(), mode="view")
+api.add_router("/channels", channel.router)
+api.add_router("/notifications", inbox.router)
+errors.install(api)

@@ -1,0 +1,644 @@
+"""The HTTP API: a user's own channel is shown, saved, deleted and tried; their own notifications are listed."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from hypothesis import given, settings as hypothesis_settings, strategies as st
+
+from notifications import trial
+from notifications.conf import service_options
+from notifications.http import api
+from notifications.http.errors import SENTENCES
+from notifications.models import NotificationRecord, UserNotificationChannel
+from notifications.providers import get_provider
+from notifications.providers.base import SendResult
+from notifications.providers.memory import MemoryProvider
+from notifications.secret import Secret
+from notifications.states import Outcome
+from tests.acceptance.site import wait_until
+from tests.integration.rows import make_record
+from tests.integration.test_query_plan import fill, nodes, plan
+
+pytestmark = pytest.mark.django_db
+
+URL = "/api/channels/feishu"
+TEST = f"{URL}/test"
+LIST = "/api/notifications"
+KEY = "canary0webhook1key2never3shown"
+ADDRESS = f"https://www.feishu.cn/flow/api/trigger-webhook/{KEY}"
+TOKEN = "canary-bearer-token-never-shown"
+
+
+@pytest.fixture
+def alice(make_user: Callable[..., User]) -> User:
+    return make_user("alice")
+
+
+@pytest.fixture
+def browser(alice: User) -> Client:
+    """Alice's, with JSON as its way to say things."""
+    client = Client()
+    client.force_login(alice)
+    return client
+
+
+@pytest.fixture
+def stored(alice: User) -> UserNotificationChannel:
+    """Alice's channel with an address and a token."""
+    return UserNotificationChannel.objects.create(
+        user=alice,
+        webhook_url=ADDRESS,
+        auth_type="bearer",
+        bearer_token=TOKEN,
+        last_test_status="success",
+        last_test_at=timezone.now(),
+        paused_at=timezone.now(),
+        pause_reason="refused for a day",
+    )
+
+
+@pytest.fixture
+def provider(change: Callable[..., None]) -> MemoryProvider:
+    """The provider of this test's messages; sends nothing."""
+    change(PROVIDERS={"feishu": "notifications.providers.memory.MemoryProvider"})
+    found = get_provider("feishu")
+    assert isinstance(found, MemoryProvider)
+    return found
+
+
+def save(client: Client, /, **fields: Any) -> Any:
+    return client.put(URL, fields, content_type="application/json")
+
+
+def errors(response: Any) -> dict[str, str]:
+    """Return message by field, when the answer has the shape of a refusal."""
+    assert response.headers["Content-Type"].startswith("application/json")
+    body = response.json()
+    assert list(body) == ["errors"]
+    return {error["field"]: error["message"] for error in body["errors"]}
+
+
+def secrets(channel: UserNotificationChannel) -> tuple[str, str]:
+    channel.refresh_from_db()
+    return channel.webhook_url.reveal(), channel.bearer_token.reveal()
+
+
+class TestShow:
+    def test_without_a_channel_it_is_not_configured(self, browser: Client) -> None:
+        shown = browser.get(URL).json()
+
+        assert (shown["configured"], shown["enabled"], shown["webhook_url_masked"]) == (False, False, "")
+        assert not UserNotificationChannel.objects.exists()
+
+    def test_shows_all_but_the_secrets(self, browser: Client, stored: UserNotificationChannel) -> None:
+        answer = browser.get(URL)
+
+        shown = answer.json()
+        assert shown.pop("paused_at")
+        assert shown.pop("last_test_at")
+        assert shown == {
+            "channel": "feishu",
+            "configured": True,
+            "enabled": True,
+            "webhook_url_masked": "https://www.feishu.cn/flow/api/trigger-webhook/cana...hown",
+            "auth_type": "bearer",
+            "bearer_token_stored": True,
+            "paused": True,
+            "pause_reason": "refused for a day",
+            "last_test_status": "success",
+            "last_test_error": "",
+        }
+        assert KEY not in answer.content.decode()
+        assert TOKEN not in answer.content.decode()
+
+    def test_an_unreadable_address_is_masked_whole(
+        self, browser: Client, stored: UserNotificationChannel, change: Callable[..., None]
+    ) -> None:
+        change(ENCRYPTION_KEYS=[Fernet.generate_key().decode()])
+
+        shown = browser.get(URL).json()
+
+        assert (shown["configured"], shown["webhook_url_masked"]) == (True, "********")
+
+    def test_no_cache_keeps_an_answer(self, browser: Client) -> None:
+        assert "no-store" in browser.get(URL).headers["Cache-Control"]
+        assert "no-store" in browser.delete(URL).headers["Cache-Control"]
+        assert "no-store" in Client().get(URL).headers["Cache-Control"]
+
+
+class TestSave:
+    def test_makes_a_channel(self, browser: Client, alice: User) -> None:
+        response = save(browser, webhook_url=ADDRESS)
+
+        assert response.status_code == 200
+        channel = UserNotificationChannel.objects.get()
+        assert (channel.user, channel.channel, channel.enabled, channel.auth_type) == (alice, "feishu", True, "none")
+        assert secrets(channel) == (ADDRESS, "")
+        assert response.json() == browser.get(URL).json()
+
+    @pytest.mark.parametrize("fields", [{}, {"enabled": False}, {"auth_type": "bearer"}, {"enabled": True}])
+    def test_what_is_left_out_stays_as_it_is(
+        self, browser: Client, stored: UserNotificationChannel, fields: dict[str, Any]
+    ) -> None:
+        assert save(browser, **fields).status_code == 200
+
+        assert secrets(stored) == (ADDRESS, TOKEN)
+        assert (stored.auth_type, stored.last_test_status, stored.pause_reason) == (
+            "bearer",
+            "success",
+            "refused for a day",
+        )
+        assert stored.enabled is fields.get("enabled", True)
+
+    @pytest.mark.parametrize("blank", [None, ""])
+    def test_an_explicit_blank_deletes(
+        self, browser: Client, stored: UserNotificationChannel, blank: str | None
+    ) -> None:
+        assert save(browser, bearer_token=blank, auth_type="none").status_code == 200
+        assert secrets(stored) == (ADDRESS, "")
+
+        assert save(browser, webhook_url=blank, enabled=False).status_code == 200
+        assert secrets(stored) == ("", "")
+
+    @pytest.mark.parametrize(
+        "fields", [{"webhook_url": f"{ADDRESS}2"}, {"bearer_token": "another"}, {"auth_type": "none"}]
+    )
+    def test_another_endpoint_forgets_the_last_test_and_ends_a_pause(
+        self, browser: Client, stored: UserNotificationChannel, fields: dict[str, str]
+    ) -> None:
+        shown = save(browser, **fields).json()
+
+        assert (shown["last_test_status"], shown["last_test_at"]) == ("", None)
+        assert (shown["paused"], shown["paused_at"], shown["pause_reason"]) == (False, None, "")
+
+    def test_a_rotation_meanwhile_is_not_undone(
+        self, browser: Client, stored: UserNotificationChannel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rotated = Secret.of(ADDRESS)
+        real = UserNotificationChannel.save
+
+        def rotate_first(self: UserNotificationChannel, **kwargs: Any) -> None:
+            UserNotificationChannel.objects.update(webhook_url=rotated)
+            real(self, **kwargs)
+
+        monkeypatch.setattr(UserNotificationChannel, "save", rotate_first)
+
+        save(browser, bearer_token="another")
+
+        stored.refresh_from_db()
+        assert stored.webhook_url == rotated
+
+    @pytest.mark.parametrize(
+        ("fields", "wrong"),
+        [
+            ({"webhook_url": "http://www.feishu.cn/flow/api/trigger-webhook/abcdefgh"}, {"webhook_url"}),
+            ({"webhook_url": "https://evil.example/flow/api/trigger-webhook/abcdefgh"}, {"webhook_url"}),
+            ({"webhook_url": f" {ADDRESS}"}, {"webhook_url"}),
+            ({"webhook_url": "x" * 2049}, {"webhook_url"}),
+            ({"webhook_url": "\ud800"}, {"webhook_url"}),
+            ({"webhook_url": 7}, {"webhook_url"}),
+            ({"webhook_url": [ADDRESS]}, {"webhook_url"}),
+            ({"webhook_url": ""}, {"webhook_url"}),
+            ({"bearer_token": "two words"}, {"bearer_token"}),
+            ({"bearer_token": "ключ"}, {"bearer_token"}),
+            ({"bearer_token": None}, {"bearer_token"}),
+            ({"bearer_token": "a\r\nX-Evil: 1"}, {"bearer_token"}),
+            ({"auth_type": "basic"}, {"auth_type"}),
+            ({"auth_type": None}, {"auth_type"}),
+            ({"enabled": "yes"}, {"enabled"}),
+            ({"enabled": 1}, {"enabled"}),
+            ({"enabled": None}, {"enabled"}),
+            ({"user": 7}, {"user"}),
+            ({"paused": False, "last_test_status": "success"}, {"paused", "last_test_status"}),
+            ({"webhook_url": "x", "bearer_token": "two words"}, {"webhook_url", "bearer_token"}),
+            ({"<script>" * 99: 1}, {("<script>" * 99)[:64]}),
+        ],
+    )
+    def test_what_cannot_work_is_refused_by_field(
+        self, browser: Client, stored: UserNotificationChannel, fields: dict[str, Any], wrong: set[str]
+    ) -> None:
+        before = UserNotificationChannel.objects.values().get()
+
+        response = save(browser, **fields)
+
+        assert response.status_code == 422
+        assert errors(response).keys() == wrong
+        assert all(errors(response).values())
+        assert UserNotificationChannel.objects.values().get() == before
+
+    def test_every_refusal_is_a_sentence_of_ours(self, browser: Client) -> None:
+        wrong: list[dict[str, Any]] = [
+            *({"enabled": 7}, {"auth_type": "x"}, {"x": 1}, {"webhook_url": 7}, {"webhook_url": "x" * 9999}),
+            {"auth_type": "\ud800"},
+        ]
+        answers = [save(browser, **fields) for fields in wrong]
+        answers += [browser.put(URL, text, content_type="application/json") for text in ("", "[]", "7", "null")]
+        answers += [browser.get(LIST, {"limit": text}) for text in ("0", "101", "x", "1.5", "9" * 5000, "")]
+
+        said = {message for answer in answers for message in errors(answer).values()}
+
+        assert {answer.status_code for answer in answers} == {422}
+        assert "is not valid" not in said
+        assert len(said) == len(SENTENCES)
+
+    def test_a_new_channel_needs_an_address_unless_it_is_off(self, browser: Client) -> None:
+        assert errors(save(browser)).keys() == {"webhook_url"}
+        assert errors(save(browser, auth_type="bearer")).keys() == {"webhook_url", "bearer_token"}
+        assert not UserNotificationChannel.objects.exists()
+
+        assert save(browser, enabled=False).status_code == 200
+
+    def test_without_a_key_nothing_is_stored_and_the_answer_says_why(
+        self, browser: Client, change: Callable[..., None]
+    ) -> None:
+        change(ENCRYPTION_KEYS=[])
+
+        assert errors(save(browser, webhook_url=ADDRESS))["webhook_url"].startswith("cannot be stored")
+
+    @pytest.mark.parametrize("text", ["{", "", "\x00", '{"enabled": tru', "[" * 100_000, "NaN" * 9, "9" * 9999])
+    def test_a_body_that_is_none_is_refused(self, browser: Client, text: str) -> None:
+        response = browser.put(URL, text, content_type="application/json")
+
+        assert response.status_code in (400, 422)
+        assert errors(response).keys() == {"body"}
+
+    def test_a_body_in_no_encoding_is_refused(self, browser: Client) -> None:
+        assert errors(browser.put(URL, b"\xff\xfe{", content_type="application/json")).keys() == {"body"}
+
+    def test_a_huge_body_is_refused(self, browser: Client) -> None:
+        response = save(browser, webhook_url="x" * 3_000_000)
+
+        assert response.status_code == 413
+        assert errors(response).keys() == {"body"}
+
+    def test_of_thousands_of_wrong_fields_the_first_are_named(self, browser: Client) -> None:
+        response = save(browser, **{f"field{number}": 1 for number in range(5000)})
+
+        assert len(response.json()["errors"]) == 20
+
+    def test_says_it_in_the_users_language(self, browser: Client) -> None:
+        def chinese(**fields: Any) -> dict[str, str]:
+            return errors(
+                browser.put(URL, fields, content_type="application/json", headers={"accept-language": "zh-CN"})
+            )
+
+        assert chinese(webhook_url="http://www.feishu.cn/x") == {"webhook_url": "必须以 https:// 开头"}
+        assert chinese(x=1) == {"x": "不是已知的字段"}
+
+    @given(
+        steps=st.lists(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "enabled": st.booleans(),
+                    "auth_type": st.sampled_from(["none", "bearer"]),
+                    "webhook_url": st.sampled_from([None, "", ADDRESS, f"{ADDRESS}2"]),
+                    "bearer_token": st.sampled_from([None, "", TOKEN, "another"]),
+                },
+            ),
+            min_size=1,
+            max_size=6,
+        )
+    )
+    @hypothesis_settings(max_examples=100, deadline=None)
+    def test_any_series_of_saves_ends_as_its_parts_say(self, steps: list[dict[str, Any]]) -> None:
+        user = User.objects.create(username=f"user{User.objects.count()}")
+        client = Client()
+        client.force_login(user)
+        expected: dict[str, Any] = {"enabled": True, "auth_type": "none", "webhook_url": "", "bearer_token": ""}
+        saved = False
+        for step in steps:
+            wanted = expected | {
+                name: value or "" for name, value in step.items() if name in ("webhook_url", "bearer_token")
+            }
+            wanted |= {name: value for name, value in step.items() if name in ("enabled", "auth_type")}
+            wrong = {"webhook_url"} if wanted["enabled"] and not wanted["webhook_url"] else set()
+            wrong |= {"bearer_token"} if wanted["auth_type"] == "bearer" and not wanted["bearer_token"] else set()
+
+            response = save(client, **step)
+
+            assert (errors(response).keys() if wrong else response.status_code) == (wrong or 200)
+            expected, saved = (expected, saved) if wrong else (wanted, True)
+        rows = UserNotificationChannel.objects.filter(user=user)
+        assert rows.exists() == saved
+        for row in rows:
+            assert secrets(row) == (expected["webhook_url"], expected["bearer_token"])
+            assert (row.enabled, row.auth_type) == (expected["enabled"], expected["auth_type"])
+
+    @pytest.mark.django_db(transaction=True)
+    def test_two_first_saves_at_once_make_one_channel(self, alice: User, browser: Client) -> None:
+        start, codes = threading.Barrier(2), []
+
+        def put() -> None:
+            start.wait(10)
+            codes.append(save(browser, webhook_url=ADDRESS, bearer_token=TOKEN).status_code)
+            connection.close()
+
+        threads = [threading.Thread(target=put) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+
+        assert codes == [200, 200]
+        assert secrets(UserNotificationChannel.objects.get()) == (ADDRESS, TOKEN)
+
+    @pytest.mark.django_db(transaction=True)
+    def test_what_another_save_changes_meanwhile_is_seen(
+        self, browser: Client, stored: UserNotificationChannel
+    ) -> None:
+        answers: list[Any] = []
+
+        def switch_on() -> None:
+            answers.append(save(browser, enabled=True))
+            connection.close()
+
+        def waits_for_us() -> bool:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted AND transactionid IS NOT NULL")
+                return cursor.fetchone() is not None
+
+        thread = threading.Thread(target=switch_on)
+        with transaction.atomic():
+            UserNotificationChannel.objects.update(webhook_url="", enabled=False)
+            thread.start()
+            wait_until(waits_for_us, "the other save waits")
+        thread.join(30)
+
+        assert errors(answers[0]).keys() == {"webhook_url"}
+        stored.refresh_from_db()
+        assert not stored.enabled
+
+
+class TestDelete:
+    def test_takes_the_secrets_along_and_may_be_repeated(
+        self, browser: Client, stored: UserNotificationChannel
+    ) -> None:
+        assert [browser.delete(URL).status_code for _ in range(2)] == [204, 204]
+        assert not UserNotificationChannel.objects.exists()
+
+
+class TestTry:
+    def test_sends_the_normal_way_and_says_so(
+        self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider
+    ) -> None:
+        answer = browser.post(TEST, headers={"accept-language": "zh-CN"})
+
+        record = NotificationRecord.objects.get()
+        assert answer.json() == {
+            "status": "sent",
+            "error_code": "",
+            "problem": "",
+            "delivered": True,
+            "notification_id": record.pk,
+        }
+        assert (record.user_id, record.trigger_type, record.max_attempts) == (stored.user_id, "test", 1)
+        [sent] = provider.requests
+        assert "测试" in sent.message_text
+        assert browser.get(URL).json()["last_test_status"] == "success"
+
+    def test_a_failure_is_told_kept_and_not_tried_again(
+        self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider
+    ) -> None:
+        provider.script(
+            SendResult(outcome=Outcome.TEMPORARY_FAIL, error_code="provider_timeout", error_message="no answer")
+        )
+
+        answer = browser.post(TEST)
+
+        told = answer.json()
+        assert answer.status_code == 200
+        assert (told["delivered"], told["status"], told["error_code"]) == (False, "dead", "provider_timeout")
+        assert "did not answer in time" in told["problem"]
+        shown = browser.get(URL).json()
+        assert (shown["last_test_status"], shown["last_test_error"]) == ("failed", "provider_timeout: no answer")
+
+    def test_a_channel_that_cannot_be_tried_is_refused_unsent(
+        self, browser: Client, alice: User, provider: MemoryProvider
+    ) -> None:
+        none = browser.post(TEST)
+        save(browser, enabled=False)
+        blank = browser.post(TEST)
+        save(browser, webhook_url=ADDRESS)
+        off = browser.post(TEST)
+
+        assert [answer.status_code for answer in (none, blank, off)] == [409, 409, 409]
+        assert [list(errors(answer)) for answer in (none, blank, off)] == [
+            ["webhook_url"],
+            ["webhook_url"],
+            ["enabled"],
+        ]
+        assert provider.requests == []
+        assert not NotificationRecord.objects.exists()
+
+    @pytest.fixture
+    def at(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+        """Return a function that sets the time by which tests are counted."""
+
+        def set_clock(seconds: float) -> None:
+            monkeypatch.setattr(trial, "_database_clock", lambda: datetime.fromtimestamp(seconds, UTC))
+
+        return set_clock
+
+    def test_once_in_each_interval(
+        self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider, at: Callable[[float], None]
+    ) -> None:
+        waits = []
+        for seconds in (60_000.0, 60_000.1, 60_029.9, 60_030.0, 60_031.0, 60_060.0):
+            at(seconds)
+            answer = browser.post(TEST)
+            waits.append(answer.headers.get("Retry-After"))
+            assert answer.status_code == (429 if waits[-1] else 200)
+            if waits[-1]:
+                assert waits[-1] in errors(answer)[""]
+
+        assert waits == [None, "30", "1", None, "29", None]
+        assert len(provider.requests) == 3
+
+    def test_the_wait_it_names_is_enough(
+        self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider, at: Callable[[float], None],
+        change: Callable[..., None],
+    ) -> None:  # fmt: skip
+        change(TEST_INTERVAL=0.7)
+        now = 1_764_000_000.3
+        at(now)
+        browser.post(TEST)
+
+        wait = int(browser.post(TEST).headers["Retry-After"])
+
+        at(now + wait)
+        assert browser.post(TEST).status_code == 200
+
+    def test_the_clock_is_the_databases(self, stored: UserNotificationChannel, provider: MemoryProvider) -> None:
+        trial.send_own_test(stored.user)
+
+        interval = service_options().test_interval
+        record = NotificationRecord.objects.get()
+        assert int(record.dedupe_key.split(":")[-1]) == math.floor(record.created_at.timestamp() / interval)
+
+    def test_a_channel_made_anew_or_changed_does_not_shorten_the_wait(
+        self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider, at: Callable[[float], None]
+    ) -> None:
+        at(60_000)
+        browser.post(TEST)
+
+        save(browser, webhook_url=f"{ADDRESS}2")
+        assert browser.post(TEST).status_code == 429
+        browser.delete(URL)
+        save(browser, webhook_url=ADDRESS)
+        assert browser.post(TEST).status_code == 429
+        assert len(provider.requests) == 1
+
+    def test_users_do_not_wait_for_each_other(
+        self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider,
+        make_user: Callable[..., User], at: Callable[[float], None],
+    ) -> None:  # fmt: skip
+        at(60_000)
+        other = Client()
+        other.force_login(make_user("bob", webhook_url=ADDRESS))
+
+        assert [client.post(TEST).status_code for client in (browser, other)] == [200, 200]
+
+    @pytest.mark.django_db(transaction=True)
+    def test_of_many_at_once_one_is_sent(
+        self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider, at: Callable[[float], None]
+    ) -> None:
+        at(60_000)
+        start, codes = threading.Barrier(6), []
+
+        def post() -> None:
+            start.wait(10)
+            codes.append(browser.post(TEST).status_code)
+            connection.close()
+
+        threads = [threading.Thread(target=post) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+
+        assert sorted(codes) == [200, *[429] * 5]
+        assert len(provider.requests) == 1
+
+
+class TestList:
+    def test_shows_ones_own_newest_first_page_by_page(self, browser: Client, alice: User) -> None:
+        mine = [make_record(user_id=alice.pk).pk for _ in range(5)]
+        make_record(user_id=alice.pk + 1)
+        pages, query = [], {"limit": 2}
+        while True:
+            page = browser.get(LIST, query).json()
+            pages.append([item["id"] for item in page["items"]])
+            if page["next"] is None:
+                break
+            query["before"] = page["next"]
+
+        assert pages == [mine[:2:-1], mine[2:0:-1], mine[:1]]
+
+    def test_a_last_page_that_is_full_ends_the_list(self, browser: Client, alice: User) -> None:
+        make_record(user_id=alice.pk)
+
+        assert browser.get(LIST, {"limit": 1}).json()["next"] is None
+        assert browser.get(LIST, {"before": 1}).json() == {"items": [], "next": None}
+
+    def test_says_what_how_and_why(self, browser: Client, alice: User) -> None:
+        make_record("sent", user_id=alice.pk, fallback_used=True, fallback_text="the other", last_error_code="old")
+        make_record("dead", user_id=alice.pk, last_error="code 19001")
+
+        dead, sent = browser.get(LIST).json()["items"]
+
+        assert (dead["status"], dead["error_code"], dead["text"]) == ("dead", "provider_config", "写周报改到周四上午")
+        assert "needs a person" in dead["problem"]
+        assert (sent["status"], sent["error_code"], sent["problem"], sent["text"]) == ("sent", "", "", "the other")
+        assert sent["sent_at"]
+        zh = browser.get(LIST, headers={"accept-language": "zh-CN"}).json()["items"][0]["problem"]
+        assert zh != dead["problem"]
+
+    def test_nothing_of_what_went_to_and_fro_is_read(self, browser: Client, alice: User) -> None:
+        payload = {"provider_request": {"x": KEY}, "provider_response": [TOKEN], "last_error": f"see {ADDRESS} {TOKEN}"}
+        make_record("dead", user_id=alice.pk, dedupe_key=f"k{KEY}", trace_id=f"t{KEY}", **payload)
+
+        with CaptureQueriesContext(connection) as captured:
+            answer = browser.get(LIST).content.decode()
+
+        assert KEY not in answer
+        assert TOKEN not in answer
+        read = [query["sql"] for query in captured if "notification_records" in query["sql"]]
+        assert len(read) == 1
+        assert "provider_re" not in read[0]
+        assert '"last_error"' not in read[0]
+
+    @pytest.mark.parametrize(
+        "query",
+        [{"limit": 0}, {"limit": 101}, {"before": 0}, {"before": 2**63}, {"before": "x"}, {"limit": "9" * 9999}],
+    )
+    def test_odd_pages_are_refused_by_field(self, browser: Client, query: dict[str, Any]) -> None:
+        response = browser.get(LIST, query)
+
+        assert response.status_code == 422
+        assert errors(response).keys() == query.keys()
+
+    def test_a_page_reads_its_rows_and_no_others(self, alice: User) -> None:
+        fill("others", "sent", 50_000)
+        with connection.cursor() as cursor:  # every user's newest are beside those of everybody else
+            cursor.execute("UPDATE notification_records SET user_id = %s WHERE id %% 2 = 0", [alice.pk])
+        newest = NotificationRecord.objects.filter(user_id=alice.pk, id__lt=2**63 - 1).order_by("-id")[:21]
+        statement, parameters = newest.query.sql_with_params()
+
+        found = nodes(plan(statement, parameters))  # type: ignore[arg-type]
+
+        assert {node["Index Name"] for node in found if "Index Name" in node} == {"notification_user"}
+        assert max(node["Actual Rows"] for node in found) <= 21
+        assert not [node for node in found if node["Node Type"] in ("Sort", "Seq Scan")]
+
+
+HOSTILE = ["<script>canary()</script>", "\u202egnp.exe", "{{ canary }}", "a\u0007b", "﷽" * 2000, "'; DROP TABLE x; --"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_comes_back_as_data_and_nothing_else(
+    browser: Client, alice: User, stored: UserNotificationChannel, text: str
+) -> None:
+    make_record(user_id=alice.pk, summary_text=text, target_url=text[:99], trigger_type=text[:60])
+    UserNotificationChannel.objects.update(last_test_error=text[:190], pause_reason=text[:190])
+
+    listed, shown, refused = browser.get(LIST), browser.get(URL), save(browser, **{text: text, "webhook_url": text})
+
+    assert listed.json()["items"][0]["text"] == text
+    assert shown.json()["last_test_error"] == text[:190]
+    assert refused.status_code == 422
+    for answer in (listed, shown, refused):
+        assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+class TestDocument:
+    def test_is_served_with_a_page_that_needs_no_other_site(self, client: Client) -> None:
+        document = client.get("/api/openapi.json").json()
+        page = client.get("/api/docs").content.decode()
+
+        assert document["openapi"].startswith("3.")
+        assert "/static/ninja/swagger-ui-bundle.js" in page
+        assert "https://cdn" not in page
+
+    def test_marks_the_secrets_as_to_be_written_only(self) -> None:
+        schemas = json.loads(json.dumps(api.get_openapi_schema()))["components"]["schemas"]
+
+        for name in ("webhook_url", "bearer_token"):
+            written = schemas["ChannelIn"]["properties"][name]
+            assert written["anyOf"][0]["writeOnly"] is True
+            assert "default" not in written
+            assert name not in schemas["ChannelOut"]["properties"]
