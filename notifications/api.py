@@ -26,6 +26,7 @@ __all__ = [
     "replay_notifications",
     "request_notification",
     "request_notifications",
+    "send_notifications_now",
 ]
 
 
@@ -61,6 +62,14 @@ def replay_notifications(
     if replayed:
         transaction.on_commit(_nudge, robust=True)
     return replayed
+
+
+def send_notifications_now(records: NotificationQuerySet, actor: AbstractBaseUser | None, reason: str) -> int:
+    """Let records that wait for a later time go out at once. Arguments and result: the service's."""
+    hastened = NotificationService().send_now(records, actor, reason)
+    if hastened:
+        transaction.on_commit(_nudge, robust=True)
+    return hastened
 
 
 def _nudge() -> None:

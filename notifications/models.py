@@ -80,6 +80,7 @@ class NotificationRecord(models.Model):
         permissions = (
             ("replay_notificationrecord", _("Can replay notifications")),
             ("cancel_notificationrecord", _("Can cancel notifications")),
+            ("send_now_notificationrecord", _("Can send waiting notifications now")),
         )
         constraints = (
             # dedupe_key first: the same index then also finds a key without its channel.
@@ -109,8 +110,9 @@ class NotificationRecord(models.Model):
             # Serves a user's own notifications, newest first (http/inbox.py).
             models.Index(fields=("user", "id"), name="notification_user"),
             models.Index(fields=("trace_id",), name="notification_trace", condition=~Q(trace_id="")),
-            # Few are dead among many: alerts ask every minute which died lately. Others are not in it and pay nothing.
-            models.Index(fields=("updated_at",), name="notification_dead", condition=Q(status=Status.DEAD)),
+            models.Index(fields=("preview_id",), name="notification_preview", condition=~Q(preview_id="")),
+            # Serves overview and alerts; a delivery that succeeds never touches it.
+            models.Index(fields=("updated_at", "id"), name="notification_dead", condition=Q(status=Status.DEAD)),
         )
 
     def __str__(self) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 
 from notifications.states import WAITING, ErrorCode, Status
 
@@ -33,6 +34,10 @@ class NotificationQuerySet(Base):
     def cancellable(self) -> Self:
         """Return what has not gone out and is in nobody's hands."""
         return self.filter(status__in=WAITING)
+
+    def deferred(self) -> Self:
+        """Return what waits for a later time: a schedule of its own, or the end of a backoff."""
+        return self.filter(status__in=WAITING, next_attempt_at__gt=Now())
 
     def by_status(self) -> dict[str, int]:
         """Return the number of records per status."""

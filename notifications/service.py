@@ -62,7 +62,7 @@ class HandleResult:
 
 
 class NotificationService:
-    """The service: accept, deliver, retry, replay, cancel.
+    """The service: accept, deliver, retry, replay, cancel, send now.
 
     options: settings.NOTIFICATIONS by default. clock: for tests, else PostgreSQL's. providers: by channel.
     use_redis: False does without locks; the claim alone then guards. heed_health: the engine's.
@@ -207,6 +207,19 @@ class NotificationService:
             },
             actor=actor,
             text=f"Cancelled: {reason}",
+        )
+
+    def send_now(self, records: NotificationQuerySet, actor: AbstractBaseUser | None, reason: str) -> int:
+        """Make records due that wait for a later time; each still goes out by the claim. Returns how many.
+
+        The attempts made stay counted: one sent now is one of its budget.
+        """
+        return self._operate(
+            records.deferred(),
+            again=lambda batch: batch.deferred(),
+            change={"next_attempt_at": self._now()},
+            actor=actor,
+            text=f"Sent now: {reason}",
         )
 
     def _operate(

@@ -32,7 +32,7 @@ class UserNotificationChannelAdmin(Base):
     form = ChannelForm
     list_display = ("name", "channel", "enabled", "address", "auth_type", "pause", "last_test")
     list_display_links = ("name", "channel")
-    list_filter = ("enabled", "last_test_status")
+    list_filter = ("enabled", ("paused_at", admin.EmptyFieldListFilter), "last_test_status")
     list_select_related = ("user",)
     list_per_page = 50
     show_full_result_count = False

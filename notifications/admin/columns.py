@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.core.exceptions import ObjectDoesNotExist
+from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _
 
@@ -24,21 +26,46 @@ from notifications.admin.display import (
     relative,
     user_link,
 )
-from notifications.message import visible
-from notifications.models import NotificationRecord
+from notifications.conf import service_options
+from notifications.message import build_message_text, visible
+from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.states import Status
+
+MOST_SHARING = 100
+"""Records with the same identifier that are counted."""
+
+
+def _shared(record: NotificationRecord, field: str, parameter: str) -> SafeString | str:
+    value = getattr(record, field)
+    if not value:
+        return NOTHING
+    count = NotificationRecord.objects.filter(**{field: value})[: MOST_SHARING + 1].count()
+    if count == 1:
+        return isolated(value)
+    url = f"{reverse('admin:notifications_notificationrecord_changelist')}?{urlencode({parameter: value})}"
+    number = f"{MOST_SHARING}+" if count > MOST_SHARING else count
+    text = gettext("%(count)s notifications share it") % {"count": number}
+    return format_html('{} (<a href="{}">{}</a>)', isolated(value), url, text)
 
 
 class RecordColumns:
     """Columns of the list and fields of the page."""
 
-    trace = column(NotificationRecord, "trace_id")
     trigger = column(NotificationRecord, "trigger_id")
-    preview = column(NotificationRecord, "preview_id")
     kind_of_trigger = column(NotificationRecord, "trigger_type")
     kind_of_target = column(NotificationRecord, "target_type")
     path = column(NotificationRecord, "target_url")
     message_id = column(NotificationRecord, "provider_message_id")
+
+    @admin.display(description=_("trace id"))
+    def trace(self, record: NotificationRecord) -> SafeString | str:
+        """Return the id with a link to all that share it."""
+        return _shared(record, "trace_id", "trace")
+
+    @admin.display(description=_("preview id"))
+    def preview(self, record: NotificationRecord) -> SafeString | str:
+        """Return the id with a link to all that share it."""
+        return _shared(record, "preview_id", "preview")
 
     @admin.display(description=_("status"))
     def state(self, record: NotificationRecord) -> SafeString:
@@ -73,9 +100,10 @@ class RecordColumns:
     @admin.display(description=_("next attempt"))
     def next_attempt(self, record: NotificationRecord) -> SafeString | str:
         """Return when it is tried next, in the list."""
-        if record.status == Status.SENDING:
-            return gettext("under way")
         due = record.next_attempt_at
+        if record.status == Status.SENDING:
+            vanished = due is not None and due <= timezone.now()
+            return gettext("worker vanished") if vanished else gettext("under way")
         if due and due <= timezone.now():
             overdue = timezone.now() - due > timedelta(minutes=1)
             return age(due, gettext("due %(when)s") % {"when": relative(due)} if overdue else gettext("due now"))
@@ -110,6 +138,39 @@ class RecordColumns:
     def error(self, record: NotificationRecord) -> SafeString | str:
         """Return what went wrong last, in the words of whoever said it."""
         return block(record.last_error)
+
+    @admin.display(description=_("as the user reads it"))
+    def message(self, record: NotificationRecord) -> SafeString | str:
+        """Return the very text that is sent, and where its link leads."""
+        text, _fallback = build_message_text(
+            summary=record.summary_text,
+            fallback=record.fallback_text,
+            fallback_used=record.fallback_used,
+            target_url=record.target_url,
+        )
+        base = service_options().frontend_base_url.rstrip("/")
+        if not (base and record.target_url):
+            return block(text)
+        return format_html(
+            "{}<p>{} <bdi>{}</bdi></p>", block(text), gettext("Its link:"), visible(base + record.target_url)
+        )
+
+    @admin.display(description=_("endpoint"))
+    def endpoint(self, record: NotificationRecord) -> SafeString | str:
+        """Return the user's channel with what is known of it."""
+        found = UserNotificationChannel.objects.filter(user_id=record.user_id, channel=record.channel)
+        channel = found.only("enabled", "paused_at", "channel").first()
+        if channel is None:
+            return gettext("The user has none.")
+        url = reverse("admin:notifications_usernotificationchannel_change", args=[channel.pk])
+        state = (
+            badge("paused", _("paused"))
+            if channel.paused_at
+            else badge("on", _("switched on"))
+            if channel.enabled
+            else badge("never", _("switched off"))
+        )
+        return format_html('<a href="{}">{}</a> {}', url, isolated(f"{channel.channel} #{channel.pk}"), state)
 
     @admin.display(description=_("summary"))
     def summary(self, record: NotificationRecord) -> SafeString | str:

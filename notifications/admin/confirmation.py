@@ -9,9 +9,9 @@ from typing import Any
 from django import forms
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.utils.functional import Promise
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_lazy as _, ngettext_lazy
 
-from notifications.api import replay_notifications
+from notifications.api import replay_notifications, send_notifications_now
 from notifications.querysets import NotificationQuerySet
 from notifications.service import NotificationService
 from notifications.states import Status
@@ -24,6 +24,10 @@ class Operation:
     name: str
     title: Promise
     button: Promise
+    asks: Promise
+    """What will be done, for a `count`."""
+    tells: Promise
+    """What was done, for a `count`."""
     takes: Callable[[NotificationQuerySet, bool], NotificationQuerySet]
     """Selects what it takes, with force or without."""
     acts: Callable[[NotificationQuerySet, AbstractBaseUser, str, bool], int]
@@ -36,6 +40,8 @@ REPLAY = Operation(
     name="replay",
     title=_("Replay notifications"),
     button=_("Replay"),
+    asks=ngettext_lazy("%(count)d will be sent again.", "%(count)d will be sent again.", "count"),
+    tells=ngettext_lazy("%(count)d notification goes out again.", "%(count)d notifications go out again.", "count"),
     takes=lambda records, force: records.replayable(force=force),
     acts=lambda records, actor, reason, force: replay_notifications(records, actor, reason, force=force),
     can_force=True,
@@ -51,6 +57,8 @@ CANCEL = Operation(
     name="cancel",
     title=_("Cancel notifications"),
     button=_("Call off"),
+    asks=ngettext_lazy("%(count)d will be called off.", "%(count)d will be called off.", "count"),
+    tells=ngettext_lazy("%(count)d notification was called off.", "%(count)d notifications were called off.", "count"),
     takes=lambda records, force: records.cancellable(),
     acts=lambda records, actor, reason, force: NotificationService().cancel(records, actor, reason),
     can_force=False,
@@ -61,7 +69,25 @@ CANCEL = Operation(
         Status.SKIPPED: _("is not sent any more, there is nothing to call off"),
     },
 )
-OPERATIONS = {operation.name: operation for operation in (REPLAY, CANCEL)}
+SEND_NOW = Operation(
+    name="send_now",
+    title=_("Send notifications now"),
+    button=_("Send now"),
+    asks=ngettext_lazy("%(count)d will be sent at once.", "%(count)d will be sent at once.", "count"),
+    tells=ngettext_lazy("%(count)d notification goes out now.", "%(count)d notifications go out now.", "count"),
+    takes=lambda records, force: records.deferred(),
+    acts=lambda records, actor, reason, force: send_notifications_now(records, actor, reason),
+    can_force=False,
+    refusals={
+        Status.PENDING: _("is due already; the next free worker sends it"),
+        Status.FAILED: _("is due already; the next free worker sends it"),
+        Status.SENDING: _("is in a worker's hands"),
+        Status.SENT: _("was delivered"),
+        Status.DEAD: _("does not wait; replay it"),
+        Status.SKIPPED: _("does not wait; replay it"),
+    },
+)
+OPERATIONS = {operation.name: operation for operation in (REPLAY, SEND_NOW, CANCEL)}
 
 
 class ConfirmationForm(forms.Form):

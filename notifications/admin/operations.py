@@ -1,4 +1,4 @@
-"""Replay and cancel: the first POST asks, the second acts, a GET does neither."""
+"""Replay, send now and cancel: the first POST asks, the second acts, a GET does neither."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
-from notifications.admin.confirmation import CANCEL, OPERATIONS, REPLAY, ConfirmationForm, Operation
+from notifications.admin.confirmation import CANCEL, OPERATIONS, REPLAY, SEND_NOW, ConfirmationForm, Operation
 from notifications.models import NotificationRecord
 from notifications.querysets import NotificationQuerySet
 from notifications.states import Status
@@ -32,7 +32,7 @@ TEMPLATE = "admin/notifications/notificationrecord/confirmation.html"
 class OperationsAdmin(Base):
     """Offers the operations as actions, each with its own permission."""
 
-    actions = ("replay", "cancel")
+    actions = tuple(OPERATIONS)
 
     @admin.action(description=_("Replay selected notifications"), permissions=["replay"])
     def replay(self, request: HttpRequest, queryset: NotificationQuerySet) -> HttpResponse:
@@ -44,6 +44,11 @@ class OperationsAdmin(Base):
         """Ask, then call off the selected records that wait."""
         return self._operate(request, queryset, CANCEL)
 
+    @admin.action(description=_("Send selected notifications now"), permissions=["send_now"])
+    def send_now(self, request: HttpRequest, queryset: NotificationQuerySet) -> HttpResponse:
+        """Ask, then make the selected records that wait due at once."""
+        return self._operate(request, queryset, SEND_NOW)
+
     def has_replay_permission(self, request: HttpRequest) -> bool:
         """Tell whether this user may replay."""
         return request.user.has_perm("notifications.replay_notificationrecord")
@@ -51,6 +56,10 @@ class OperationsAdmin(Base):
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         """Tell whether this user may cancel."""
         return request.user.has_perm("notifications.cancel_notificationrecord")
+
+    def has_send_now_permission(self, request: HttpRequest) -> bool:
+        """Tell whether this user may send now what waits."""
+        return request.user.has_perm("notifications.send_now_notificationrecord")
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Refuse an operation the user may not do and ids that are none, where Django would not say so."""
@@ -110,6 +119,7 @@ class OperationsAdmin(Base):
         context = {
             **self.admin_site.each_context(request),
             **counts,
+            "asks": operation.asks % {"count": counts["taken_count"]},
             "title": operation.title,
             "operation": operation,
             "opts": self.opts,
@@ -136,12 +146,8 @@ class OperationsAdmin(Base):
         return request.get_full_path()
 
     def _report(self, request: HttpRequest, operation: Operation, done: int, left: int) -> None:
-        if operation is REPLAY:
-            text = ngettext("%(count)d notification goes out again.", "%(count)d notifications go out again.", done)
-        else:
-            text = ngettext("%(count)d notification was called off.", "%(count)d notifications were called off.", done)
         if done:
-            self.message_user(request, text % {"count": done}, messages.SUCCESS)
+            self.message_user(request, operation.tells % {"count": done}, messages.SUCCESS)
         else:
             self.message_user(request, gettext("Nothing was changed."), messages.WARNING)
         if left > 0:  # negative if the list grew meanwhile

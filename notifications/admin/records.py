@@ -15,6 +15,7 @@ from notifications.admin.columns import RecordColumns
 from notifications.admin.display import NOTHING, STYLE
 from notifications.admin.filters import AdminQuerySet, ChannelFilter, ErrorCodeFilter
 from notifications.admin.operations import OperationsAdmin
+from notifications.admin.situations import SITUATIONS, PreviewFilter, SituationFilter, TraceFilter
 from notifications.admin.wording import explain
 from notifications.models import NotificationRecord
 from notifications.service import max_user_id
@@ -35,7 +36,7 @@ class NotificationRecordAdmin(RecordColumns, OperationsAdmin):
 
     list_display = ("state", "key", "owner", "code", "attempts", "next_attempt", "requested", "channel")
     list_display_links = ("state", "key")
-    list_filter = ("status", ErrorCodeFilter, ChannelFilter, "created_at")
+    list_filter = (SituationFilter, "status", ErrorCodeFilter, ChannelFilter, TraceFilter, PreviewFilter, "created_at")
     list_per_page = 50
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # counts each choice by going through the whole table
@@ -48,8 +49,11 @@ class NotificationRecordAdmin(RecordColumns, OperationsAdmin):
     empty_value_display = NOTHING
     fieldsets = (
         (_("State"), {"fields": ("state", "attempts", "round", "next_time", "code", "error")}),
-        (_("Message"), {"fields": ("owner", "channel", "summary", "fallback", "fallback_used", "path")}),
-        (_("Request and response"), {"fields": ("request_json", "response_json", "message_id")}),
+        (_("Message"), {"fields": ("owner", "channel", "endpoint", "message", "path")}),
+        (
+            _("Request and response"),
+            {"fields": ("request_json", "response_json", "message_id", "summary", "fallback", "fallback_used")},
+        ),
         (_("Identifiers"), {"fields": ("id", "key", "trace", "trigger", "preview", *TARGET)}),
         (_("Times"), {"fields": ("requested_time", "changed_time", "sent_time")}),
     )
@@ -72,7 +76,21 @@ class NotificationRecordAdmin(RecordColumns, OperationsAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Records:
         """Return records with their users: one query for all, and no join, which would hide those of missing users."""
-        return AdminQuerySet(self.model).order_by(*self.ordering).prefetch_related("user")
+        return AdminQuerySet(self.model).order_by(*self.get_ordering(request)).prefetch_related("user")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Leave out the user's channel where it may not be looked at."""
+        if request.user.has_perm("notifications.view_usernotificationchannel"):
+            return self.fieldsets
+        return [
+            (title, {"fields": [name for name in options["fields"] if name != "endpoint"]})
+            for title, options in self.fieldsets
+        ]
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        """Return the newest first, or the order of the index that finds what was asked for."""
+        situation = SITUATIONS.get(request.GET.get("now", ""))
+        return situation.order if situation else self.ordering
 
     def get_search_results(self, request: HttpRequest, queryset: Records, search_term: str) -> tuple[Records, bool]:
         """Find by whole values only, each with an index, however many records there are."""

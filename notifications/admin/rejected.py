@@ -12,6 +12,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _
 
 from notifications.admin.display import STYLE, age, isolated, moment, text_block
+from notifications.admin.situations import LastDayFilter
 from notifications.models import RejectedRequest
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class RejectedRequestAdmin(Base):
     list_display = ("age", "source", "fields_wrong")
     list_per_page = 50
     show_full_result_count = False
+    list_filter = (LastDayFilter,)
+    show_facets = admin.ShowFacets.NEVER
     date_hierarchy = "created_at"
     ordering = ("-created_at", "-id")
     sortable_by = ("age",)

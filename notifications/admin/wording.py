@@ -1,4 +1,4 @@
-"""Plain sentences: what a record's state means, what happens next, and what an error code stands for."""
+"""Plain sentences: what a record's state means, what happens next, what an error code stands for, what to do."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext, gettext_lazy as _
 
 from notifications.admin.display import absolute, relative
+from notifications.message import visible
 from notifications.models import NotificationRecord
 from notifications.states import ErrorCode, Status
 
@@ -34,39 +35,71 @@ CODES: dict[str, Promise] = {
 """A provider may bring codes of its own; those are shown without a sentence."""
 
 
-_STOPPED_BY = (Status.FAILED, Status.DEAD, Status.SKIPPED)
+REMEDIES: dict[str, Promise] = {
+    ErrorCode.PROVIDER_TIMEOUT: _("Find out whether it arrived; replay it if it did not."),
+    ErrorCode.PROVIDER_RATE_LIMITED: _("Let fewer messages go to this endpoint, then replay it."),
+    ErrorCode.PROVIDER_5XX: _("Replay it once the endpoint works again."),
+    ErrorCode.NETWORK_ERROR: _("Look at network, name service and certificates between us and it, then replay it."),
+    ErrorCode.RECIPIENT_MISSING: _("Once the user can be reached, it can be replayed."),
+    ErrorCode.INVALID_URL: _("Let the user enter the address anew, then replay it."),
+    ErrorCode.PROVIDER_AUTH_FAILED: _("Let the user enter a valid token, then replay it."),
+    ErrorCode.PAYLOAD_INVALID: _("Show it to whoever asked for it: a replay sends the same message again."),
+    ErrorCode.PROVIDER_CONFIG: _("Remove the cause, then replay it."),
+    ErrorCode.PROVIDER_UNMAPPED: _(
+        "Read the answer below; report its code, so that it gets a meaning. Then replay it."
+    ),
+    ErrorCode.LEASE_EXPIRED: _("Find out whether it arrived; replay it if it did not."),
+    ErrorCode.CANCELLED: _("If it should go out after all, replay it with force."),
+    ErrorCode.ATTEMPTS_EXHAUSTED: _("Replay it: that gives it a fresh budget."),
+    ErrorCode.INTERNAL_ERROR: _("Read the log of the worker named below and mend the bug, then replay it."),
+}
+"""What a person does about a record that stopped with this code."""
+
+_STOPPED = (Status.DEAD, Status.SKIPPED)
+"""What is not sent again unless somebody does something."""
+_STOPPED_BY = (Status.FAILED, *_STOPPED)
 """What the last error still speaks of; a replayed record keeps it until the next attempt."""
 
 
 def explain(record: NotificationRecord) -> list[str]:
-    """Return the sentences that stand at the top of a record's page."""
+    """Return the sentences that stand at the top of a record's page: why, what happens next, what to do."""
     sentences = [_state(record)]
     if record.status in _STOPPED_BY and (meaning := CODES.get(record.last_error_code)):
         sentences.append(str(meaning))
-    if advice := _advice(record):
-        sentences.append(advice)
-    return sentences
+    if record.status in _STOPPED:
+        remedy = REMEDIES.get(record.last_error_code, _ADVICE[Status(record.status)])
+    else:
+        remedy = _ADVICE[Status(record.status)]
+    return [*sentences, *([str(remedy)] if remedy else [])]
 
 
 def _state(record: NotificationRecord) -> str:
-    facts = {
+    due = record.next_attempt_at is not None and record.next_attempt_at <= timezone.now()
+    return str(_SENTENCES[Status(record.status), due]) % {
         "number": record.attempt_count,
         "allowed": record.max_attempts,
         "when": _when(record.next_attempt_at),
         "sent": _when(record.sent_at),
+        "worker": _last_worker(record) if record.status == Status.SENDING else "",
     }
-    due = record.next_attempt_at is not None and record.next_attempt_at <= timezone.now()
-    return str(_SENTENCES[Status(record.status), due]) % facts
+
+
+def _last_worker(record: NotificationRecord) -> str:
+    """Return who made the last attempt that was written down; a lease names nobody."""
+    worker = record.attempts.exclude(worker="").order_by("-round", "-number").values_list("worker", flat=True).first()
+    return visible(worker) if worker else gettext("none so far")
 
 
 _SENTENCES: dict[tuple[Status, bool], Promise] = {
     (Status.PENDING, False): _("Accepted; it goes out at %(when)s."),
     (Status.PENDING, True): _("Accepted and due; the next free worker sends it."),
     (Status.SENDING, False): _(
-        "A worker sends attempt %(number)d of %(allowed)d; if it vanishes, another takes over at %(when)s."
+        "A worker sends attempt %(number)d of %(allowed)d. It has it until %(when)s; if it vanishes, another takes "
+        "over then. Worker of the attempt before: %(worker)s."
     ),
     (Status.SENDING, True): _(
-        "The worker of attempt %(number)d of %(allowed)d vanished; the next free one takes over."
+        "The worker of attempt %(number)d of %(allowed)d vanished; the next free one takes over. Its time ended at "
+        "%(when)s. Worker of the attempt before: %(worker)s."
     ),
     (Status.FAILED, False): _("Attempt %(number)d of %(allowed)d failed. It is tried again by itself at %(when)s."),
     (Status.FAILED, True): _(
@@ -79,14 +112,15 @@ _SENTENCES: dict[tuple[Status, bool], Promise] = {
 """By status, and whether its time has come."""
 
 
-def _advice(record: NotificationRecord) -> str:
-    if record.status == Status.DEAD and record.last_error_code == ErrorCode.LEASE_EXPIRED:
-        return gettext("Find out whether it arrived; replay it if it did not.")
-    if record.status == Status.DEAD:
-        return gettext("Remove the cause, then replay it.")
-    if record.status == Status.SKIPPED and record.last_error_code != ErrorCode.CANCELLED:
-        return gettext("Once the user can be reached, it can be replayed.")
-    return ""
+_ADVICE: dict[Status, Promise | str] = {
+    Status.PENDING: "",
+    Status.SENDING: "",
+    Status.SENT: "",
+    Status.FAILED: _("Nothing to do; who knows that the cause is gone may send it now."),
+    Status.DEAD: _("Remove the cause, then replay it."),
+    Status.SKIPPED: _("Once the user can be reached, it can be replayed."),
+}
+"""What a person does where the error code says nothing of it."""
 
 
 def _when(value: datetime | None) -> str:

@@ -12,6 +12,7 @@ from django.test import Client
 
 from notifications import api
 from notifications.admin import operations
+from notifications.admin.confirmation import OPERATIONS
 from notifications.models import NotificationRecord
 from notifications.states import ErrorCode, Status
 from tests.integration.rows import LIST, make_attempt, make_record
@@ -341,10 +342,10 @@ class TestButtonsOnThePage:
     @pytest.mark.parametrize(
         ("status", "offered"),
         [
-            ("pending", {"cancel"}),
+            ("pending", {"send_now", "cancel"}),
             ("sending", set()),
             ("sent", {"replay"}),
-            ("failed", {"cancel"}),
+            ("failed", {"send_now", "cancel"}),
             ("dead", {"replay"}),
             ("skipped", {"replay"}),
         ],
@@ -356,7 +357,7 @@ class TestButtonsOnThePage:
 
         assert {operation.name for operation in response.context["operations"]} == offered
         html = response.content.decode()
-        assert {name for name in ("replay", "cancel") if f'name="action" value="{name}"' in html} == offered
+        assert {name for name in OPERATIONS if f'name="action" value="{name}"' in html} == offered
 
     def test_lead_back_to_the_page(self, admin_client: Client, nudges: list[None]) -> None:
         record = make_record()

@@ -30,10 +30,11 @@ PEOPLE: dict[str, dict[str, Any] | None] = {
     "staff": {"permissions": ()},
     "replayer": {"permissions": ("replay_notificationrecord",)},
     "canceller": {"permissions": ("cancel_notificationrecord",)},
+    "hastener": {"permissions": ("send_now_notificationrecord",)},
     "viewer": {"permissions": VIEWS},
     "superuser": {"permissions": (), "is_superuser": True},
 }
-OUTSIDERS = {"anonymous": LOGIN, "user": LOGIN, "staff": NO, "replayer": NO, "canceller": NO}
+OUTSIDERS = {"anonymous": LOGIN, "user": LOGIN, "staff": NO, "replayer": NO, "canceller": NO, "hastener": NO}
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ PAGES = {
 }
 ACTIONS = {
     ("notificationrecord", "replay"): "replay_notificationrecord",
+    ("notificationrecord", "send_now"): "send_now_notificationrecord",
     ("notificationrecord", "cancel"): "cancel_notificationrecord",
     ("usernotificationchannel", "delete_selected"): "delete_usernotificationchannel",
     ("rejectedrequest", "delete_selected"): "delete_rejectedrequest",
@@ -86,7 +88,7 @@ class Rows:
 
     def of(self, model: str, action: str = "") -> Any:
         """Return the row of a model, by its name in an address, that the action would change."""
-        record = self.waiting if action == "cancel" else self.dead
+        record = self.dead if action in ("", "replay") else self.waiting
         return {"notificationrecord": record, "usernotificationchannel": self.channel}.get(model, self.rejected)
 
 
