@@ -9,6 +9,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import Client
+from django.utils import timezone
 
 from notifications import api
 from notifications.admin import operations
@@ -336,6 +337,46 @@ class TestCancelling:
         assert (waiting.status, waiting.last_error_code, waiting.next_attempt_at) == ("skipped", "cancelled", None)
         assert statuses() == ["skipped", "dead"]
         assert messages == ["1 notification was called off.", "1 was left as it is."]
+
+
+class TestSendingNow:
+    def test_what_waits_is_due_at_once_and_a_worker_is_nudged(
+        self, admin_client: Client, nudges: list[None], django_capture_on_commit_callbacks: Any
+    ) -> None:
+        failed, scheduled = make_record("failed", attempt_count=2), make_record("pending")
+
+        with django_capture_on_commit_callbacks(execute=True):
+            messages = confirm(admin_client, "send_now", failed, scheduled)
+
+        for record, attempts in ((failed, 2), (scheduled, 0)):
+            record.refresh_from_db()
+            assert record.next_attempt_at is not None
+            assert record.next_attempt_at <= timezone.now()
+            assert (record.attempt_count, record.round) == (attempts, 0)
+        assert statuses() == ["failed", "pending"]
+        assert messages == ["2 notifications go out now."]
+        assert len(nudges) == 1
+
+    def test_what_does_not_wait_is_left_alone_with_the_reason(self, admin_client: Client, nudges: list[None]) -> None:
+        records = [make_record(status) for status in ("sending", "sent", "dead", "skipped")]
+        due = make_record("pending", next_attempt_at=timezone.now())
+
+        asked = post(admin_client, "send_now", *records, due)
+        facts = {"confirm": "yes", "reason": "x", "newest": asked.context["newest"]}
+        post(admin_client, "send_now", *records, due, **facts)
+
+        assert all(row["why"] for row in asked.context["rows"])
+        assert statuses() == ["sending", "sent", "dead", "skipped", "pending"]
+        assert nudges == []
+        assert not LogEntry.objects.exists()
+
+    def test_the_history_says_who_and_why(self, admin_client: Client, admin_user: User, nudges: list[None]) -> None:
+        record = make_record("failed")
+
+        confirm(admin_client, "send_now", record)
+
+        entry = LogEntry.objects.get(object_id=str(record.pk))
+        assert (entry.user_id, entry.change_message) == (admin_user.pk, "Sent now: endpoint mended")
 
 
 class TestButtonsOnThePage:

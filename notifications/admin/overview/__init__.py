@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from notifications.admin.overview.charts import Chart
 from notifications.admin.overview.counts import count_paused, count_records, count_rejected
-from notifications.admin.overview.figures import Figure, figures, health
+from notifications.admin.overview.figures import Figure, figures, services
 from notifications.admin.overview.health import ask_postgres, ask_redis
 from notifications.admin.overview.history import last_day, last_month, recent_attempts
 from notifications.admin.overview.needs import Facts, Need, needs
@@ -24,7 +24,7 @@ class Overview:
     now: datetime
     needs: list[Need]
     figures: list[Figure]
-    health: list[Figure]
+    services: list[Figure]
     charts: list[Chart]
 
 
@@ -48,6 +48,6 @@ def overview(request: HttpRequest) -> Overview | None:
         now=heard.now,
         needs=needs(facts),
         figures=figures(facts),
-        health=health(facts),
+        services=services(facts),
         charts=[chart for pair in by_span for chart in pair],
     )

@@ -157,7 +157,7 @@ def bars(plot: Plot) -> Chart:
 def lines(plot: Plot) -> Chart:
     """Return a chart of lines over a logarithmic scale of seconds."""
     known = [value for one in plot.series for value in one.values if value] or [0.1, 1.0]
-    low = max((tick for tick in TICKS if tick <= min(known)), default=TICKS[0])
+    low = max((tick for tick in TICKS[:-1] if tick <= min(known)), default=TICKS[0])
     high = min((tick for tick in TICKS if tick >= max(known) and tick > low), default=TICKS[-1])
 
     def place(value: float) -> str:

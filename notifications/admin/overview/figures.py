@@ -49,7 +49,7 @@ def figures(facts: Facts) -> list[Figure]:
     return found
 
 
-def health(facts: Facts) -> list[Figure]:
+def services(facts: Facts) -> list[Figure]:
     """Return what runs, and whether what we rest on answers."""
     seen, late = facts.seen, SWEEPS_MISSED * service_options().sweep_interval
 

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from django.db import connection
 from django.utils import timezone
@@ -18,18 +19,28 @@ QUANTILES = (50, 95, 99)
 Counts = Mapping[datetime, Counter[str]]
 """How often per step of time, and what."""
 
+
+class Reading(NamedTuple):
+    """Which tallies are read, and by what they are told apart."""
+
+    measures: tuple[Measure, ...]
+    what: str
+
+
 # The zone makes a day the reader's. Shards only spread locks: they are summed over.
 _READ = """
 SELECT date_trunc(%(unit)s, hour, %(zone)s), {what}, sum(count)::bigint
 FROM notification_tallies
-WHERE measure = %(measure)s AND hour >= %(since)s AND hour <= %(until)s
+WHERE measure = ANY(%(measures)s) AND hour >= %(since)s AND hour <= %(until)s
 GROUP BY 1, 2
 """
-_WHAT = {
-    Measure.ATTEMPTS: "outcome",
-    Measure.DELIVERY_SECONDS: "bucket::text",
-    Measure.ATTEMPTS_PER_DELIVERY: "outcome || ' ' || bucket",
-}
+OUTCOMES = Reading((Measure.ATTEMPTS,), "outcome")
+"""Attempts by how they ended."""
+TIMES = Reading((Measure.DELIVERIES,), "outcome || ' ' || bucket")
+"""Records that became final, by status and the time it took; without replays, whose time means nothing."""
+TRIES = Reading((Measure.DELIVERIES, Measure.REPLAYS), "outcome || ' ' || attempts")
+"""Records that became final, by status and the attempts it took."""
+
 _FAILING = """
 SELECT outcome, error_code, sum(count)::bigint
 FROM notification_tallies
@@ -46,16 +57,19 @@ class Span:
     unit: str
     steps: tuple[datetime, ...]
 
-    def read(self, measure: Measure) -> Counts:
-        """Return the counts of a measure per step."""
+    def read(self, reading: Reading) -> Counts:
+        """Return the counts per step."""
         zone = timezone.get_current_timezone_name()
         found: defaultdict[datetime, Counter[str]] = defaultdict(Counter)
         with connection.cursor() as cursor:
-            sql = _READ.format(what=_WHAT[measure])
-            since, until = self.steps[0], timezone.now()
-            cursor.execute(
-                sql, {"unit": self.unit, "zone": zone, "measure": measure.value, "since": since, "until": until}
-            )
+            parameters: dict[str, Any] = {
+                "unit": self.unit,
+                "zone": zone,
+                "measures": [measure.value for measure in reading.measures],
+                "since": self.steps[0],
+                "until": timezone.now(),
+            }
+            cursor.execute(_READ.format(what=reading.what), parameters)
             for step, what, count in cursor.fetchall():
                 found[step][what] += count
         return found

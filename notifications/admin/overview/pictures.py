@@ -11,8 +11,8 @@ from django.utils.translation import gettext, gettext_lazy as _
 
 from notifications.admin.display import NOTHING
 from notifications.admin.overview.charts import Chart, Plot, Series, bars, lines
-from notifications.admin.overview.history import QUANTILES, Counts, Span, percentile
-from notifications.states import FINAL, Measure, Outcome
+from notifications.admin.overview.history import OUTCOMES, QUANTILES, TIMES, TRIES, Counts, Span, percentile
+from notifications.states import FINAL, Outcome, Status
 
 SHOWN_ATTEMPTS = 6
 """Attempts per delivery that have a bar of their own; the last stands for more as well."""
@@ -24,9 +24,9 @@ STEP: dict[str, Promise] = {"day": _("hour"), "month": _("day")}
 def draw(span: Span) -> list[Chart]:
     """Return the three charts of a span."""
     return [
-        _outcomes(span, span.read(Measure.ATTEMPTS)),
-        _times(span, span.read(Measure.DELIVERY_SECONDS)),
-        _attempts(span, span.read(Measure.ATTEMPTS_PER_DELIVERY)),
+        _outcomes(span, span.read(OUTCOMES)),
+        _times(span, span.read(TIMES)),
+        _attempts(span, span.read(TRIES)),
     ]
 
 
@@ -129,7 +129,8 @@ def _names(span: Span) -> list[str]:
 
 
 def _buckets(counted: Counter[str]) -> dict[int, int]:
-    return {int(bucket): count for bucket, count in counted.items()}
+    split = ((what.partition(" "), count) for what, count in counted.items())
+    return {int(bucket): count for (status, _space, bucket), count in split if status == Status.SENT}
 
 
 def _total(series: Series) -> float:

@@ -1,0 +1,165 @@
+"""A record's page explains itself: why, what happens next, who has it, what to do, and what belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
+
+from notifications.admin.display import absolute
+from notifications.admin.wording import CODES, REMEDIES, explain
+from notifications.claim import claim
+from notifications.conf import service_options
+from notifications.models import NotificationRecord, UserNotificationChannel
+from notifications.states import ErrorCode, Status
+from tests.integration.rows import LIST, make_attempt, make_record
+
+pytestmark = pytest.mark.django_db
+
+
+def page(client: Client, record: NotificationRecord) -> str:
+    response = client.get(f"{LIST}{record.pk}/change/")
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+class TestSentences:
+    @pytest.mark.parametrize("code", list(ErrorCode))
+    def test_each_error_code_says_why_and_what_to_do(self, code: ErrorCode) -> None:
+        assert set(REMEDIES) == set(ErrorCode)
+        for status in (Status.DEAD, Status.SKIPPED):
+            assert explain(make_record(status, last_error_code=code))[1:] == [str(CODES[code]), str(REMEDIES[code])]
+
+    @pytest.mark.parametrize("status", Status.values)
+    @pytest.mark.parametrize("due", [-60, 60])
+    def test_each_state_has_its_sentence_whatever_the_code(self, status: str, due: int) -> None:
+        for code in (*ErrorCode, "", "a provider's own"):
+            record = make_record(status, last_error_code=code)
+            if record.next_attempt_at:
+                record.next_attempt_at = timezone.now() + timedelta(seconds=due)
+            sentences = explain(record)
+            assert all(sentences)
+            assert all("%(" not in sentence for sentence in sentences)
+
+    def test_a_record_under_way_says_until_when_and_who_had_it_last(self) -> None:
+        record = make_record("sending", attempt_count=3)
+        make_attempt(record, 1, worker="worker-1:7")
+        make_attempt(record, 2, worker="worker-2:9")
+
+        [sentence] = explain(record)
+
+        assert record.next_attempt_at
+        assert absolute(record.next_attempt_at) in sentence
+        assert "worker-2:9" in sentence
+        assert "worker-1:7" not in sentence
+
+    def test_a_worker_that_left_no_name_is_not_named(self) -> None:
+        record = make_record("sending", attempt_count=1)
+        make_attempt(record, 1, worker="")
+
+        assert "none so far" in explain(record)[0]
+
+    def test_a_failed_record_says_when_it_goes_out_again(self) -> None:
+        record = make_record("failed", attempt_count=2, last_error_code="provider_5xx")
+
+        first, why, advice = explain(record)
+
+        assert record.next_attempt_at
+        assert absolute(record.next_attempt_at) in first
+        assert why == str(CODES["provider_5xx"])
+        assert "send it now" in advice
+
+
+class TestMessage:
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"summary_text": "Move the report"},
+            {"summary_text": "", "fallback_text": "Look at the plan", "fallback_used": True},
+            {"summary_text": "See /assistant/c-1"},
+        ],
+    )
+    @pytest.mark.django_db(transaction=True)
+    def test_the_page_shows_the_very_text_that_goes_out(self, admin_client: Client, fields: dict[str, Any]) -> None:
+        record = make_record("pending", next_attempt_at=timezone.now(), **fields)
+
+        html = page(admin_client, record)
+
+        [claimed] = claim(1, channels=["feishu"], options=service_options(), clock=None)
+        assert f'<pre class="n-block">{claimed.request.message_text}</pre>' in html
+        assert "https://app.example.com/assistant/c-1" in html
+
+
+class TestWhatBelongsToIt:
+    def test_attempts_stand_right_below_the_state(self, admin_client: Client) -> None:
+        record = make_record()
+        make_attempt(record, worker="worker-1:7")
+
+        html = page(admin_client, record)
+
+        assert html.index("Attempts:") < html.index("worker-1:7") < html.index("Dedupe key:")
+        assert html.count("worker-1:7") == 1
+
+    @pytest.mark.parametrize(("field", "parameter"), [("trace_id", "trace"), ("preview_id", "preview")])
+    def test_others_of_the_same_trace_or_preview_are_one_click_away(
+        self, admin_client: Client, field: str, parameter: str
+    ) -> None:
+        first, second = make_record(**{field: "a b&c"}), make_record(**{field: "a b&c"})
+        make_record(**{field: "other"})
+
+        html = page(admin_client, first)
+        listed = admin_client.get(LIST, {parameter: "a b&c"}).context["cl"].result_list
+
+        assert f'href="{LIST}?{parameter}=a+b%26c"' in html
+        assert "2 notifications share it" in html
+        assert {record.pk for record in listed} == {first.pk, second.pk}
+
+    def test_one_that_is_alone_leads_nowhere(self, admin_client: Client) -> None:
+        assert "share it" not in page(admin_client, make_record(trace_id="t", preview_id="p"))
+
+    @pytest.mark.parametrize(
+        ("field", "parameter", "index"),
+        [("trace_id", "trace", "notification_trace"), ("preview_id", "preview", "notification_preview")],
+    )
+    def test_they_are_found_by_an_index(self, admin_client: Client, field: str, parameter: str, index: str) -> None:
+        make_record(**{field: "x"})
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off")
+
+        records = admin_client.get(LIST, {parameter: "x"}).context["cl"].queryset
+
+        assert index in records.order_by().explain()
+
+    def test_no_such_identifier_finds_nothing(self, admin_client: Client) -> None:
+        make_record(trace_id="t")
+
+        for value in ("none", "\x00", "'"):
+            assert not admin_client.get(LIST, {"trace": value}).context["cl"].result_list
+
+    def test_the_channel_is_linked_with_its_state(self, admin_client: Client, make_user: Callable[..., User]) -> None:
+        user = make_user("reader")
+        channel = UserNotificationChannel.objects.create(user=user, paused_at=timezone.now())
+
+        html = page(admin_client, make_record(user_id=user.pk))
+
+        assert f'href="/admin/notifications/usernotificationchannel/{channel.pk}/change/"' in html
+        assert '<span class="n-badge n-paused">paused</span>' in html
+        assert "The user has none." in page(admin_client, make_record(user_id=987_654))
+
+    def test_the_channel_is_not_shown_to_who_may_not_look_at_channels(self, make_user: Callable[..., User]) -> None:
+        user = make_user("viewer", is_staff=True)
+        user.user_permissions.set(Permission.objects.filter(codename="view_notificationrecord"))
+        UserNotificationChannel.objects.create(user=user)
+        client = Client()
+        client.force_login(user)
+
+        html = page(client, make_record(user_id=user.pk))
+
+        assert "usernotificationchannel" not in html
+        assert "Endpoint:" not in html
