@@ -164,7 +164,7 @@ class RecordColumns:
             return gettext("The user has none.")
         url = reverse("admin:notifications_usernotificationchannel_change", args=[channel.pk])
         state = (
-            badge("paused", _("paused"))
+            badge("paused", _("on pause"))
             if channel.paused_at
             else badge("on", _("switched on"))
             if channel.enabled

@@ -149,7 +149,7 @@ class TestWhatBelongsToIt:
         html = page(admin_client, make_record(user_id=user.pk))
 
         assert f'href="/admin/notifications/usernotificationchannel/{channel.pk}/change/"' in html
-        assert '<span class="n-badge n-paused">paused</span>' in html
+        assert '<span class="n-badge n-paused">on pause</span>' in html
         assert "The user has none." in page(admin_client, make_record(user_id=987_654))
 
     def test_the_channel_is_not_shown_to_who_may_not_look_at_channels(self, make_user: Callable[..., User]) -> None:

@@ -64,7 +64,7 @@ def services(facts: Facts) -> list[Figure]:
             verdict=GOOD if seen.workers else BAD,
         ),
         pulse(_("last sweep"), seen.sweep),
-        pulse(_("last word of beat"), seen.beat),
+        pulse(_("beat last heard of"), seen.beat),
         _postgres(facts.postgres),
         _redis(facts.redis),
     ]

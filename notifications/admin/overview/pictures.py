@@ -40,7 +40,7 @@ def _outcomes(span: Span, counts: Counts) -> Chart:
     return bars(
         Plot(
             name=f"outcomes-{span.name}",
-            title=f"{_('Delivery attempts by outcome')}, {OVER[span.name]}",
+            title=_over(span, _("Delivery attempts by outcome")),
             description="; ".join(parts) or gettext("Nothing was sent."),
             steps_are=STEP[span.name],
             steps=_names(span),
@@ -62,7 +62,7 @@ def _times(span: Span, counts: Counts) -> Chart:
     return lines(
         Plot(
             name=f"times-{span.name}",
-            title=f"{_('Time from request to delivery')}, {OVER[span.name]}",
+            title=_over(span, _("Time from request to delivery")),
             description="; ".join(parts) or gettext("Nothing was delivered."),
             steps_are=STEP[span.name],
             steps=_names(span),
@@ -88,7 +88,7 @@ def _attempts(span: Span, counts: Counts) -> Chart:
     return bars(
         Plot(
             name=f"attempts-{span.name}",
-            title=f"{_('Attempts per delivery')}, {OVER[span.name]}",
+            title=_over(span, _("Attempts per delivery")),
             description=described % {"percent": f"{100 * first / every:.1f}"}
             if every
             else gettext("Nothing was sent."),
@@ -121,6 +121,10 @@ def duration(seconds: float | None) -> str:
         if seconds < limit:
             return str(text) % {"number": f"{seconds / unit:.2g}"}
     return gettext("%(number)s d") % {"number": f"{seconds / 86_400:.2g}"}
+
+
+def _over(span: Span, what: Promise) -> str:
+    return f"{what}, {OVER[span.name]}"
 
 
 def _names(span: Span) -> list[str]:
