@@ -15,6 +15,7 @@ from django.db import transaction
 
 from notifications.events import DedupeConflict, InvalidNotification
 from notifications.intake import Accepted
+from notifications.models import ReplayOperation
 from notifications.nudge import nudge
 from notifications.querysets import NotificationQuerySet
 from notifications.service import NotificationService, Progress
@@ -56,9 +57,10 @@ def replay_notifications(
     *,
     force: bool = False,
     progress: Progress | None = None,
+    operation: ReplayOperation | None = None,
 ) -> int:
     """Let records be sent again, and at once rather than with the next sweep. Arguments and result: the service's."""
-    replayed = NotificationService().replay(records, actor, reason, force=force, progress=progress)
+    replayed = NotificationService().replay(records, actor, reason, force=force, progress=progress, operation=operation)
     if replayed:
         transaction.on_commit(_nudge, robust=True)
     return replayed

@@ -15,10 +15,13 @@ from notifications.querysets import NotificationQuerySet
 from notifications.secret import SecretField
 from notifications.states import (
     SCHEDULED,
+    UNDELIVERED,
+    UNFINISHED,
     AlertKind,
     AuthType,
     Cause,
     Measure,
+    OperationStatus,
     Outcome,
     Pulse,
     Status,
@@ -69,6 +72,16 @@ class NotificationRecord(models.Model):
     sent_at = models.DateTimeField(_("sent"), null=True)
     created_at = models.DateTimeField(_("requested"), db_default=Now(), db_index=True)
     updated_at = models.DateTimeField(_("changed"), db_default=Now())
+    replay_operation = models.ForeignKey(
+        "ReplayOperation",
+        on_delete=models.DO_NOTHING,  # operations are kept
+        db_constraint=False,  # so the column is added without reading the table
+        null=True,
+        db_index=False,  # few records have one: notification_replayed
+        related_name="+",
+        verbose_name=_("replay operation"),
+        help_text=_("the last one that replayed it"),
+    )
 
     objects: ClassVar[NotificationQuerySet] = NotificationQuerySet.as_manager()  # type: ignore[assignment]
 
@@ -113,6 +126,19 @@ class NotificationRecord(models.Model):
             models.Index(fields=("preview_id",), name="notification_preview", condition=~Q(preview_id="")),
             # Serves overview and alerts; a delivery that succeeds never touches it.
             models.Index(fields=("updated_at", "id"), name="notification_dead", condition=Q(status=Status.DEAD)),
+            # Serves what looks for undelivered records, replays above all. What is delivered never enters it; the
+            # included columns let a count do without the table.
+            models.Index(
+                fields=("updated_at", "id"),
+                include=("status", "last_error_code", "channel"),
+                name="notification_undelivered",
+                condition=Q(status__in=UNDELIVERED),
+            ),
+            models.Index(
+                fields=("replay_operation", "id"),
+                name="notification_replayed",
+                condition=Q(replay_operation__isnull=False),
+            ),
         )
 
     def __str__(self) -> str:
@@ -286,3 +312,54 @@ class Alert(models.Model):
 
     def __str__(self) -> str:
         return f"{self.cause} / {self.sink}"
+
+
+class ReplayOperation(models.Model):
+    """An order to replay all records that match, in batches, at a rate. Nothing deletes it: it says who and why."""
+
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,  # it outlives users
+        null=True,
+        db_index=False,
+        related_name="+",
+        verbose_name=_("ordered by"),
+    )
+    reason = models.CharField(_("reason"), max_length=500)
+    criteria = models.JSONField(_("criteria"), help_text=_("which records; see criteria.py"))
+    as_of = models.DateTimeField(_("as of"), help_text=_("records that changed later are left alone"))
+    rate = models.IntegerField(_("rate"), null=True, help_text=_("records per minute at most; none: no limit"))
+    status = models.CharField(
+        _("status"), max_length=16, choices=OperationStatus.choices, default=OperationStatus.QUEUED
+    )
+    matched = models.IntegerField(_("matched"), help_text=_("records there were to replay when it was created"))
+    done = models.IntegerField(_("replayed"), default=0)
+    walked_to = models.DateTimeField(null=True, editable=False)
+    walked_to_id = models.BigIntegerField(null=True, editable=False)
+    next_batch_at = models.DateTimeField(_("next batch"), null=True, db_default=Now())
+    error = models.CharField(_("error"), max_length=191, blank=True)
+    created_at = models.DateTimeField(_("created"), db_default=Now())
+    started_at = models.DateTimeField(_("started"), null=True)
+    finished_at = models.DateTimeField(_("finished"), null=True)
+
+    class Meta:
+        db_table = "notification_replay_operations"
+        verbose_name = _("replay operation")
+        verbose_name_plural = _("replay operations")
+        default_permissions = ()  # those who may replay order one, those who may see records see it
+        constraints = (
+            models.CheckConstraint(condition=Q(status__in=OperationStatus.values), name="replay_status_known"),
+            models.CheckConstraint(
+                condition=Q(status__in=UNFINISHED, next_batch_at__isnull=False)
+                | Q(~Q(status__in=UNFINISHED), next_batch_at__isnull=True),
+                name="replay_scheduled_iff_unfinished",
+            ),
+            models.CheckConstraint(condition=Q(rate__isnull=True) | Q(rate__gte=1), name="replay_rate_positive"),
+        )
+        indexes = (
+            models.Index(fields=("next_batch_at", "id"), name="replay_due", condition=Q(next_batch_at__isnull=False)),
+        )
+
+    def __str__(self) -> str:
+        return f"#{self.pk}"

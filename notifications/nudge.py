@@ -17,6 +17,9 @@ logger = logging.getLogger("notifications.nudge")
 
 TASK = "notifications.deliver_due"
 QUEUE = "deliver"
+REPLAYS = "notifications.run_replays"
+REPLAYS_QUEUE = "notifications"
+"""Behind the events that wait."""
 QUEUED = "smartmate:nudge"
 """Present while a nudge is on its way; its TTL is the time after which it counts as lost."""
 
@@ -30,7 +33,7 @@ def nudge() -> bool:
     try:
         if not gateway().run(lambda client: client.set(QUEUED, "1", nx=True, px=ttl)):
             return False
-        _publish()
+        _publish(TASK, QUEUE)
     except RedisAway:
         return False
     except Exception as error:
@@ -48,9 +51,21 @@ def nudge_arrived() -> None:
         pass
 
 
-def _publish() -> None:
+
+
+def nudge_replays() -> bool:
+    """Ask a worker to run replay operations. Never raises; where it is lost beat asks again within seconds."""
+    try:
+        _publish(REPLAYS, REPLAYS_QUEUE)
+    except Exception as error:
+        logger.warning("nudge not queued: %s", type(error).__name__, extra={"event": "nudge.failed"})
+        return False
+    return True
+
+
+def _publish(task: str, queue: str) -> None:
     with producers[broker()].acquire(block=True, timeout=1) as producer:
-        current_app.send_task(TASK, queue=QUEUE, producer=producer, retry=False, ignore_result=True)
+        current_app.send_task(task, queue=queue, producer=producer, retry=False, ignore_result=True)
 
 
 @lru_cache(maxsize=1)

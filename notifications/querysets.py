@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from django.db import models
+from django.contrib.auth import get_user_model
+from django.db import connection, models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from notifications.events import MAX_INT64
 from notifications.states import WAITING, ErrorCode, Status
 
 if TYPE_CHECKING:
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     Base = models.QuerySet[NotificationRecord, NotificationRecord]
 else:
     Base = models.QuerySet
+
+LONGEST_NUMBER = 19
+"""Digits of a number no column can hold."""
 
 
 class NotificationQuerySet(Base):
@@ -31,6 +36,17 @@ class NotificationQuerySet(Base):
             again |= Q(status__in=(Status.SENT, Status.SKIPPED))
         return self.filter(again)
 
+    def found_by(self, term: str) -> Self:
+        """Return what the search box finds: whole values only, each with an index, however many records there are."""
+        users = get_user_model()._default_manager
+        owners = list(users.filter(**{get_user_model().USERNAME_FIELD: term}).values_list("pk", flat=True))
+        found = Q(dedupe_key=term) | Q(trace_id=term) | Q(user_id__in=owners)
+        if term.isascii() and term.isdigit() and len(term) < LONGEST_NUMBER:
+            found |= Q(pk=int(term))
+            if int(term) <= max_user_id():
+                found |= Q(user_id=int(term))
+        return self.filter(found)
+
     def cancellable(self) -> Self:
         """Return what has not gone out and is in nobody's hands."""
         return self.filter(status__in=WAITING)
@@ -43,3 +59,9 @@ class NotificationQuerySet(Base):
         """Return the number of records per status."""
         rows: Any = self.order_by().values_list("status").annotate(models.Count("id"))
         return dict(rows)
+
+
+def max_user_id() -> int:
+    """Return the largest key the user table can hold."""
+    key = get_user_model()._meta.pk
+    return connection.ops.integer_field_range(key.get_internal_type())[1] or MAX_INT64

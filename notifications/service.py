@@ -12,7 +12,7 @@ from typing import Any
 
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
@@ -20,14 +20,14 @@ from django.utils.translation import gettext_lazy as _
 from notifications.claim import Clock
 from notifications.conf import ServiceOptions, service_options
 from notifications.delivery import Engine, RetryResult
-from notifications.events import MAX_INT64, InvalidNotification, parse_payload
+from notifications.events import InvalidNotification, parse_payload
 from notifications.intake import Accepted, insert_requests
 from notifications.locks import Locks, lock_key
 from notifications.log import black_out
 from notifications.message import visible
-from notifications.models import NotificationRecord, RejectedRequest
+from notifications.models import NotificationRecord, RejectedRequest, ReplayOperation
 from notifications.providers.base import Provider
-from notifications.querysets import NotificationQuerySet
+from notifications.querysets import NotificationQuerySet, max_user_id
 from notifications.redis_gateway import gateway
 from notifications.states import ErrorCode, Status
 
@@ -172,11 +172,13 @@ class NotificationService:
         *,
         force: bool = False,
         progress: Progress | None = None,
+        operation: ReplayOperation | None = None,
     ) -> int:
         """Let records be sent again, with a fresh budget of attempts; their history stays. Returns how many.
 
         Only dead and skipped ones are taken; force: also sent and cancelled ones, which the reader then gets again.
         actor, reason: who and why, kept in the admin's log. progress: told after each batch.
+        operation: the one this is a batch of; the records point to it.
         A record that changed meanwhile is left alone.
         """
         return self._operate(
@@ -188,7 +190,8 @@ class NotificationService:
                 "max_attempts": self.options.max_attempts,
                 "round": F("round") + 1,
                 "next_attempt_at": self._now(),
-            },
+            }
+            | ({"replay_operation": operation} if operation else {}),
             actor=actor,
             text=f"Replayed{' (forced)' if force else ''}: {reason}",
             progress=progress,
@@ -264,9 +267,3 @@ def _as_it_came(payload: object) -> str:
         return json.dumps(payload, default=str, skipkeys=True, ensure_ascii=True)
     except (ValueError, RecursionError):  # it holds itself, is nested beyond reason, or a number is too long to write
         return json.dumps("(not representable as JSON)")
-
-
-def max_user_id() -> int:
-    """Return the largest key the user table can hold."""
-    key = NotificationRecord._meta.get_field("user").target_field
-    return connection.ops.integer_field_range(key.get_internal_type())[1] or MAX_INT64

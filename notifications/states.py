@@ -35,6 +35,10 @@ FINAL = (Status.SENT, Status.DEAD, Status.SKIPPED)
 """These do not, and no worker touches them."""
 
 
+UNDELIVERED = (Status.DEAD, Status.SKIPPED)
+"""Final without having been delivered: what a replay is for."""
+
+
 class Outcome(models.TextChoices):
     """What one attempt came to."""
 
@@ -118,6 +122,23 @@ class AlertKind(models.TextChoices):
     LATE = "late", _("a notification is overdue")
     SWEEP = "sweep", _("sweeps are missing")
     REJECTED = "rejected", _("requests were refused")
+
+
+class OperationStatus(models.TextChoices):
+    """Where a replay operation stands."""
+
+    QUEUED = "queued", _("queued")
+    """Created; no batch was run yet."""
+    RUNNING = "running", _("running")
+    DONE = "done", _("done")
+    CANCELLED = "cancelled", _("cancelled")
+    """Somebody stopped it; what it had replayed by then stays replayed."""
+    FAILED = "failed", _("broken off")
+    """A bug on our side stopped it."""
+
+
+UNFINISHED = (OperationStatus.QUEUED, OperationStatus.RUNNING)
+"""These carry `next_batch_at`."""
 
 
 class TestStatus(models.TextChoices):

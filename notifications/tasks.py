@@ -15,7 +15,8 @@ from notifications import alerts, heartbeats
 from notifications.conf import service_options
 from notifications.delivery import engine_with_redis
 from notifications.events import InvalidNotification
-from notifications.nudge import TASK, nudge, nudge_arrived
+from notifications.nudge import REPLAYS, TASK, nudge, nudge_arrived
+from notifications.replays import run as run_operations
 from notifications.retention import cutoff, purge
 from notifications.service import NotificationService
 from notifications.states import Pulse
@@ -36,11 +37,16 @@ PURGE = "notifications.purge_notifications"
 PURGE_BUDGET = 5.0
 """Seconds one purge holds a worker's slot; beat's next one goes on."""
 
+REPLAY_BUDGET = 10.0
+"""Seconds one run of replay operations goes on; as long as beat's interval, so that one follows the other."""
+
 _stopping = threading.Event()
 _called = threading.Event()
 _draining = threading.Lock()
 _pools: list[Any] = []
 """The one this worker has, once it is ready."""
+_called_to_replay = threading.Event()
+_replaying = threading.Lock()
 
 
 @signals.task_prerun.connect
@@ -122,6 +128,19 @@ def purge_notifications() -> None:
     fold()
     if days := service_options().retention_days:
         purge(cutoff(days), budget=PURGE_BUDGET, should_stop=_stopping.is_set)
+
+
+# Acked early: beat sends the next in some seconds.
+@shared_task(name=REPLAYS, ignore_result=True, acks_late=False)
+def run_replays() -> None:
+    """Run the batches of replay operations that become due within some seconds; one run a process."""
+    _called_to_replay.set()
+    while _called_to_replay.is_set() and _replaying.acquire(blocking=False):
+        try:
+            _called_to_replay.clear()
+            run_operations(REPLAY_BUDGET, should_stop=_stopping.is_set)
+        finally:
+            _replaying.release()
 
 
 # Acked late: until the row is committed this message is all there is of the request.

@@ -140,6 +140,7 @@ NOTIFICATIONS = service_settings(REDIS_URL)
 
 SWEEP_INTERVAL = NOTIFICATIONS.get("SWEEP_INTERVAL", ServiceOptions().sweep_interval)
 PURGE_INTERVAL = 600.0
+REPLAY_INTERVAL = 10.0
 CELERY_BEAT_SCHEDULE = {
     "sweep": {
         "task": "notifications.deliver_due",
@@ -156,6 +157,11 @@ CELERY_BEAT_SCHEDULE = {
         "task": "notifications.purge_notifications",
         "schedule": PURGE_INTERVAL,
         "options": {"expires": PURGE_INTERVAL, "queue": "notifications"},
+    },
+    "replays": {
+        "task": "notifications.run_replays",
+        "schedule": REPLAY_INTERVAL,
+        "options": {"expires": REPLAY_INTERVAL, "queue": "notifications"},
     },
 }
 

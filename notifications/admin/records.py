@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import admin
-from django.contrib.auth import get_user_model
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
 
@@ -18,7 +17,6 @@ from notifications.admin.operations import OperationsAdmin
 from notifications.admin.situations import SITUATIONS, PreviewFilter, SituationFilter, TraceFilter
 from notifications.admin.wording import explain
 from notifications.models import NotificationRecord
-from notifications.service import max_user_id
 
 if TYPE_CHECKING:
     Records = QuerySet[NotificationRecord]
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 TARGET = ("kind_of_trigger", "kind_of_target", "target_id")
 COLUMNS = tuple(name for name in vars(RecordColumns) if not name.startswith("_"))
 """Everything RecordColumns shows."""
-LONGEST_NUMBER = 19
-"""Digits of a number no column can hold."""
 
 
 @admin.register(NotificationRecord)
@@ -95,16 +91,7 @@ class NotificationRecordAdmin(RecordColumns, OperationsAdmin):
     def get_search_results(self, request: HttpRequest, queryset: Records, search_term: str) -> tuple[Records, bool]:
         """Find by whole values only, each with an index, however many records there are."""
         term = search_term.strip()
-        if not term:
-            return queryset, False
-        users = get_user_model()._default_manager
-        owners = list(users.filter(**{get_user_model().USERNAME_FIELD: term}).values_list("pk", flat=True))
-        found = Q(dedupe_key=term) | Q(trace_id=term) | Q(user_id__in=owners)
-        if term.isascii() and term.isdigit() and len(term) < LONGEST_NUMBER:
-            found |= Q(pk=int(term))
-            if int(term) <= max_user_id():
-                found |= Q(user_id=int(term))
-        return queryset.filter(found), False
+        return (cast(AdminQuerySet, queryset).found_by(term) if term else queryset), False
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

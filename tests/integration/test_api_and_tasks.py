@@ -97,7 +97,7 @@ class TestApi:
         assert NotificationRecord.objects.count() == 1
 
     def test_a_broker_that_fails_does_not_fail_the_request(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail() -> None:
+        def fail(*args: str) -> None:
             raise ConnectionResetError
 
         monkeypatch.setattr("notifications.nudge._publish", fail)

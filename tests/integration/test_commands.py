@@ -22,16 +22,17 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.utils import timezone, translation
 
-from notifications import api, retention
+from notifications import api, replays, retention
 from notifications.delivery import Engine, RetryResult
-from notifications.management.commands import deliver_due, purge_notifications
+from notifications.management.commands import deliver_due, purge_notifications, replay_notifications
 from notifications.management.commands._base import Stop, stop_on_signals
-from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
+from notifications.models import NotificationRecord, RejectedRequest, ReplayOperation, UserNotificationChannel
 from notifications.providers import get_provider
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.providers.memory import MemoryProvider
+from notifications.replays import cancel
 from notifications.retention import cutoff
-from notifications.states import Outcome, Status
+from notifications.states import UNDELIVERED, Outcome
 from tests.integration.rows import make_attempt, make_record
 
 pytestmark = pytest.mark.django_db
@@ -55,6 +56,7 @@ def provider(change: Callable[..., None]) -> MemoryProvider:
 def nudges(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     given: list[None] = []
     monkeypatch.setattr(api, "nudge", lambda: given.append(None))
+    monkeypatch.setattr(replays, "nudge_replays", lambda: True)
     return given
 
 
@@ -279,13 +281,22 @@ class TestReplay:
             ("--since", "2026-05-01T08:00:00+08:00"),
             ("--until", "2026-05-01T02:00:00Z"),
             ("--channel", "other"),
+            ("--user", "7"),
+            ("--key", "this"),
+            ("--trace", "this"),
+            ("--preview", "this"),
+            ("--changed-since", "2026-05-01T08:00:00+08:00"),
+            ("--changed-until", "2026-05-01T02:00:00Z"),
         ],
     )
     def test_each_option_selects(self, args: tuple[str, str]) -> None:
         noon = datetime.fromisoformat("2026-05-01T01:00:00+00:00")
-        one = make_record(last_error_code="provider_timeout", channel="other", created_at=noon)
-        far = noon - timedelta(days=1) if args[0] == "--since" else noon + timedelta(days=1)
-        two = make_record("skipped", last_error_code="recipient_missing", created_at=far)
+        one = make_record(
+            **{"last_error_code": "provider_timeout", "channel": "other", "created_at": noon, "updated_at": noon},
+            **{"user_id": 7, "dedupe_key": "this", "trace_id": "this", "preview_id": "this"},
+        )
+        far = noon - timedelta(days=1) if args[0].endswith("since") else noon + timedelta(days=1)
+        two = make_record("skipped", last_error_code="recipient_missing", created_at=far, updated_at=far)
 
         run("replay_notifications", *args, "--reason", "x")
 
@@ -303,8 +314,19 @@ class TestReplay:
     def test_sent_ones_need_force(self) -> None:
         make_record("sent")
 
-        assert "0 were replayed. 1 was left alone." in run("replay_notifications", "--status", "sent", "--reason", "x")
-        assert "1 was replayed." in run("replay_notifications", "--status", "sent", "--reason", "x", "--force")
+        options = ("--status", "sent", "--since", "2026-05-01T08:00:00+08:00", "--reason", "x")
+
+        with pytest.raises(CommandError, match=r"--status: .*force"):
+            run("replay_notifications", *options)
+        assert "1 was replayed." in run("replay_notifications", *options, "--force")
+
+    def test_all_that_was_ever_sent_is_refused(self) -> None:
+        make_record("sent")
+
+        with pytest.raises(CommandError, match=r"--force: .*narrow"):
+            run("replay_notifications", "--channel", "feishu", "--reason", "x", "--force")
+
+        assert statuses() == ["sent"]
 
     def test_dry_run_counts_and_changes_nothing(self) -> None:
         make_record()
@@ -314,10 +336,27 @@ class TestReplay:
         said = run("replay_notifications", "--channel", "feishu", "--dry-run")
 
         assert statuses() == ["dead", "sent", "skipped"]
-        assert "1 of 3 selected would be replayed." in said
-        assert "dead, needs a person: 1 of 1" in said
-        assert "sent: 0 of 1" in said
-        assert "3 of 3" in run("replay_notifications", "--channel", "feishu", "--dry-run", "--force")
+        assert not ReplayOperation.objects.exists()
+        assert "1 would be replayed." in said
+        assert "dead, needs a person, provider_config, feishu: 1, changed from 2" in said
+        options = ("--channel", "feishu", "--since", "2026-05-01T08:00:00+08:00", "--force")
+        assert "3 would be replayed." in run("replay_notifications", *options, "--dry-run")
+
+    def test_without_wait_it_is_left_to_the_workers(self) -> None:
+        make_record()
+
+        said = run("replay_notifications", "--status", "dead", "--reason", "x", "--rate", "60", "--no-wait")
+
+        operation = ReplayOperation.objects.get()
+        assert said == f"1 will be replayed. Replay operation {operation.pk}.\n"
+        assert (operation.status, operation.rate, statuses()) == ("queued", 60, ["dead"])
+
+    def test_one_that_was_cancelled_meanwhile_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_record()
+        monkeypatch.setattr(replay_notifications, "run", lambda *args, only, **kwargs: cancel(only, None))
+
+        with pytest.raises(CommandError, match=r"0 were replayed. .*cancelled"):
+            run("replay_notifications", "--status", "dead", "--reason", "x")
 
     def test_the_actor_and_the_reason_are_kept(self, make_user: Callable[..., User]) -> None:
         operator = make_user("operator")
@@ -325,7 +364,7 @@ class TestReplay:
 
         run("replay_notifications", "--id", str(record.pk), "--reason", "endpoint mended", "--actor", "operator")
 
-        entry = LogEntry.objects.get()
+        entry = LogEntry.objects.get(content_type__model="notificationrecord")
         assert (entry.user, entry.object_id, entry.change_message) == (
             operator,
             str(record.pk),
@@ -342,14 +381,14 @@ class TestReplay:
         assert len(nudges) == 1
 
     def test_long_work_says_how_far_it_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("notifications.service.OPERATION_BATCH", 2)
-        monkeypatch.setattr("notifications.management.commands.replay_notifications.OPERATION_BATCH", 2)
+        monkeypatch.setattr("notifications.replays.BATCH", 2)
+        monkeypatch.setattr("notifications.management.commands.replay_notifications.STEP", 0.0)
         for _ in range(5):
             make_record()
 
         said = run("replay_notifications", "--status", "dead", "--reason", "x")
 
-        for text in ("2 of 5 gone through", "4 of 5 gone through", "5 of 5 gone through", "5 were replayed."):
+        for text in ("2 of 5 gone through", "4 of 5 gone through", "5 were replayed. 0 were left alone."):
             assert text in said
 
     @pytest.mark.parametrize(
@@ -363,6 +402,9 @@ class TestReplay:
             (("--id", "seven", "--reason", "x"), "seven"),
             (("--since", "2026-05-01T08:00:00", "--reason", "x"), "zone"),
             (("--until", "yesterday", "--reason", "x"), "zone"),
+            (("--status", "dead", "--reason", "x", "--rate", "0"), "rate"),
+            (("--status", "dead", "--reason", "x", "--rate", "60001"), "--rate: .*60000"),
+            (("--key", "x" * 192, "--reason", "x"), "--key: .*191"),
             (("--status", "dead", "--reason", "x", "--actor", "nobody"), "nobody"),
         ],
     )
@@ -565,6 +607,6 @@ class TestHelp:
         assert "退出码" in capsys.readouterr().out
 
 
-def test_every_status_can_be_asked_for() -> None:
-    for status in Status.values:
+def test_every_status_that_ends_without_delivery_can_be_asked_for() -> None:
+    for status in UNDELIVERED:
         run("replay_notifications", "--status", status, "--dry-run")

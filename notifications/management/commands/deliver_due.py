@@ -15,6 +15,7 @@ from notifications import heartbeats
 from notifications.alerts import look_now_and_then
 from notifications.delivery import Engine, RetryResult
 from notifications.management.commands._base import Command as Base, Stop, positive_int, stop_on_signals
+from notifications.replays import run as run_replays
 from notifications.states import Pulse
 
 logger = logging.getLogger("notifications.deliver_due")
@@ -76,6 +77,7 @@ class Command(Base):
             close_old_connections()
             before = total.scanned
             try:
+                run_replays(0)  # a batch of each loop: there may be no worker to do it
                 _drain(engine, 0, stop, total)
             except Error as error:
                 # The type only: the text may name the database's address.

@@ -1,0 +1,203 @@
+"""Criteria: which records a replay operation takes. A closed set of fields, kept as JSON with the operation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Count, Max, Min
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from notifications.events import MAX_INT64
+from notifications.models import NotificationRecord
+from notifications.querysets import NotificationQuerySet
+from notifications.states import UNDELIVERED, Status
+
+LONGEST = 191
+"""Characters of a text, as in the columns."""
+MOST = 1000
+"""Values of one list."""
+
+Problem = tuple[str, str | Promise]
+
+
+class InvalidCriteria(ValueError):
+    """Criteria that cannot be used; `errors` has (field, reason) for each that is wrong."""
+
+    def __init__(self, errors: Iterable[Problem]) -> None:
+        self.errors = list(errors)
+        super().__init__("; ".join(f"{field}: {reason}" for field, reason in self.errors))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Criteria:
+    """What a record has to be; the fields narrow each other, an empty one says nothing.
+
+    Raises InvalidCriteria naming each wrong field.
+    """
+
+    statuses: tuple[str, ...] = ()
+    """Of dead, skipped and sent; none: whatever can be replayed."""
+    codes: tuple[str, ...] = ()
+    """Codes of the last error."""
+    channel: str = ""
+    user: int | None = None
+    ids: tuple[int, ...] = ()
+    dedupe_key: str = ""
+    trace_id: str = ""
+    preview_id: str = ""
+    search: str = ""
+    """A word for the search box of the list."""
+    created_from: datetime | None = None
+    created_until: datetime | None = None
+    changed_from: datetime | None = None
+    """The last change of a dead or skipped record is its becoming so."""
+    changed_until: datetime | None = None
+    force: bool = False
+    """Take sent and cancelled ones too; the reader gets a delivered message a second time."""
+
+    def __post_init__(self) -> None:
+        if errors := list(self._problems()) or list(self._contradictions()):
+            raise InvalidCriteria(errors)
+
+    @classmethod
+    def from_json(cls, value: object) -> Criteria:
+        """Read what as_json() wrote. Raises InvalidCriteria for anything else."""
+        if not isinstance(value, Mapping):
+            raise InvalidCriteria([("criteria", _("must be an object"))])
+        fields = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(map(str, set(value) - fields)):
+            raise InvalidCriteria((name, _("is not known")) for name in unknown)
+        facts = dict(value)
+        for name in facts:
+            if name in _TIMES:
+                facts[name] = _time(name, facts[name])
+            elif isinstance(facts[name], list):
+                facts[name] = tuple(facts[name])
+        return cls(**facts)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields that say something, as JSON values."""
+        facts: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                facts[field.name] = value.isoformat() if isinstance(value, datetime) else value
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
+
+    @property
+    def walk(self) -> str:
+        """Return the column by which the records are gone through: one with an index that has all of them."""
+        return "created_at" if self._takes_sent else "updated_at"
+
+    def select(self, as_of: datetime) -> NotificationQuerySet:
+        """Return the records that match, can be replayed, and have not changed since `as_of`.
+
+        A record that was replayed has changed: it is never found again.
+        """
+        records = NotificationRecord.objects.replayable(force=self.force).filter(updated_at__lte=as_of)
+        if not self._takes_sent:
+            records = records.filter(status__in=UNDELIVERED)  # what the index notification_undelivered is for
+        if self.search:
+            records = records.found_by(self.search)
+        lookups = {lookup: getattr(self, name) for name, lookup in _LOOKUPS.items() if getattr(self, name)}
+        return records.filter(**lookups)
+
+    @property
+    def _takes_sent(self) -> bool:
+        return self.force and (not self.statuses or Status.SENT in self.statuses)
+
+    def _problems(self) -> Iterator[Problem]:
+        for name, choices in (("statuses", (*UNDELIVERED, Status.SENT)), ("codes", None)):
+            values: Any = getattr(self, name)
+            if not isinstance(values, tuple) or len(values) > MOST or not all(map(_is_text, values)):
+                yield name, _("must be a list of words")
+            elif choices and not set(values) <= set(choices):
+                yield name, _("only dead, skipped and sent ones can be replayed")
+        for name in ("channel", "dedupe_key", "trace_id", "preview_id", "search"):
+            if getattr(self, name) and not _is_text(getattr(self, name)):
+                yield name, _("must be a text of at most 191 characters, without NUL")
+        if self.user is not None and not _is_id(self.user):
+            yield "user", _("must be the number of a user")
+        ids: Any = self.ids
+        if not isinstance(ids, tuple) or len(ids) > MOST or not all(map(_is_id, ids)):
+            yield "ids", _("must be a list of at most 1000 record numbers")
+        for name in _TIMES:
+            moment = getattr(self, name)
+            if moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
+                yield name, _("must be a time with its zone")
+        force: Any = self.force
+        if not isinstance(force, bool):
+            yield "force", _("must be true or false")
+
+    def _contradictions(self) -> Iterator[Problem]:
+        if not self.force and Status.SENT in self.statuses:
+            yield "statuses", _("sent ones are taken with force only: the reader gets them twice")
+        if self._takes_sent and not any(getattr(self, name) for name in _BOUNDS):
+            yield "force", _("with force, narrow it by the time of the request, user, search, dedupe key or trace id")
+
+
+_TIMES = ("created_from", "created_until", "changed_from", "changed_until")
+_BOUNDS = ("created_from", "user", "ids", "search", "dedupe_key", "trace_id")
+"""One of these keeps a walk through sent records, which may be nearly all there are, on an index."""
+_LOOKUPS = {
+    "statuses": "status__in",
+    "codes": "last_error_code__in",
+    "channel": "channel",
+    "user": "user_id",
+    "ids": "pk__in",
+    "dedupe_key": "dedupe_key",
+    "trace_id": "trace_id",
+    "preview_id": "preview_id",
+    "created_from": "created_at__gte",
+    "created_until": "created_at__lt",
+    "changed_from": "updated_at__gte",
+    "changed_until": "updated_at__lt",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Records of one status, code and channel that an operation would take."""
+
+    status: str
+    code: str
+    channel: str
+    count: int
+    oldest: datetime
+    """The earliest last change among them."""
+    newest: datetime
+
+
+def breakdown(criteria: Criteria, as_of: datetime) -> list[Group]:
+    """Return what an operation with these criteria would take, the largest group first; nothing is changed."""
+    rows = (
+        criteria.select(as_of)
+        .order_by()
+        .values_list("status", "last_error_code", "channel")
+        .annotate(Count("id"), Min("updated_at"), Max("updated_at"))
+    )
+    groups = [
+        Group(status=status, code=code, channel=channel, count=count, oldest=oldest, newest=newest)
+        for status, code, channel, count, oldest, newest in rows
+    ]
+    return sorted(groups, key=lambda group: (-group.count, group.status, group.code, group.channel))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= LONGEST and "\x00" not in value
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_INT64
+
+
+def _time(name: str, text: object) -> datetime:
+    try:
+        return datetime.fromisoformat(str(text))
+    except ValueError:
+        raise InvalidCriteria([(name, _("must be a time with its zone"))]) from None
