@@ -51,8 +51,6 @@ def nudge_arrived() -> None:
         pass
 
 
-
-
 def nudge_replays() -> bool:
     """Ask a worker to run replay operations. Never raises; where it is lost beat asks again within seconds."""
     try:

@@ -15,6 +15,8 @@ from django.urls import reverse
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
 from notifications.admin.confirmation import CANCEL, OPERATIONS, REPLAY, SEND_NOW, ConfirmationForm, Operation
+from notifications.admin.replay_form import NotKept, order_for_list
+from notifications.message import visible
 from notifications.models import NotificationRecord
 from notifications.querysets import NotificationQuerySet
 from notifications.states import Status
@@ -36,7 +38,9 @@ class OperationsAdmin(Base):
 
     @admin.action(description=_("Replay selected notifications"), permissions=["replay"])
     def replay(self, request: HttpRequest, queryset: NotificationQuerySet) -> HttpResponse:
-        """Ask, then let the selected records be sent again."""
+        """Ask, then let the selected records be sent again; all that the list has become a replay operation."""
+        if request.POST.get("select_across") == "1":
+            return self._order(request)
         return self._operate(request, queryset, REPLAY)
 
     @admin.action(description=_("Cancel selected notifications"), permissions=["cancel"])
@@ -79,6 +83,15 @@ class OperationsAdmin(Base):
             for name, operation in OPERATIONS.items()
             if name in allowed and operation.takes(this, operation.can_force).exists()
         ]
+
+    def _order(self, request: HttpRequest) -> HttpResponse:
+        try:
+            order = order_for_list(request.GET.dict())
+        except NotKept as filters:
+            text = gettext("A replay operation cannot keep this filter: %(filters)s. Give its criteria by hand.")
+            self.message_user(request, text % {"filters": visible(str(filters))[:200]}, messages.WARNING)
+            order = ""
+        return HttpResponseRedirect(f"{reverse('admin:notifications_replayoperation_add')}?{order}")
 
     def _operate(self, request: HttpRequest, records: NotificationQuerySet, operation: Operation) -> HttpResponse:
         form = ConfirmationForm(operation, request.POST if "confirm" in request.POST else None)

@@ -291,10 +291,9 @@ class TestReplay:
     )
     def test_each_option_selects(self, args: tuple[str, str]) -> None:
         noon = datetime.fromisoformat("2026-05-01T01:00:00+00:00")
-        one = make_record(
-            **{"last_error_code": "provider_timeout", "channel": "other", "created_at": noon, "updated_at": noon},
-            **{"user_id": 7, "dedupe_key": "this", "trace_id": "this", "preview_id": "this"},
-        )
+        fields: dict[str, Any] = {"channel": "other", "user_id": 7, "dedupe_key": "this", "trace_id": "this"}
+        fields |= {"preview_id": "this", "last_error_code": "provider_timeout", "created_at": noon, "updated_at": noon}
+        one = make_record(**fields)
         far = noon - timedelta(days=1) if args[0].endswith("since") else noon + timedelta(days=1)
         two = make_record("skipped", last_error_code="recipient_missing", created_at=far, updated_at=far)
 

@@ -80,10 +80,9 @@ class TestCriteria:
     )
     def test_each_field_narrows(self, criteria: dict[str, Any]) -> None:
         noon = datetime.fromisoformat("2026-05-01T10:30:00Z")
-        this = make_record(
-            **{"last_error_code": "provider_5xx", "channel": "other", "user_id": 7, "created_at": noon},
-            **{"updated_at": noon, "dedupe_key": "this", "trace_id": "this", "preview_id": "this"},
-        )
+        fields: dict[str, Any] = {"channel": "other", "user_id": 7, "dedupe_key": "this", "trace_id": "this"}
+        fields |= {"preview_id": "this", "last_error_code": "provider_5xx", "created_at": noon, "updated_at": noon}
+        this = make_record(**fields)
         early = noon - HOUR if "created_from" in criteria else noon
         make_record("skipped", last_error_code="recipient_missing", created_at=early, updated_at=noon + HOUR)
 
@@ -456,7 +455,12 @@ class TestSideBySide:
     def test_a_record_that_changes_while_its_batch_waits_for_it_is_left_alone(self) -> None:
         record = make_old()
         operation = order()
-        thread = threading.Thread(target=lambda: (replays.run(30), connections.close_all()))
+
+        def runner() -> None:
+            replays.run(30)
+            connections.close_all()
+
+        thread = threading.Thread(target=runner)
 
         with transaction.atomic():
             NotificationRecord.objects.filter(pk=record.pk).update(updated_at=database_now(), last_error="again")

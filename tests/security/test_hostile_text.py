@@ -13,7 +13,13 @@ from django.db import models
 from django.test import Client
 from django.utils import timezone
 
-from notifications.models import DeliveryAttempt, NotificationRecord, RejectedRequest, UserNotificationChannel
+from notifications.models import (
+    DeliveryAttempt,
+    NotificationRecord,
+    RejectedRequest,
+    ReplayOperation,
+    UserNotificationChannel,
+)
 from notifications.service import NotificationService
 from notifications.states import Outcome
 from tests.integration.rows import make_attempt, make_record
@@ -107,6 +113,11 @@ def pages(admin_client: Client, admin_user: User) -> Callable[[str], dict[str, A
             LogEntry.objects.log_actions(admin_user.pk, [one], CHANGE, change_message="")
         replayed = make_record("dead", user_id=user.pk, **fields | {"dedupe_key": f"3{text[:180]}"})
         NotificationService().replay(NotificationRecord.objects.filter(pk=replayed.pk), admin_user, text[:500])
+        wanted = dict.fromkeys(("search", "dedupe_key", "trace_id", "preview_id"), text[:191])
+        ordered = ReplayOperation.objects.create(
+            created_by=user, as_of=timezone.now(), matched=1, criteria=wanted, **fill(ReplayOperation, text)
+        )
+        LogEntry.objects.log_actions(admin_user.pk, [ordered], CHANGE, change_message="")
         admin_client.defaults["HTTP_ACCEPT_LANGUAGE"] = language
         found = {"index": admin_client.get("/admin/"), "app": admin_client.get(ROOT)}
         for row in (dead, channel, rejected):
@@ -128,6 +139,11 @@ def pages(admin_client: Client, admin_user: User) -> Callable[[str], dict[str, A
             }
             found[f"{action} {model}"] = admin_client.post(f"{ROOT}{model}/", asked | {"index": 0})
         found["replayed"] = admin_client.get(f"{ROOT}notificationrecord/{replayed.pk}/history/")
+        found["operations"] = admin_client.get(f"{ROOT}replayoperation/")
+        for view in ("change", "history"):
+            found[f"operation {view}"] = admin_client.get(f"{ROOT}replayoperation/{ordered.pk}/{view}/")
+        found["order"] = admin_client.get(f"{ROOT}replayoperation/add/", wanted)
+        found["count"] = admin_client.get(f"{ROOT}replayoperation/add/", {"channel": ""})
         found["search"] = admin_client.get(f"{ROOT}notificationrecord/", {"q": text[:500]})
         return found
 

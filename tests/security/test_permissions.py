@@ -13,16 +13,24 @@ from django.contrib.auth.models import AnonymousUser, Permission, User
 from django.test import Client, RequestFactory
 from django.urls import get_resolver, reverse
 
-from notifications import api
+from notifications import api, replays
+from notifications.criteria import Criteria
 from notifications.http import api as http_api
-from notifications.models import DeliveryAttempt, NotificationRecord, RejectedRequest, UserNotificationChannel
+from notifications.models import (
+    DeliveryAttempt,
+    NotificationRecord,
+    RejectedRequest,
+    ReplayOperation,
+    UserNotificationChannel,
+)
 from notifications.providers import get_provider
 from tests.integration.rows import make_attempt, make_record
 
 pytestmark = pytest.mark.django_db
 
 ADDRESS = "https://www.feishu.cn/flow/api/trigger-webhook/canary0123456789"
-LOGIN, OK, BACK, NO = "login", 200, 302, 403
+LOGIN, OK, BACK, NO, NOT_SO = "login", 200, 302, 403, 405
+AS_OF = "2026-05-01T08:00:00+00:00"
 VIEWS = ("view_notificationrecord", "view_usernotificationchannel", "view_rejectedrequest")
 PEOPLE: dict[str, dict[str, Any] | None] = {
     "anonymous": None,
@@ -60,6 +68,12 @@ PAGES = {
     "notifications_usernotificationchannel_history": Page((OK, OK), (OK, OK)),
     "notifications_usernotificationchannel_delete": Page((NO, NO), (OK, BACK), changes=True),
     "notifications_usernotificationchannel_change": Page((OK, NO), (OK, BACK), changes=True),
+    "notifications_replayoperation_changelist": Page((OK, OK), (OK, OK)),
+    "notifications_replayoperation_add": Page((NO, NO), (OK, BACK), changes=True),
+    "notifications_replayoperation_history": Page((OK, OK), (OK, OK)),
+    "notifications_replayoperation_delete": LOOK_ONLY,
+    "notifications_replayoperation_change": Page((OK, NO), (OK, NO)),
+    "notifications_replayoperation_cancel": Page((NO, NO), (NOT_SO, BACK), changes=True),
     "notifications_rejectedrequest_changelist": Page((OK, OK), (OK, OK)),
     "notifications_rejectedrequest_add": LOOK_ONLY,
     "notifications_rejectedrequest_history": Page((OK, OK), (OK, OK)),
@@ -84,17 +98,20 @@ class Rows:
     waiting: NotificationRecord
     channel: UserNotificationChannel
     rejected: RejectedRequest
+    operation: ReplayOperation
     stranger: User
 
     def of(self, model: str, action: str = "") -> Any:
         """Return the row of a model, by its name in an address, that the action would change."""
         record = self.dead if action in ("", "replay") else self.waiting
-        return {"notificationrecord": record, "usernotificationchannel": self.channel}.get(model, self.rejected)
+        rows = {"notificationrecord": record, "usernotificationchannel": self.channel}
+        return (rows | {"replayoperation": self.operation}).get(model, self.rejected)
 
 
 @pytest.fixture
 def rows(db: None, monkeypatch: pytest.MonkeyPatch) -> Rows:
     monkeypatch.setattr(api, "nudge", lambda: None)
+    monkeypatch.setattr(replays, "nudge_replays", lambda: True)
     dead = make_record("dead")
     make_attempt(dead)
     return Rows(
@@ -102,6 +119,7 @@ def rows(db: None, monkeypatch: pytest.MonkeyPatch) -> Rows:
         waiting=make_record("pending"),
         channel=UserNotificationChannel.objects.create(user=User.objects.create(username="owner"), webhook_url=ADDRESS),
         rejected=RejectedRequest.objects.create(source="x", payload="{}", errors=[]),
+        operation=replays.create(Criteria(), None, "mended"),
         stranger=User.objects.create(username="stranger"),
     )
 
@@ -127,13 +145,13 @@ def browser(db: None) -> Callable[..., Client]:
 
 def stored() -> list[list[dict[str, Any]]]:
     """Return everything that is in the app's tables."""
-    models: Any = (NotificationRecord, DeliveryAttempt, UserNotificationChannel, RejectedRequest)
+    models: Any = (NotificationRecord, DeliveryAttempt, UserNotificationChannel, RejectedRequest, ReplayOperation)
     return [list(model._default_manager.order_by("pk").values()) for model in models]
 
 
 def address(name: str, rows: Rows) -> str:
     _app, model, view = name.split("_")
-    with_key = view in ("change", "delete", "history")
+    with_key = view in ("change", "delete", "history", "cancel")
     return reverse(f"admin:{name}", args=[rows.of(model).pk] if with_key else [])
 
 
@@ -144,6 +162,7 @@ def form(name: str, rows: Rows) -> dict[str, Any]:
     channels: dict[str, dict[str, Any]] = {
         "notifications_usernotificationchannel_add": channel | {"user": rows.stranger.pk, "channel": "feishu"},
         "notifications_usernotificationchannel_change": channel,
+        "notifications_replayoperation_add": {"counted": "{}", "as_of": AS_OF, "reason": "mended", "_start": "yes"},
     }
     return channels.get(name, {"post": "yes", "_save": "Save", "source": "forged", **record})
 

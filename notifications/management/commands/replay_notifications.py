@@ -176,8 +176,10 @@ class Command(Base):
 
 
 def _criteria(options: dict[str, Any]) -> Criteria:
-    facts = {field: options[name] for name, field in OPTIONS.items() if options[name] is not None}
-    return Criteria(force=options["force"], **{k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()})
+    facts: dict[str, Any] = {field: options[name] for name, field in OPTIONS.items() if options[name] is not None}
+    for field in ("ids", "statuses", "codes"):
+        facts[field] = tuple(facts.get(field, ()))
+    return Criteria(force=options["force"], **facts)
 
 
 def _shown(moment: datetime) -> str:

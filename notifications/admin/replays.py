@@ -1,0 +1,260 @@
+"""Replay operations: order one, watch it, stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+from django.contrib import admin, messages
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect, QueryDict
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext, gettext_lazy as _, ngettext
+
+from notifications.admin.display import NOTHING, STYLE, absolute, age, badge, column, isolated, moment, user_link
+from notifications.admin.replay_form import RATE, OrderForm, canonical
+from notifications.criteria import breakdown
+from notifications.models import ReplayOperation
+from notifications.replays import cancel, create, database_now
+from notifications.states import Status
+
+if TYPE_CHECKING:
+    Base = admin.ModelAdmin[ReplayOperation]
+else:
+    Base = admin.ModelAdmin
+
+FOLDER = "admin/notifications/replayoperation/"
+MOST_GROUPS = 50
+"""Rows of a count that are shown."""
+
+
+@admin.register(ReplayOperation)
+class ReplayOperationAdmin(Base):
+    """Whoever may see notifications sees operations; whoever may replay them as well orders and stops operations."""
+
+    list_display = ("number", "state", "progress", "why", "owner", "ordered")
+    list_display_links = ("number", "state")
+    list_filter = ("status",)
+    list_per_page = 50
+    show_facets = admin.ShowFacets.NEVER
+    ordering = ("-id",)
+    sortable_by = ()
+    actions = None
+    empty_value_display = NOTHING
+
+    class Media:
+        css = STYLE
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Tell whether this user may see notifications."""
+        return request.user.has_perm("notifications.view_notificationrecord")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Tell whether this user may replay what they see."""
+        return self.has_view_permission(request) and request.user.has_perm("notifications.replay_notificationrecord")
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nobody edits what was ordered."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nor does anybody delete it."""
+        return False
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Show it where it can be opened."""
+        return self.has_view_permission(request)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ReplayOperation]:
+        """Return operations with their users, and those of missing users too."""
+        return super().get_queryset(request).prefetch_related("created_by")
+
+    def get_urls(self) -> list[Any]:
+        """Add the address that stops one."""
+        stop = path(
+            "<int:pk>/cancel/",
+            self.admin_site.admin_view(self.cancel_view),
+            name="notifications_replayoperation_cancel",
+        )
+        return [stop, *super().get_urls()]
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Count what the criteria match; order it once it was counted. A GET only counts."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        starting = "_start" in request.POST
+        asked = request.POST if request.method == "POST" else request.GET.copy()
+        if request.method != "POST" and asked:
+            asked.setdefault("rate", str(RATE))
+        form = OrderForm(asked or None, to_start=starting, initial={"rate": RATE})
+        counted: dict[str, Any] = {}
+        try:
+            if form.is_valid():
+                as_of = form.was_counted()
+                if starting and as_of:
+                    return self._start(request, form, as_of)
+                counted = _count(form)
+            elif form.is_bound and starting and hasattr(form, "criteria") and "reason" in form.errors:
+                counted = _count(form)
+        except OperationalError:
+            form.add_error(None, _("These are too many to count. Narrow the criteria."))
+        if starting and counted and not form.errors:
+            form.add_error(None, _("The criteria were changed. Look at the new count before you start."))
+        context = {
+            **self.admin_site.each_context(request),
+            **counted,
+            "title": _("Replay many notifications"),
+            "opts": self.opts,
+            "media": self.media,
+            "form": form,
+            "can_start": bool(counted.get("count")),
+        }
+        return TemplateResponse(request, f"{FOLDER}order.html", context)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show how far an operation is."""
+        if not self.has_view_permission(request) or request.method not in ("GET", "HEAD"):
+            raise PermissionDenied
+        operation = self.get_object(request, object_id)
+        if operation is None:
+            raise Http404
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Replay operation"),
+            "subtitle": f"#{operation.pk}",
+            "opts": self.opts,
+            "media": self.media,
+            "operation": operation,
+            "unfinished": operation.next_batch_at is not None,
+            "percent": _percent(operation),
+            "left": max(operation.matched - operation.done, 0),
+            "state": self.state(operation),
+            "facts": list(self._facts(operation)),
+            "can_cancel": operation.next_batch_at is not None and self.has_add_permission(request),
+        }
+        return TemplateResponse(request, f"{FOLDER}progress.html", context)
+
+    def cancel_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Stop an operation, by POST only."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        operation = self.get_object(request, str(pk))
+        if operation is None:
+            raise Http404
+        if cancel(operation, cast(AbstractBaseUser, request.user)):
+            text = gettext("Cancelled. What was replayed by now goes out.")
+            self.message_user(request, text, messages.SUCCESS)
+        else:
+            self.message_user(request, gettext("It had ended already."), messages.WARNING)
+        return HttpResponseRedirect(_page(operation))
+
+    @admin.display(description=_("number"))
+    def number(self, operation: ReplayOperation) -> str:
+        """Return its number."""
+        return f"#{operation.pk}"
+
+    @admin.display(description=_("status"))
+    def state(self, operation: ReplayOperation) -> SafeString:
+        """Return the status in its colour."""
+        return badge(f"op-{operation.status}", operation.get_status_display())
+
+    @admin.display(description=_("replayed"))
+    def progress(self, operation: ReplayOperation) -> str:
+        """Return how many of how many."""
+        return f"{operation.done} / {operation.matched}"
+
+    why = column(ReplayOperation, "reason")
+
+    @admin.display(description=_("ordered by"))
+    def owner(self, operation: ReplayOperation) -> SafeString | str:
+        """Return the user with a link to them, or the bare id of one who is not there."""
+        if operation.created_by:  # prefetched, so that one who is not there is None and no error
+            return user_link(operation.created_by)
+        return str(operation.created_by_id or NOTHING)
+
+    @admin.display(description=_("ordered"))
+    def ordered(self, operation: ReplayOperation) -> SafeString | str:
+        """Return how long ago."""
+        return age(operation.created_at)
+
+    def _facts(self, operation: ReplayOperation) -> Iterator[tuple[Any, Any]]:
+        yield _("Reason"), isolated(operation.reason)
+        yield _("Ordered by"), self.owner(operation)
+        for name, value in _items(operation.criteria):
+            field = OrderForm.base_fields.get(name)
+            label = field.label if field else _("Record numbers") if name == "ids" else name
+            yield label, isolated(", ".join(map(str, value)) if isinstance(value, list) else value)
+        yield _("Left alone if changed after"), moment(operation.as_of)
+        yield _("Records per minute"), operation.rate or _("no limit")
+        yield _("Ordered"), moment(operation.created_at)
+        yield _("Started"), moment(operation.started_at)
+        yield _("Ended"), moment(operation.finished_at)
+        if operation.error:
+            yield _("Error"), isolated(operation.error)
+
+    def _start(self, request: HttpRequest, form: OrderForm, as_of: Any) -> HttpResponse:
+        operation = create(
+            form.criteria,
+            cast(AbstractBaseUser, request.user),
+            form.cleaned_data["reason"],
+            rate=form.cleaned_data["rate"],
+            as_of=as_of,
+        )
+        text = ngettext(
+            "%(count)d notification is replayed.", "%(count)d notifications are replayed.", operation.matched
+        )
+        self.message_user(request, text % {"count": operation.matched}, messages.SUCCESS)
+        return HttpResponseRedirect(_page(operation))
+
+
+def _count(form: OrderForm) -> dict[str, Any]:
+    """Return what the criteria match, for the page, and remember it in the form."""
+    as_of = database_now()
+    groups = breakdown(form.criteria, as_of)
+    count = sum(group.count for group in groups)
+    rate = form.cleaned_data.get("rate")
+    data = cast(QueryDict, form.data).copy()
+    data["counted"], data["as_of"] = canonical(form.criteria), as_of.isoformat()
+    form.data = data
+    rows = [
+        {
+            "state": badge(group.status, Status(group.status).label),
+            "code": isolated(group.code) if group.code else NOTHING,
+            "channel": isolated(group.channel),
+            "count": group.count,
+            "oldest": absolute(group.oldest),
+            "newest": absolute(group.newest),
+        }
+        for group in groups[:MOST_GROUPS]
+    ]
+    return {
+        "count": count,
+        "rows": rows,
+        "more_groups": max(len(groups) - MOST_GROUPS, 0),
+        "oldest": absolute(min(group.oldest for group in groups)) if groups else "",
+        "newest": absolute(max(group.newest for group in groups)) if groups else "",
+        "minutes": -(-count // rate) if rate else 0,
+    }
+
+
+def _percent(operation: ReplayOperation) -> int:
+    return min(100, operation.done * 100 // operation.matched) if operation.matched else 100
+
+
+def _items(criteria: Any) -> list[tuple[str, Any]]:
+    return list(criteria.items()) if isinstance(criteria, dict) else [("criteria", criteria)]
+
+
+def _page(operation: ReplayOperation) -> str:
+    return reverse("admin:notifications_replayoperation_change", args=[operation.pk])

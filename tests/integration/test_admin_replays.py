@@ -1,0 +1,353 @@
+"""Replay operations in the admin: what is counted first, what is ordered, what is shown, and how it is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.db import OperationalError
+from django.http import QueryDict
+from django.test import Client
+from django.utils import timezone
+from django.utils.datastructures import MultiValueDict
+
+from notifications.admin import replays as page
+from notifications.admin.replay_form import NotKept, OrderForm, order_for_list
+from notifications.criteria import Criteria
+from notifications.models import NotificationRecord, ReplayOperation
+from notifications.replays import create, step
+from tests.integration.rows import LIST, make_record
+
+pytestmark = pytest.mark.django_db
+
+OPERATIONS = "/admin/notifications/replayoperation/"
+ADD = f"{OPERATIONS}add/"
+
+
+@pytest.fixture(autouse=True)
+def _no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("notifications.nudge._publish", lambda task, queue: None)
+
+
+@pytest.fixture
+def staff(make_user: Callable[..., User]) -> Callable[..., Client]:
+    """Return a function that gives the browser of somebody with these permissions on records."""
+
+    def browse(*names: str) -> Client:
+        user = make_user("operator", is_staff=True)
+        codes = [f"{name}_notificationrecord" for name in names]
+        user.user_permissions.set(Permission.objects.filter(codename__in=codes))
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return browse
+
+
+def count(client: Client, **criteria: Any) -> Any:
+    return client.post(ADD, {"rate": "600", "_count": "yes"} | criteria)
+
+
+def start(client: Client, counted: Any, **changes: Any) -> Any:
+    """Post what the page of a count holds, with a reason."""
+    form = counted.context["form"]
+    held = {field.name: field.value() for field in form if field.value()}
+    return client.post(ADD, held | {"reason": "endpoint mended", "_start": "yes"} | changes)
+
+
+def ordered(**fields: Any) -> ReplayOperation:
+    return create(Criteria(**fields), None, "endpoint mended")
+
+
+class TestCounting:
+    def test_says_how_many_of_what_and_changes_nothing(self, admin_client: Client) -> None:
+        now = timezone.now()
+        for minutes in (10, 20):
+            make_record(last_error_code="provider_5xx", updated_at=now - timedelta(minutes=minutes))
+        make_record("skipped", last_error_code="recipient_missing", channel="other")
+
+        response = count(admin_client, rate="1")
+
+        html = response.content.decode()
+        assert "3 notifications match" in html
+        assert "about 3 minutes" in html
+        assert [(row["count"], str(row["code"])) for row in response.context["rows"]] == [
+            (2, "<bdi>provider_5xx</bdi>"),
+            (1, "<bdi>recipient_missing</bdi>"),
+        ]
+        assert not ReplayOperation.objects.exists()
+
+    def test_a_get_counts_what_a_link_asks_for(self, admin_client: Client) -> None:
+        make_record(last_error_code="provider_5xx")
+        make_record()
+
+        html = admin_client.get(ADD, {"codes": "provider_5xx"}).content.decode()
+
+        assert "1 notification matches" in html
+        assert 'value="600"' in html
+
+    def test_a_get_never_starts(self, admin_client: Client) -> None:
+        make_record()
+        facts = {"counted": "{}", "as_of": timezone.now().isoformat(), "reason": "x", "_start": "yes"}
+
+        admin_client.get(ADD, facts)
+
+        assert not ReplayOperation.objects.exists()
+
+    def test_where_nothing_matches_nothing_can_be_started(self, admin_client: Client) -> None:
+        assert "_start" not in count(admin_client).content.decode()
+
+    @pytest.mark.parametrize(
+        ("criteria", "field"),
+        [
+            ({"statuses": "pending"}, "statuses"),
+            ({"statuses": "sent"}, "statuses"),
+            ({"force": "on"}, "force"),
+            ({"user": "seven"}, "user"),
+            ({"changed_from": "yesterday"}, "changed_from"),
+            ({"trace_id": "a\x00"}, "trace_id"),
+            ({"rate": "0"}, "rate"),
+        ],
+    )
+    def test_what_cannot_be_used_is_said_at_its_field(
+        self, admin_client: Client, criteria: dict[str, str], field: str
+    ) -> None:
+        response = count(admin_client, **criteria)
+
+        assert list(response.context["form"].errors) == [field]
+        assert "_start" not in response.content.decode()
+
+    def test_too_many_to_count_is_said(self, admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        def slow(*args: object) -> None:
+            raise OperationalError("canceling statement due to statement timeout")
+
+        monkeypatch.setattr(page, "breakdown", slow)
+
+        assert "too many to count" in count(admin_client).content.decode()
+
+
+class TestStarting:
+    def test_orders_what_was_counted_and_leads_to_its_page(self, admin_client: Client, admin_user: User) -> None:
+        record = make_record(last_error_code="provider_5xx", updated_at=timezone.now() - timedelta(minutes=30))
+        window = {"changed_from": (timezone.now() - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%S")}
+
+        done = start(admin_client, count(admin_client, codes="provider_5xx", **window))
+
+        operation = ReplayOperation.objects.get()
+        assert done["Location"] == f"{OPERATIONS}{operation.pk}/change/"
+        assert (operation.created_by, operation.reason, operation.rate) == (admin_user, "endpoint mended", 600)
+        assert operation.criteria["codes"] == ["provider_5xx"]
+        step()
+        record.refresh_from_db()
+        assert (record.status, record.replay_operation_id) == ("pending", operation.pk)
+
+    def test_needs_a_reason(self, admin_client: Client) -> None:
+        make_record()
+
+        response = start(admin_client, count(admin_client), reason=" ")
+
+        assert "reason" in response.context["form"].errors
+        assert response.context["can_start"]
+        assert not ReplayOperation.objects.exists()
+
+    def test_other_criteria_than_those_counted_are_counted_first(self, admin_client: Client) -> None:
+        make_record()
+        counted = count(admin_client, codes="provider_5xx")
+
+        response = start(admin_client, counted, codes="provider_config")
+
+        assert "The criteria were changed" in response.content.decode()
+        assert not ReplayOperation.objects.exists()
+        assert start(admin_client, response).status_code == 302
+
+    @pytest.mark.parametrize("as_of", ["", "then", "2026-05-01T08:00:00"])
+    def test_a_time_of_the_count_that_is_none_is_counted_again(self, admin_client: Client, as_of: str) -> None:
+        make_record()
+
+        response = start(admin_client, count(admin_client), as_of=as_of)
+
+        assert "The criteria were changed" in response.content.decode()
+
+    def test_what_died_after_the_count_is_left_alone(self, admin_client: Client) -> None:
+        counted = count(admin_client)
+        make_record(updated_at=timezone.now() + timedelta(seconds=1))
+
+        start(admin_client, counted)
+
+        assert ReplayOperation.objects.get().matched == 0
+
+
+class TestPage:
+    def test_shows_how_far_it_is_and_looks_again_by_itself(
+        self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("notifications.replays.BATCH", 1)
+        for _ in range(4):
+            make_record(updated_at=timezone.now() - timedelta(hours=1))
+        operation = ordered(codes=("provider_config",))
+        step()
+
+        html = admin_client.get(f"{OPERATIONS}{operation.pk}/change/").content.decode()
+
+        assert "1 of 4 replayed, 25 %." in html
+        assert '<progress class="n-bar" max="100" value="25"' in html
+        assert '<noscript><meta http-equiv="refresh" content="2"></noscript>' in html
+        assert "endpoint mended" in html
+        assert "provider_config" in html
+
+    def test_one_that_has_ended_stands_still(self, admin_client: Client) -> None:
+        operation = ordered()
+        step()
+
+        html = admin_client.get(f"{OPERATIONS}{operation.pk}/change/").content.decode()
+
+        assert "refresh" not in html
+        assert "progress.js" not in html
+        assert "100 %" in html
+
+    def test_leads_to_the_records_it_touched(self, admin_client: Client) -> None:
+        touched = make_record(updated_at=timezone.now() - timedelta(hours=1))
+        operation = ordered()
+        step()
+        other = make_record()
+        link = f"{LIST}?replay_operation={operation.pk}"
+
+        assert f'href="{link}"' in admin_client.get(f"{OPERATIONS}{operation.pk}/change/").content.decode()
+        html = admin_client.get(link).content.decode()
+        assert touched.dedupe_key in html
+        assert other.dedupe_key not in html
+
+    def test_says_what_became_of_one_that_failed(self, admin_client: Client) -> None:
+        operation = ordered()
+        ReplayOperation.objects.update(criteria=[])
+        step()
+
+        html = admin_client.get(f"{OPERATIONS}{operation.pk}/change/").content.decode()
+
+        assert "A bug on our side" in html
+        assert "InvalidCriteria" in html
+
+    def test_that_of_somebody_who_is_gone_opens(self, admin_client: Client, make_user: Callable[..., User]) -> None:
+        operator = make_user("operator")
+        operation = create(Criteria(), operator, "x")
+        number = operator.pk
+        operator.delete()
+
+        for url in (OPERATIONS, f"{OPERATIONS}{operation.pk}/change/"):
+            assert str(number) in admin_client.get(url).content.decode()
+
+    @pytest.mark.parametrize("number", ["999999999", "seven"])
+    def test_one_that_is_not_there_is_not_found(self, admin_client: Client, number: str) -> None:
+        assert admin_client.get(f"{OPERATIONS}{number}/change/").status_code == 404
+        assert admin_client.post(f"{OPERATIONS}{number}/cancel/").status_code in (404, 302)
+
+
+class TestStopping:
+    def test_stops_and_the_history_says_who(self, admin_client: Client) -> None:
+        make_record(updated_at=timezone.now() - timedelta(hours=1))
+        operation = ordered()
+        url = f"{OPERATIONS}{operation.pk}/change/"
+        assert "Stop it" in admin_client.get(url).content.decode()
+
+        done = admin_client.post(f"{OPERATIONS}{operation.pk}/cancel/", follow=True)
+
+        operation.refresh_from_db()
+        assert (operation.status, step()) == ("cancelled", False)
+        assert "Cancelled." in done.content.decode()
+        assert "Stop it" not in done.content.decode()
+        assert "Cancelled" in admin_client.get(f"{OPERATIONS}{operation.pk}/history/").content.decode()
+
+    def test_what_has_ended_is_said(self, admin_client: Client) -> None:
+        operation = ordered()
+        step()
+
+        done = admin_client.post(f"{OPERATIONS}{operation.pk}/cancel/", follow=True)
+
+        assert "It had ended already." in done.content.decode()
+
+
+class TestPermissions:
+    def test_who_may_only_look_sees_progress_and_no_button(self, staff: Callable[..., Client]) -> None:
+        operation = ordered()
+        client = staff("view")
+
+        html = client.get(f"{OPERATIONS}{operation.pk}/change/").content.decode()
+
+        assert "0 of 0 replayed" in html
+        assert "Stop it" not in html
+        assert client.get(ADD).status_code == 403
+        assert client.post(f"{OPERATIONS}{operation.pk}/cancel/").status_code == 403
+
+    def test_who_may_replay_what_they_see_orders_and_stops(self, staff: Callable[..., Client]) -> None:
+        make_record()
+        client = staff("view", "replay")
+
+        done = start(client, count(client))
+
+        operation = ReplayOperation.objects.get()
+        assert client.post(f"{OPERATIONS}{operation.pk}/cancel/")["Location"] == done["Location"]
+
+    def test_the_permission_to_replay_alone_opens_nothing(self, staff: Callable[..., Client]) -> None:
+        operation = ordered()
+        client = staff("replay")
+
+        for url in (OPERATIONS, ADD, f"{OPERATIONS}{operation.pk}/change/"):
+            assert client.get(url).status_code == 403
+
+
+class TestOfAList:
+    @pytest.mark.parametrize(
+        ("query", "order"),
+        [
+            ("", {}),
+            ("status__exact=dead&code=provider_5xx&channel=feishu", "statuses=dead&codes=provider_5xx&channel=feishu"),
+            ("q=key-1&o=-1&p=2", "search=key-1"),
+            ("status__in=dead,skipped&user_id=7", "statuses=dead&statuses=skipped&user=7"),
+            (
+                "created_at__gte=2026-05-01+00%3A00%3A00%2B08%3A00&created_at__lt=2026-05-02+00%3A00%3A00%2B08%3A00",
+                "created_from=2026-04-30T16:00:00&created_until=2026-05-01T16:00:00",
+            ),
+            ("created_at__year=2026", "created_from=2026-01-01T00:00:00&created_until=2027-01-01T00:00:00"),
+            (
+                "created_at__year=2026&created_at__month=12",
+                "created_from=2026-12-01T00:00:00&created_until=2027-01-01T00:00:00",
+            ),
+            (
+                "created_at__year=2026&created_at__month=2&created_at__day=28",
+                "created_from=2026-02-28T00:00:00&created_until=2026-03-01T00:00:00",
+            ),
+        ],
+    )
+    def test_its_filters_become_criteria(self, query: str, order: str) -> None:
+        found = order_for_list(QueryDict(query).dict())
+
+        assert parse_qs(found) == (parse_qs(order) if order else {})
+        form = OrderForm(MultiValueDict(parse_qs(found)))
+        assert form.is_valid(), form.errors
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "replay_operation=7",
+            "created_at__gte=soon",
+            "created_at__year=x",
+            "created_at__year=2026&created_at__month=13",
+        ],
+    )
+    def test_a_filter_that_it_cannot_keep_is_not_left_out_in_silence(self, query: str) -> None:
+        with pytest.raises(NotKept):
+            order_for_list(QueryDict(query).dict())
+
+    def test_the_operator_is_told(self, admin_client: Client) -> None:
+        record = make_record()
+        data = {"action": "replay", "_selected_action": record.pk, "select_across": "1"}
+
+        response = admin_client.post(f"{LIST}?fallback_used__exact=0", data, follow=True)
+
+        assert urlsplit(response.redirect_chain[0][0]).query == ""
+        assert "cannot keep this filter: fallback_used__exact" in response.content.decode()
+        assert NotificationRecord.objects.get().status == "dead"
