@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import cast
 
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.db import connections
-from playwright.sync_api import Page, sync_playwright
+from django.utils import timezone
+from playwright.sync_api import Browser, Page, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
 from dev import browser as installed
 from dev.pictures import log_in
+from notifications import replays
 from notifications.api import request_notification
 from notifications.models import NotificationRecord
 from tests.conftest import payload
-from tests.integration.rows import make_attempt
+from tests.integration.rows import make_attempt, make_record
 
 pytestmark = [
     pytest.mark.browser,
@@ -85,6 +89,68 @@ def test_a_view_only_user_is_offered_no_action(
     assert page.get_by_role("button").filter(has_text="Replay").count() == 0
     page.goto(f"{live_server.url}/admin/notifications/notificationrecord/")
     assert page.query_selector("select[name=action]") is None
+
+
+@pytest.fixture
+def many_dead(make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch) -> None:
+    """More dead records than the list has on one page, batches of twenty, and no broker."""
+    monkeypatch.setattr("notifications.nudge._publish", lambda task, queue: None)
+    monkeypatch.setattr(replays, "BATCH", 20)
+    for _ in range(60):
+        make_record(last_error_code="provider_5xx", updated_at=timezone.now() - timedelta(hours=1))
+    make_record(last_error_code="provider_config")
+    operator(make_user, "view_notificationrecord", "replay_notificationrecord")
+
+
+def order_all(page: Page, site: str) -> None:
+    """Replay all that the list has of one error code."""
+    page.goto(f"{site}/admin/notifications/notificationrecord/?code=provider_5xx")
+    page.check("#action-toggle")
+    page.click(".actions .question a")
+    page.select_option("select[name=action]", "replay")
+    page.click("button[name=index]")
+    assert "60 notifications match" in page.inner_text("#n-count")
+    page.fill("[name=reason]", "the endpoint was mended")
+    page.fill("[name=rate]", "")
+    page.click("[name=_start]")
+    page.wait_for_selector("text=0 of 60 replayed")
+
+
+def test_all_that_a_list_has_is_replayed_with_progress_that_survives_a_reload_and_can_be_stopped(
+    page: Page, live_server: LiveServer, many_dead: None
+) -> None:
+    log_in(page, f"{live_server.url}/admin/", "operator", "pw")
+    order_all(page, live_server.url)
+
+    replays.step()
+    page.wait_for_selector("text=20 of 60 replayed")
+    page.reload()
+    page.wait_for_selector("text=20 of 60 replayed")
+    assert page.locator("progress").get_attribute("value") == "33"
+    page.click("text=Stop it")
+
+    page.wait_for_selector("text=Cancelled. What was replayed by now goes out.")
+    assert not replays.step()
+    page.click("text=The notifications it replayed")
+    page.wait_for_selector("text=20 notifications")
+    assert NotificationRecord.objects.filter(status="pending").count() == 20
+
+
+def test_the_progress_of_a_replay_goes_on_by_itself_without_javascript(
+    page: Page, live_server: LiveServer, many_dead: None
+) -> None:
+    log_in(page, f"{live_server.url}/admin/", "operator", "pw")
+    order_all(page, live_server.url)
+    plain = cast(Browser, page.context.browser).new_context(java_script_enabled=False, locale="en-US").new_page()
+    log_in(plain, f"{live_server.url}/admin/", "operator", "pw")
+    plain.goto(page.url)
+    page.close()
+
+    while replays.step():
+        pass
+
+    plain.wait_for_selector("text=60 of 60 replayed")
+    assert plain.locator("button", has_text="Stop it").count() == 0
 
 
 @pytest.mark.parametrize("width", [1500, 700])

@@ -1,0 +1,58 @@
+"""Workers that die in the middle of a replay operation."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from notifications.replays import BATCH
+from tests.acceptance.site import ROOT
+from tests.faults.site import FaultSite, wait_until
+
+pytestmark = pytest.mark.acceptance
+ORDER = """
+from notifications.criteria import Criteria
+from notifications.replays import create
+result = create(Criteria(statuses=("dead",)), None, "mended").pk
+"""
+RUN = "import django; django.setup()\nfrom notifications.replays import run\nrun(60)"
+
+
+def test_a_killed_worker_leaves_its_operation_to_the_next_which_replays_each_record_once(site: FaultSite) -> None:
+    user, _key = site.add_user()
+    records = site.request(user, *(f"k{number}" for number in range(3 * BATCH - 1)))
+    site.execute("UPDATE notification_records SET status = 'dead', next_attempt_at = NULL, updated_at = now()")
+    site.run(ORDER)
+
+    first = site.start_worker(FAULTS="within_batch=kill")
+    first.wait(60)
+    assert operation(site) == ("queued", 0)
+    assert site.statuses() == {"dead": len(records)}  # it took back what it had not finished
+
+    assert run(site, FAULTS="after_batch=kill") == -signal.SIGKILL
+    assert operation(site) == ("running", BATCH)
+    assert site.statuses() == {"dead": len(records) - BATCH, "pending": BATCH}
+
+    site.start_worker()
+    site.start("beat")
+    wait_until(lambda: operation(site) == ("done", len(records)), lambda: f"all are replayed: {operation(site)}")
+    site.wait_for_status("sent", len(records))
+    assert site.sends() == dict.fromkeys(records, 1)
+    assert site.rows("SELECT DISTINCT round FROM notification_records") == [(1,)]
+    site.assert_promise()
+
+
+def operation(site: FaultSite) -> tuple[str, int]:
+    """Return status and progress of the one operation."""
+    [(status, done)] = site.rows("SELECT status, done FROM notification_replay_operations")
+    return status, done
+
+
+def run(site: FaultSite, **env: str) -> int:
+    """Run batches in a process of its own; return how it ended."""
+    return subprocess.run(
+        [sys.executable, "-c", RUN], cwd=ROOT, env=site.env | env, capture_output=True, timeout=60, check=False
+    ).returncode
