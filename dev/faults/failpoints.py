@@ -1,9 +1,10 @@
 """Failpoints: ``FAULTS="after_claim=kill"`` kills the process when it comes to that point.
 
-Points are named after the steps of a delivery, or of a replay operation. Actions: ``kill`` (SIGKILL), ``stop`` (SIGSTOP),
-``hold`` (wait until something is written into the mark), ``raise`` (a database error). An action happens once, whichever
-process comes first: it leaves a mark, a file in the folder FAULT_MARKS, that others can wait for. ``raise/4`` happens at
-every fourth call instead; ``kill@TRACE`` whenever the record has that trace id. Several are separated by commas.
+Points are named after the steps of a delivery, or of a replay operation. Actions: ``kill`` (SIGKILL), ``stop``
+(SIGSTOP), ``hold`` (wait until something is written into the mark), ``raise`` (a database error). An action happens
+once, whichever process comes first: it leaves a mark, a file in the folder FAULT_MARKS, that others can wait for.
+``raise/4`` happens at every fourth call instead; ``kill@TRACE`` whenever the record has that trace id. Several are
+separated by commas.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ class ReplayOperationAdmin(Base):
             as_of=as_of,
         )
         text = ngettext(
-            "%(count)d notification is replayed.", "%(count)d notifications are replayed.", operation.matched
+            "%(count)d notification will be replayed.", "%(count)d notifications will be replayed.", operation.matched
         )
         self.message_user(request, text % {"count": operation.matched}, messages.SUCCESS)
         return HttpResponseRedirect(_page(operation))
