@@ -350,6 +350,18 @@ class TestReplay:
         assert said == f"1 will be replayed. Replay operation {operation.pk}.\n"
         assert (operation.status, operation.rate, statuses()) == ("queued", 60, ["dead"])
 
+    def test_a_signal_leaves_the_rest_to_the_workers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_record()
+
+        def stop(*args: object, **kwargs: object) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(replay_notifications, "run", stop)
+
+        said = run("replay_notifications", "--status", "dead", "--reason", "x")
+
+        assert said == "0 were replayed. The workers go on with the rest.\n"
+
     def test_one_that_was_cancelled_meanwhile_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         make_record()
         monkeypatch.setattr(replay_notifications, "run", lambda *args, only, **kwargs: cancel(only, None))

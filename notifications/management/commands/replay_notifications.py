@@ -157,7 +157,8 @@ class Command(Base):
             rest = ngettext("%(count)d was left alone.", "%(count)d were left alone.", left) % {"count": left}
             self.stdout.write(f"{done} {rest}")
         elif operation.next_batch_at is not None:
-            self.stdout.write(f"{done} {gettext('The workers go on with the rest.')}")
+            rest = gettext("The workers go on with the rest.")
+            self.stdout.write(f"{done} {rest}")
         else:
             status = OperationStatus(operation.status).label
             text = gettext("The operation was ended: %(status)s.") % {"status": status}
