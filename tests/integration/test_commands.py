@@ -23,6 +23,7 @@ from django.db import OperationalError, connection
 from django.utils import timezone, translation
 
 from notifications import api, replays, retention
+from notifications.criteria import Criteria
 from notifications.delivery import Engine, RetryResult
 from notifications.management.commands import deliver_due, purge_notifications, replay_notifications
 from notifications.management.commands._base import Stop, stop_on_signals
@@ -30,7 +31,7 @@ from notifications.models import NotificationRecord, RejectedRequest, ReplayOper
 from notifications.providers import get_provider
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.providers.memory import MemoryProvider
-from notifications.replays import cancel
+from notifications.replays import cancel, create
 from notifications.retention import cutoff
 from notifications.states import UNDELIVERED, Outcome
 from tests.integration.rows import make_attempt, make_record
@@ -217,6 +218,17 @@ class TestDeliverDueForever:
         assert waited == [deliver_due.PAUSE, deliver_due.IDLE]
         assert "database failed: OperationalError" in caplog.text
         assert "secret" not in caplog.text
+
+    def test_forever_runs_replay_operations_too(
+        self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch, make_user: Callable[..., User]
+    ) -> None:
+        make_record(user_id=make_user("reader", "https://www.feishu.cn/flow/api/trigger-webhook/abcdefgh").pk)
+        create(Criteria(), None, "mended")
+        monkeypatch.setattr(Stop, "wait", lambda self, seconds: self.ask())
+
+        run("deliver_due", "--forever")
+
+        assert statuses() == ["sent"]
 
     def test_a_signal_cuts_the_sleep_short_and_old_handlers_come_back(self) -> None:
         before = signal.getsignal(signal.SIGTERM)
