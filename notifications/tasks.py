@@ -16,7 +16,7 @@ from notifications.conf import service_options
 from notifications.delivery import engine_with_redis
 from notifications.events import InvalidNotification
 from notifications.nudge import REPLAYS, TASK, nudge, nudge_arrived
-from notifications.replays import run as run_operations
+from notifications.replay_runner import run as run_operations
 from notifications.retention import cutoff, purge
 from notifications.service import NotificationService
 from notifications.states import Pulse

@@ -30,8 +30,8 @@ POINTS = {
     "after_send": ("notifications.delivery", "attempt", "after"),
     "before_settle": ("notifications.delivery", "settle", "before"),
     "after_settle": ("notifications.delivery", "settle", "after"),
-    "within_batch": ("notifications.replays", "replay_notifications", "after"),
-    "after_batch": ("notifications.replays", "step", "after"),
+    "within_batch": ("notifications.replay_runner", "replay_notifications", "after"),
+    "after_batch": ("notifications.replay_runner", "step", "after"),
 }
 """Name of each point: the function it lies at, and on which side of it."""
 

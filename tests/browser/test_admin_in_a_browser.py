@@ -16,7 +16,7 @@ from pytest_django.live_server_helper import LiveServer
 
 from dev import browser as installed
 from dev.pictures import log_in
-from notifications import replays
+from notifications import replay_runner
 from notifications.api import request_notification
 from notifications.models import NotificationRecord
 from tests.conftest import payload
@@ -95,7 +95,7 @@ def test_a_view_only_user_is_offered_no_action(
 def many_dead(make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch) -> None:
     """More dead records than the list has on one page, batches of twenty, and no broker."""
     monkeypatch.setattr("notifications.nudge._publish", lambda task, queue: None)
-    monkeypatch.setattr(replays, "BATCH", 20)
+    monkeypatch.setattr(replay_runner, "BATCH", 20)
     for _ in range(60):
         make_record(last_error_code="provider_5xx", updated_at=timezone.now() - timedelta(hours=1))
     make_record(last_error_code="provider_config")
@@ -122,7 +122,7 @@ def test_all_that_a_list_has_is_replayed_with_progress_that_survives_a_reload_an
     log_in(page, f"{live_server.url}/admin/", "operator", "pw")
     order_all(page, live_server.url)
 
-    replays.step()
+    replay_runner.step()
     page.wait_for_selector("text=20 of 60 replayed")
     page.reload()
     page.wait_for_selector("text=20 of 60 replayed")
@@ -130,7 +130,7 @@ def test_all_that_a_list_has_is_replayed_with_progress_that_survives_a_reload_an
     page.click("text=Stop it")
 
     page.wait_for_selector("text=Cancelled. What was replayed by now goes out.")
-    assert not replays.step()
+    assert not replay_runner.step()
     page.click("text=The notifications it replayed")
     page.wait_for_selector("text=20 notifications")
     assert NotificationRecord.objects.filter(status="pending").count() == 20
@@ -146,7 +146,7 @@ def test_the_progress_of_a_replay_goes_on_by_itself_without_javascript(
     plain.goto(page.url)
     page.close()
 
-    while replays.step():
+    while replay_runner.step():
         pass
 
     plain.wait_for_selector("text=60 of 60 replayed")

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from notifications.replays import BATCH
+from notifications.replay_runner import BATCH
 from tests.acceptance.site import ROOT
 from tests.faults.site import FaultSite, wait_until
 
@@ -18,7 +18,7 @@ from notifications.criteria import Criteria
 from notifications.replays import create
 result = create(Criteria(statuses=("dead",)), None, "mended").pk
 """
-RUN = "import django; django.setup()\nfrom notifications.replays import run\nrun(60)"
+RUN = "import django; django.setup()\nfrom notifications.replay_runner import run\nrun(60)"
 
 
 def test_a_killed_worker_leaves_its_operation_to_the_next_which_replays_each_record_once(site: FaultSite) -> None:

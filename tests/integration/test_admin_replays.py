@@ -19,7 +19,8 @@ from notifications.admin import replays as page
 from notifications.admin.replay_form import NotKept, OrderForm, order_for_list
 from notifications.criteria import Criteria
 from notifications.models import NotificationRecord, ReplayOperation
-from notifications.replays import create, step
+from notifications.replay_runner import step
+from notifications.replays import create
 from tests.integration.rows import LIST, make_record
 
 pytestmark = pytest.mark.django_db
@@ -185,7 +186,7 @@ class TestPage:
     def test_shows_how_far_it_is_and_looks_again_by_itself(
         self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("notifications.replays.BATCH", 1)
+        monkeypatch.setattr("notifications.replay_runner.BATCH", 1)
         for _ in range(4):
             make_record(updated_at=timezone.now() - timedelta(hours=1))
         operation = ordered(codes=("provider_config",))

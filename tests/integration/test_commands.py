@@ -404,7 +404,7 @@ class TestReplay:
         assert len(nudges) == 1
 
     def test_long_work_says_how_far_it_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("notifications.replays.BATCH", 2)
+        monkeypatch.setattr("notifications.replay_runner.BATCH", 2)
         monkeypatch.setattr("notifications.management.commands.replay_notifications.STEP", 0.0)
         for _ in range(5):
             make_record()

@@ -14,10 +14,11 @@ from django.contrib.auth.models import User
 from django.db import OperationalError, connection, connections, transaction
 from django.utils import timezone
 
-from notifications import replays, tasks
+from notifications import replay_runner, tasks
 from notifications.criteria import Criteria, InvalidCriteria, breakdown
 from notifications.models import NotificationRecord, ReplayOperation
-from notifications.replays import cancel, create, database_now, pace, step
+from notifications.replay_runner import pace, step
+from notifications.replays import cancel, create, database_now
 from tests.integration.rows import make_record
 from tests.integration.test_query_plan import fill, nodes
 
@@ -37,7 +38,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of two."""
-    monkeypatch.setattr(replays, "BATCH", 2)
+    monkeypatch.setattr(replay_runner, "BATCH", 2)
 
 
 def order(reason: str = "endpoint mended", rate: int | None = None, **criteria: Any) -> ReplayOperation:
@@ -336,7 +337,7 @@ class TestRunning:
             raise OperationalError("host=secret")
 
         with monkeypatch.context() as broken:
-            broken.setattr(replays, "replay_notifications", refuse)
+            broken.setattr(replay_runner, "replay_notifications", refuse)
             assert step()
 
         operation.refresh_from_db()
@@ -383,7 +384,7 @@ class TestRate:
         operation = order(rate=60)
 
         for _ in range(5):  # five workers, one after the other
-            replays.run(0)
+            replay_runner.run(0)
 
         operation.refresh_from_db()
         assert operation.done == 1
@@ -439,7 +440,7 @@ class TestSideBySide:
         operation = order()
 
         def runner() -> None:
-            replays.run(30)
+            replay_runner.run(30)
             connections.close_all()
 
         threads = [threading.Thread(target=runner) for _ in range(4)]
@@ -457,7 +458,7 @@ class TestSideBySide:
         operation = order()
 
         def runner() -> None:
-            replays.run(30)
+            replay_runner.run(30)
             connections.close_all()
 
         thread = threading.Thread(target=runner)
