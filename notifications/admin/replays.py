@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import admin, messages
@@ -13,10 +12,10 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect, QueryDict
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
-from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
-from notifications.admin.display import NOTHING, STYLE, absolute, age, badge, column, isolated, moment, user_link
+from notifications.admin.display import NOTHING, STYLE, absolute, badge, isolated
+from notifications.admin.replay_columns import ReplayColumns
 from notifications.admin.replay_form import RATE, OrderForm, canonical
 from notifications.criteria import breakdown
 from notifications.models import ReplayOperation
@@ -34,7 +33,7 @@ MOST_GROUPS = 50
 
 
 @admin.register(ReplayOperation)
-class ReplayOperationAdmin(Base):
+class ReplayOperationAdmin(ReplayColumns, Base):
     """Whoever may see notifications sees operations; whoever may replay them as well orders and stops operations."""
 
     list_display = ("number", "state", "progress", "why", "owner", "ordered")
@@ -138,7 +137,7 @@ class ReplayOperationAdmin(Base):
             "percent": _percent(operation),
             "left": max(operation.matched - operation.done, 0),
             "state": self.state(operation),
-            "facts": list(self._facts(operation)),
+            "facts": list(self.facts(operation)),
             "can_cancel": operation.next_batch_at is not None and self.has_add_permission(request),
         }
         return TemplateResponse(request, f"{FOLDER}progress.html", context)
@@ -158,50 +157,6 @@ class ReplayOperationAdmin(Base):
         else:
             self.message_user(request, gettext("It had ended already."), messages.WARNING)
         return HttpResponseRedirect(_page(operation))
-
-    @admin.display(description=_("number"))
-    def number(self, operation: ReplayOperation) -> str:
-        """Return its number."""
-        return f"#{operation.pk}"
-
-    @admin.display(description=_("status"))
-    def state(self, operation: ReplayOperation) -> SafeString:
-        """Return the status in its colour."""
-        return badge(f"op-{operation.status}", operation.get_status_display())
-
-    @admin.display(description=_("replayed"))
-    def progress(self, operation: ReplayOperation) -> str:
-        """Return how many of how many."""
-        return f"{operation.done} / {operation.matched}"
-
-    why = column(ReplayOperation, "reason")
-
-    @admin.display(description=_("ordered by"))
-    def owner(self, operation: ReplayOperation) -> SafeString | str:
-        """Return the user with a link to them, or the bare id of one who is not there."""
-        if operation.created_by:  # prefetched, so that one who is not there is None and no error
-            return user_link(operation.created_by)
-        return str(operation.created_by_id or NOTHING)
-
-    @admin.display(description=_("ordered"))
-    def ordered(self, operation: ReplayOperation) -> SafeString | str:
-        """Return how long ago."""
-        return age(operation.created_at)
-
-    def _facts(self, operation: ReplayOperation) -> Iterator[tuple[Any, Any]]:
-        yield _("Reason"), isolated(operation.reason)
-        yield _("Ordered by"), self.owner(operation)
-        for name, value in _items(operation.criteria):
-            field = OrderForm.base_fields.get(name)
-            label = field.label if field else _("Record numbers") if name == "ids" else name
-            yield label, isolated(", ".join(map(str, value)) if isinstance(value, list) else value)
-        yield _("Left alone if changed after"), moment(operation.as_of)
-        yield _("Records per minute"), operation.rate or _("no limit")
-        yield _("Ordered"), moment(operation.created_at)
-        yield _("Started"), moment(operation.started_at)
-        yield _("Ended"), moment(operation.finished_at)
-        if operation.error:
-            yield _("Error"), isolated(operation.error)
 
     def _start(self, request: HttpRequest, form: OrderForm, as_of: Any) -> HttpResponse:
         operation = create(
@@ -250,10 +205,6 @@ def _count(form: OrderForm) -> dict[str, Any]:
 
 def _percent(operation: ReplayOperation) -> int:
     return min(100, operation.done * 100 // operation.matched) if operation.matched else 100
-
-
-def _items(criteria: Any) -> list[tuple[str, Any]]:
-    return list(criteria.items()) if isinstance(criteria, dict) else [("criteria", criteria)]
 
 
 def _page(operation: ReplayOperation) -> str:
