@@ -16,7 +16,6 @@ from notifications.alerts import look_now_and_then
 from notifications.delivery import Engine, RetryResult
 from notifications.management.commands._base import Command as Base, Stop, positive_int, stop_on_signals
 from notifications.replay_runner import run as run_replays
-from notifications.replays import run as run_replays
 from notifications.states import Pulse
 
 logger = logging.getLogger("notifications.deliver_due")
