@@ -5,31 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 from django.utils.functional import Promise
-from django.utils.translation import gettext, gettext_lazy as _, gettext_noop
+from django.utils.translation import gettext, gettext_lazy as _
 
 from notifications.conf import service_options
 from notifications.models import UserNotificationChannel
-from notifications.providers.feishu import check_webhook_url
+from notifications.providers import get_provider
+from notifications.providers.base import ChannelRules
 from notifications.secret import Secret
 from notifications.states import AuthType, TestStatus
 
 LONGEST = 2048
 """Characters of an address or a token."""
 
-PROBLEMS = (
-    gettext_noop("has characters that do not belong in an address"),
-    gettext_noop("is not an address"),
-    gettext_noop("must begin with https://"),
-    gettext_noop("must be on one of www.feishu.cn, feishu.cn, www.larksuite.com, larksuite.com"),
-    gettext_noop("must have no user, query or fragment"),
-    gettext_noop("must be /flow/api/trigger-webhook/ and a key"),
-)
-"""What `check_webhook_url` may say; listed here so that translators find it."""
-
+_WITH_SECRET = (AuthType.BEARER, AuthType.SIGNATURE)
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -61,10 +54,13 @@ def seal(field: str, plain: str, channel: str) -> Secret:
     field: "webhook_url" or "bearer_token". Raises Refused.
     """
     problem: str | Promise = ""
-    if plain and field == "webhook_url" and channel == "feishu":
-        problem = gettext(found) if (found := check_webhook_url(plain, service_options())) else ""
+    rules = _rules(channel)
+    if plain and field == "webhook_url" and rules:
+        problem = gettext(found) if (found := rules.address_problem(plain)) else ""
     elif plain and field == "bearer_token" and not _TOKEN.fullmatch(plain):
         problem = _("must be plain characters without spaces")
+    elif plain and field == "bearer_token" and rules:
+        problem = gettext(found) if (found := rules.secret_problem(plain)) else ""
     if problem:
         raise Refused([(field, problem)])
     try:
@@ -73,15 +69,28 @@ def seal(field: str, plain: str, channel: str) -> Secret:
         raise Refused([(field, _("cannot be stored: no encryption key is configured"))]) from None
 
 
-def conflicts(wanted: Settings, stored: UserNotificationChannel) -> Iterator[tuple[str, str | Promise]]:
-    """Yield (field, reason) for settings that cannot work together, or not with what is stored."""
+def conflicts(
+    wanted: Settings, stored: UserNotificationChannel, *, user: Any = None
+) -> Iterator[tuple[str, str | Promise]]:
+    """Yield (field, reason) for settings that cannot work together, or not with what is stored.
+
+    user: the owner, where the row does not have one yet.
+    """
+    rules = _rules(stored.channel)
     enabled = stored.enabled if wanted.enabled is None else wanted.enabled
     auth_type = wanted.auth_type or stored.auth_type
     webhook_url = stored.webhook_url if wanted.webhook_url is None else wanted.webhook_url
     bearer_token = stored.bearer_token if wanted.bearer_token is None else wanted.bearer_token
-    if enabled and not webhook_url:
+    if rules and auth_type not in rules.auth_types:
+        known = ", ".join(str(AuthType(kind).label) for kind in rules.auth_types)
+        yield "auth_type", gettext("This channel takes only: %(known)s.") % {"known": known}
+        return
+    owner = user or (stored.user if stored.user_id else None)
+    if enabled and not webhook_url and not (rules and rules.address_optional and _email(owner)):
         yield "webhook_url", _("A channel that is switched on needs an address.")
-    if auth_type == AuthType.BEARER and not bearer_token:
+    # A token is no signing secret: one that was stored for the other kind does not count.
+    fits = wanted.bearer_token is not None or stored.auth_type in (AuthType.NONE, auth_type)
+    if auth_type in _WITH_SECRET and not (bearer_token and fits):
         yield "bearer_token", _("This authentication needs a token.")
 
 
@@ -103,3 +112,13 @@ def apply(wanted: Settings, channel: UserNotificationChannel) -> set[str]:
     for name, value in given.items():
         setattr(channel, name, value)
     return {*given, "updated_at"}
+
+
+def _rules(channel: str) -> ChannelRules | None:
+    """Return what the channel's provider says of its settings, if it says anything."""
+    provider: object = get_provider(channel) if channel in service_options().providers else None
+    return provider if isinstance(provider, ChannelRules) else None
+
+
+def _email(user: Any) -> str:
+    return str(getattr(user, user.get_email_field_name(), "") or "") if user else ""

@@ -17,9 +17,10 @@ from notifications import tallies
 from notifications.backoff import retry_delay, spread
 from notifications.claim import Claimed, Clock
 from notifications.conf import ServiceOptions
-from notifications.providers.base import SendResult
+from notifications.providers.base import SendResult, MAY_HAVE_ARRIVED
 from notifications.states import Cause, ErrorCode, Outcome, Status, WaitReason
 from notifications.storable import clean_json, clean_text
+from notifications.unmapped import report as report_unmapped
 
 attempt_log = logging.getLogger("notifications.attempts")
 
@@ -54,6 +55,7 @@ class Settled:
 
 def decide(row: Claimed, result: SendResult, options: ServiceOptions) -> tuple[Status, float | None]:
     """Return the record's next status and the seconds until its next attempt. Pure: no clock, no database."""
+    allowed = min(row.max_attempts, result.max_attempts or row.max_attempts)
     match result.outcome:
         case Outcome.SUCCESS:
             return Status.SENT, None
@@ -61,7 +63,7 @@ def decide(row: Claimed, result: SendResult, options: ServiceOptions) -> tuple[S
             return Status.SKIPPED, None
         case Outcome.PERMANENT_FAIL if _waits_for_endpoint(row, result):
             return Status.FAILED, HELD_UP_FOR
-        case Outcome.TEMPORARY_FAIL if row.attempt_count < row.max_attempts:
+        case Outcome.TEMPORARY_FAIL if row.attempt_count < allowed:
             asked = min(result.retry_after, options.retry_after_max)
             return Status.FAILED, max(retry_delay(row.attempt_count, options), asked)
         case _:
@@ -110,7 +112,7 @@ def without_attempt(row: Claimed) -> SendResult:
         return SendResult(
             outcome=Outcome.PERMANENT_FAIL,
             error_code=ErrorCode.LEASE_EXPIRED,
-            error_message="the worker of the last attempt vanished; the message may have arrived",
+            error_message=f"the worker of the last attempt vanished; {MAY_HAVE_ARRIVED}",
         )
     return SendResult(
         outcome=Outcome.PERMANENT_FAIL,
@@ -295,6 +297,8 @@ def log_attempt(item: Settled, *, settled: bool) -> None:
         "worker": worker_name(),
     }
     attempt_log.info("delivery.attempted record=%d status=%s", row.record_id, item.status, extra=facts)
+    if result.unmapped:
+        report_unmapped(row.channel, row.record_id, result)
 
 
 def worker_name() -> str:

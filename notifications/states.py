@@ -92,7 +92,7 @@ class ErrorCode(enum.StrEnum):
     PROVIDER_CONFIG = "provider_config"
     """The endpoint itself needs a person: bot removed, wrong signature, address not allowed."""
     PROVIDER_UNMAPPED = "provider_unmapped"
-    """The provider answered with a code we have no meaning for; retried."""
+    """The provider answered with a code we have no meaning for; retried a few times."""
     LEASE_EXPIRED = "lease_expired"
     """The worker of the last attempt vanished; the message may have arrived."""
     CANCELLED = "cancelled"
@@ -156,3 +156,4 @@ class AuthType(models.TextChoices):
 
     NONE = "none", _("no authentication")
     BEARER = "bearer", _("bearer token")
+    SIGNATURE = "signature", _("signing secret")

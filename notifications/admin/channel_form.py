@@ -38,10 +38,11 @@ class ChannelForm(Base):
 
     channel = forms.ChoiceField(label=_("Channel"), choices=_channels)
     new_webhook_url = _secret(
-        label=_("New webhook address"), help_text=_("Blank keeps the stored one. It is never shown again.")
+        label=_("New webhook address"),
+        help_text=_("Blank keeps the stored one. It is never shown again. For email: blank for the user's own."),
     )
     new_bearer_token = _secret(
-        label=_("New bearer token"),
+        label=_("New token or signing secret"),
         help_text=_("Blank keeps the stored one. It is never shown again."),
     )
     clear_token = forms.BooleanField(label=_("Delete the stored token"), required=False)
@@ -53,12 +54,16 @@ class ChannelForm(Base):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.instance._state.adding:
-            for name, label in (("new_webhook_url", _("webhook address")), ("new_bearer_token", _("bearer token"))):
-                if name in self.fields:
-                    self.fields[name].label, self.fields[name].help_text = (
-                        capfirst(label),
-                        _("It is never shown again."),
-                    )
+            words = {
+                "new_webhook_url": (
+                    _("webhook address"),
+                    _("It is never shown again. For email: blank for the user's own."),
+                ),
+                "new_bearer_token": (_("token or signing secret"), _("It is never shown again.")),
+            }
+            for name in words.keys() & self.fields.keys():
+                label, self.fields[name].help_text = words[name]
+                self.fields[name].label = capfirst(label)
 
     def clean_new_webhook_url(self) -> Secret:
         """Refuse an address the channel's provider would not call."""
@@ -73,9 +78,11 @@ class ChannelForm(Base):
         data = super().clean() or self.cleaned_data
         if data.get("new_bearer_token") and data.get("clear_token"):
             self.add_error("clear_token", _("Either delete the token or enter a new one."))
-        for field, reason in conflicts(self._wanted(), self.instance):
-            if f"new_{field}" not in self.errors:
-                self.add_error(f"new_{field}", str(reason))
+        self.instance.channel = data.get("channel", self.instance.channel)  # what is refused depends on it
+        for name, reason in conflicts(self._wanted(), self.instance, user=data.get("user")):
+            field = name if name in self.fields else f"new_{name}"
+            if field not in self.errors:
+                self.add_error(field, str(reason))
         return data
 
     def save(self, commit: bool = True) -> UserNotificationChannel:

@@ -98,7 +98,7 @@ class UserNotificationChannelAdmin(Base):
         """Return the address with its key masked."""
         return _shown(channel.webhook_url, mask_url)
 
-    @admin.display(description=_("bearer token"))
+    @admin.display(description=_("token or signing secret"))
     def token(self, channel: UserNotificationChannel) -> SafeString | str:
         """Return whether there is one."""
         return _shown(channel.bearer_token, lambda token: gettext("stored"))

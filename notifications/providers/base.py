@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from notifications.conf import ServiceOptions
 from notifications.message import trim
 from notifications.providers.conceal import conceal
 from notifications.secret import Secret, SecretUnreadable
-from notifications.states import ErrorCode, Outcome
+from notifications.states import AuthType, ErrorCode, Outcome
 from notifications.tracing import sending
 
 CERTAIN = (Outcome.SUCCESS, Outcome.PERMANENT_FAIL, Outcome.SKIPPED)
+MAY_HAVE_ARRIVED = "the message may have arrived"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendRequest:
-    """One message for one user, as every provider gets it; the fields are the Go service's."""
+    """One message for one user, as every provider gets it; the fields are the Go service's, and the round."""
 
     notification_id: int
     user_id: int
@@ -32,10 +35,13 @@ class SendRequest:
     fallback_used: bool
     attempt_count: int
     trace_id: str = ""
+    round: int = 0
+    """How often it was replayed: retries of one round are the same message, a replay is another."""
 
     def as_payload(self) -> dict[str, Any]:
-        """Return the request as JSON fields; an empty trace_id is left out."""
+        """Return the request as the Go service's JSON fields; an empty trace_id is left out."""
         payload = dataclasses.asdict(self)
+        del payload["round"]
         if not self.trace_id:
             del payload["trace_id"]
         return payload
@@ -49,6 +55,9 @@ class Endpoint:
     webhook_url: Secret
     auth_type: str
     bearer_token: Secret
+    """The secret of the authentication, whichever it is."""
+    user_email: str = ""
+    """The user's own address; known only where webhook_url is blank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +76,12 @@ class SendResult:
     response_excerpt: str = ""
     retry_after: float = 0.0
     """Seconds the provider asked us to wait."""
+    max_attempts: int | None = None
+    """Attempts after which this kind of failure is final, if fewer than the record's own."""
+    maybe_delivered: bool = False
+    """The request went out and no answer came back: the message may have arrived. Said in the error text too."""
+    unmapped: str = ""
+    """The vendor's code that no table of ours has: reported once, see `notifications.signals.unmapped_answer`."""
 
 
 class ProviderError(Exception):
@@ -92,6 +107,35 @@ class Provider(Protocol):
         Expected failures are results; `ProviderError` is for what comes as an exception; anything else is a bug.
         """
         ...
+
+
+@runtime_checkable
+class ChannelRules(Protocol):
+    """What a provider may also have, so that the admin's form refuses settings which it could not send with.
+
+    Problems are said in words marked with `gettext_noop`, or by an empty string where there is none.
+    """
+
+    auth_types: ClassVar[tuple[AuthType, ...]]
+    address_optional: ClassVar[bool]
+    """Whether the user's own email address does where the channel has none."""
+
+    def address_problem(self, url: str) -> str:
+        """Return why this address may not be used."""
+        ...
+
+    def secret_problem(self, secret: str) -> str:
+        """Return why this token or signing secret cannot be used."""
+        ...
+
+
+def stable_id(request: SendRequest, options: ServiceOptions) -> uuid.UUID:
+    """Return the id that a receiver can know the message by: the same for every retry, another for each replay.
+
+    The site's address is in it, so that two installations with the same record numbers do not swallow each other's.
+    """
+    site = options.frontend_base_url.rstrip("/")
+    return uuid.uuid5(uuid.NAMESPACE_URL, f"{site}/notifications/{request.notification_id}/{request.round}")
 
 
 def attempt(provider: Provider, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
@@ -129,11 +173,14 @@ def normalize(result: SendResult, error_text: str = "") -> SendResult:
     code = _text(result.error_code)
     if not result.outcome and not code:
         code = ErrorCode.NETWORK_ERROR
+    message = _text(result.error_message) or ("" if outcome == Outcome.SKIPPED else trim(error_text))
+    if result.maybe_delivered and MAY_HAVE_ARRIVED not in message:
+        message = f"{message}; {MAY_HAVE_ARRIVED}" if message else MAY_HAVE_ARRIVED
     return _changed(
         result,
         outcome=outcome,
         error_code=code,
-        error_message=_text(result.error_message) or ("" if outcome == Outcome.SKIPPED else trim(error_text)),
+        error_message=message,
         provider_message_id=_text(result.provider_message_id),
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
-from collections import defaultdict
+from collections import OrderedDict
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ from notifications.providers.guard import GuardedHTTPConnection, GuardedHTTPSCon
 class Connections:
     """Guarded connections by origin; the one used last is used next. Safe to use from many threads.
 
-    most_idle: connections to one origin that are kept when nobody uses them.
+    most_idle: connections that are kept when nobody uses them; of more, those to the origin used longest ago go first.
     connect_timeout: seconds to reach an endpoint.
     """
 
@@ -24,7 +25,9 @@ class Connections:
         self.most_idle = most_idle
         self.connect_timeout = connect_timeout
         self._tls = tls_context()
-        self._idle: defaultdict[str, list[HTTPConnection]] = defaultdict(list)
+        self._idle: OrderedDict[str, list[HTTPConnection]] = OrderedDict()
+        self._count = 0
+        self._lock = threading.Lock()
         self.close = weakref.finalize(self, _close_all, self._idle)
 
     def take(self, origin: str) -> HTTPConnection:
@@ -32,12 +35,7 @@ class Connections:
 
         Raises OSError or urllib3's HTTPError when there is none to be had.
         """
-        idle = self._idle[origin]
-        while idle:
-            try:
-                connection = idle.pop()
-            except IndexError:  # another thread took the last one
-                break
+        while connection := self._pop(origin):
             if connection.is_connected:
                 return connection
             connection.close()
@@ -45,11 +43,30 @@ class Connections:
 
     def keep(self, origin: str, connection: HTTPConnection) -> None:
         """Take back a connection on which nothing is left to read."""
-        idle = self._idle[origin]
-        if len(idle) < self.most_idle:
-            idle.append(connection)
-        else:
-            connection.close()
+        surplus = None
+        with self._lock:
+            self._idle.setdefault(origin, []).append(connection)
+            self._idle.move_to_end(origin)
+            self._count += 1
+            if self._count > self.most_idle:
+                oldest, idle = next(iter(self._idle.items()))
+                surplus = idle.pop(0)
+                self._count -= 1
+                if not idle:
+                    del self._idle[oldest]
+        if surplus:
+            surplus.close()
+
+    def _pop(self, origin: str) -> HTTPConnection | None:
+        with self._lock:
+            idle = self._idle.get(origin)
+            if not idle:
+                return None
+            self._count -= 1
+            connection = idle.pop()
+            if not idle:
+                del self._idle[origin]
+            return connection
 
     def _open(self, origin: str) -> HTTPConnection:
         parts = urlsplit(origin)

@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 import time
+from functools import cache
 from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -94,8 +95,9 @@ class TimedSSLSocket(_Timed, ssl.SSLSocket):
     """A TLS socket under the deadline."""
 
 
+@cache
 def tls_context() -> ssl.SSLContext:
-    """Return a context like urllib3's own, whose sockets obey the deadline."""
+    """Return the one context of this process, like urllib3's own, whose sockets obey the deadline."""
     context = create_urllib3_context()
     context.load_default_certs()
     context.sslsocket_class = TimedSSLSocket

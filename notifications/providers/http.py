@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
+from email.message import Message
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from ssl import SSLError
-from typing import Any
 from urllib.parse import urlsplit
 
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, NewConnectionError, TimeoutError as Urllib3Timeout
 
 from notifications.conf import ServiceOptions
@@ -32,6 +34,7 @@ class Answer:
     body: bytes
     retry_after: float
     """Seconds the endpoint asked us to wait; 0 if it did not."""
+    headers: Message
 
     @property
     def text(self) -> str:
@@ -51,26 +54,42 @@ class HttpPoster:
         self.options = options
         self.connections = Connections(most_idle=options.send_slots, connect_timeout=options.connect_timeout)
 
-    def post(self, url: str, body: bytes, headers: dict[str, str]) -> Answer | SendResult:
+    def post(self, url: str, body: bytes, headers: dict[str, str], *, deadline: float = 0.0) -> Answer | SendResult:
         """Post `body` and return the answer, or the result when there was none. Never raises for the network's sake.
 
         url: must have passed the provider's own address rules. The answer may echo it: see `without_secrets`.
+        deadline: of the attempt this request is a part of, on the monotonic clock; by default it has one of its own.
         """
         origin = origin_of(url)
-        limits.deadline = time.monotonic() + self.options.total_timeout
+        limits.deadline = deadline or self.deadline()
         limits.inside_allowed = origin in self.options.sandbox_origins
         try:
-            return self._exchange(origin, request_bytes(url, body, headers))
+            connection = self._sent(origin, request_bytes(url, body, headers))
         except (HTTPError, HTTPException, OSError, ValueError) as error:
             return failure(error)
+        try:
+            return self._answer(origin, connection)
+        except (HTTPError, HTTPException, OSError, ValueError) as error:
+            return dataclasses.replace(failure(error), maybe_delivered=True)
 
-    def _exchange(self, origin: str, request: bytes) -> Answer:
+    def deadline(self) -> float:
+        """Return when an attempt that begins now has to be over, on the monotonic clock."""
+        return time.monotonic() + self.options.total_timeout
+
+    def _sent(self, origin: str, request: bytes) -> HTTPConnection:
+        """Return the connection on which the whole request went out."""
         connection = self.connections.take(origin)
         try:
-            sock = connection.sock
-            sock.settimeout(self.options.read_timeout)
-            sock.sendall(request)
-            response = HTTPResponse(sock, method="POST")
+            connection.sock.settimeout(self.options.read_timeout)
+            connection.sock.sendall(request)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _answer(self, origin: str, connection: HTTPConnection) -> Answer:
+        try:
+            response = HTTPResponse(connection.sock, method="POST")
             response.begin()
             body = _read(response)
             reusable = response.isclosed() and not response.will_close
@@ -81,7 +100,8 @@ class HttpPoster:
             self.connections.keep(origin, connection)
         else:
             connection.close()  # there is more on it than we want, or the other end is done with it
-        return Answer(status=response.status, body=body, retry_after=_retry_after(response.headers))
+        headers = response.headers
+        return Answer(status=response.status, body=body, retry_after=_retry_after(headers), headers=headers)
 
 
 def request_bytes(url: str, body: bytes, headers: dict[str, str]) -> bytes:
@@ -153,14 +173,20 @@ def _read(response: HTTPResponse) -> bytes:
     return bytes(body)
 
 
-def _retry_after(headers: Any) -> float:
-    """Return the seconds of Retry-After (number or date) or of Feishu's gateway header; 0 without either."""
-    value = headers.get("Retry-After") or headers.get("x-ogw-ratelimit-reset") or ""
+def _retry_after(headers: Message) -> float:
+    """Return the seconds asked for by Retry-After or by Feishu's gateway header, the longer of both; 0 without any."""
+    return max(seconds_until(headers.get("Retry-After")), seconds_until(headers.get("x-ogw-ratelimit-reset")))
+
+
+def seconds_until(value: str | None) -> float:
+    """Return the seconds that a header names, as a number or by a date to come; 0 for anything else."""
+    if not value:
+        return 0.0
     try:
         return max(0.0, float(value))
     except ValueError:
         pass
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0

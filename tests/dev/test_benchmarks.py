@@ -59,11 +59,10 @@ def test_a_percentile_is_one_of_the_values(percent: float, expected: float) -> N
 
 
 def test_what_the_others_post_has_the_fields_and_the_length_of_what_the_engine_posts() -> None:
-    empty = dict.fromkeys(("trigger_id", "trigger_type", "target_type"), "")
     text = f"{wire.SUMMARY}\n/assistant/1"
     request = SendRequest(
         notification_id=1, user_id=1, preview_id="preview", target_id=0, target_url="/assistant/1", message_text=text,
-        fallback_used=False, attempt_count=1, **empty,
+        fallback_used=False, attempt_count=1, trigger_id="", trigger_type="", target_type="",
     )  # fmt: skip
     ours = FeishuFlowProvider().payload(request)
 

@@ -39,6 +39,8 @@ class ProviderConformance:
 
     key: ClassVar[str]
     path: ClassVar[str]
+    auth_type: ClassVar[str] = "bearer"
+    secret: ClassVar[str] = TOKEN
 
     def make(self, options: ServiceOptions) -> Provider:
         """Return the provider under test."""
@@ -57,8 +59,8 @@ class ProviderConformance:
         fields: dict[str, object] = {
             "enabled": True,
             "webhook_url": Secret.of(f"{sandbox.origin}{self.path}{self.key}"),
-            "auth_type": "bearer",
-            "bearer_token": Secret.of(TOKEN),
+            "auth_type": self.auth_type,
+            "bearer_token": Secret.of(self.secret),
         }
         return Endpoint(**fields | changes)  # type: ignore[arg-type]
 
@@ -111,6 +113,8 @@ class ProviderConformance:
         result = self.send(sandbox, "hold", read_timeout=0.3)
 
         assert (result.outcome, result.error_code) == (Outcome.TEMPORARY_FAIL, "provider_timeout")
+        assert result.maybe_delivered
+        assert "the message may have arrived" in result.error_message
 
     @pytest.mark.parametrize("answer", ["drip", "drip-body"])
     def test_an_answer_in_drips_cannot_outstay_the_deadline(self, sandbox: Sandbox, answer: str) -> None:
@@ -136,6 +140,8 @@ class ProviderConformance:
         result = attempt(provider, REQUEST, self.endpoint(sandbox))
 
         assert (result.outcome, result.error_code) == (Outcome.TEMPORARY_FAIL, "network_error")
+        assert not result.maybe_delivered
+        assert "arrived" not in result.error_message
 
     def test_connections_are_kept_and_used_again(self, sandbox: Sandbox) -> None:
         provider = self.make(self.options(sandbox))
@@ -160,7 +166,7 @@ class ProviderConformance:
         result = self.send(sandbox, answer, total_timeout=1.0)
 
         assert self.key not in repr(result)
-        assert TOKEN not in repr(result)
+        assert self.secret not in repr(result)
 
     def test_without_endpoint_nothing_is_sent(self, sandbox: Sandbox) -> None:
         provider = self.make(self.options(sandbox))

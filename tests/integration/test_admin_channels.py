@@ -16,7 +16,6 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 from django.views.debug import SafeExceptionReporterFilter
 
-from notifications.channels import PROBLEMS
 from notifications.conf import service_options
 from notifications.models import UserNotificationChannel
 from notifications.providers.feishu import check_webhook_url
@@ -243,7 +242,6 @@ class TestForm:
     def test_every_judgement_is_known_to_the_translators(self, url: str) -> None:
         problem = check_webhook_url(url, service_options())
 
-        assert problem in PROBLEMS
         with translation.override("zh-hans"):
             assert translation.gettext(problem) != problem
 

@@ -12,7 +12,7 @@ import pytest
 from dev.sandbox import Sandbox
 from notifications.conf import ServiceOptions, service_options
 from notifications.providers.base import Provider, attempt
-from notifications.providers.feishu import BODY_CODES, FeishuFlowProvider, check_webhook_url
+from notifications.providers.feishu import FeishuFlowProvider, check_webhook_url
 from notifications.providers.guard import is_public
 from notifications.providers.http import HttpPoster
 from notifications.secret import mask_url
@@ -73,25 +73,18 @@ class TestFeishuFlowConformance(ProviderConformance):
         assert "authorization" not in {name.lower() for name in delivery.headers}
         assert "trace_id" not in (delivery.body or {})
 
-    @pytest.mark.parametrize("code", sorted(BODY_CODES))
-    def test_http_200_with_a_failure_code_is_no_success(self, sandbox: Sandbox, code: int) -> None:
-        result = self.send(sandbox, f"code:{code}")
+    def test_http_200_with_a_failure_code_is_no_success(self, sandbox: Sandbox) -> None:
+        result = self.send(sandbox, "code:19001")
 
-        assert (result.outcome, result.error_code) == BODY_CODES[code]
-        assert str(code) in result.error_message
+        assert (result.outcome, result.error_code) == (Outcome.PERMANENT_FAIL, "provider_config")
+        assert "19001" in result.error_message
         assert result.http_status == 200
 
-    def test_9499_is_told_apart_by_its_message(self, sandbox: Sandbox) -> None:
-        refused = self.send(sandbox, "code:9499:Bad Request")
-        busy = self.send(sandbox, "code:9499:too many request")
-
-        assert (refused.outcome, refused.error_code) == (Outcome.PERMANENT_FAIL, "payload_invalid")
-        assert (busy.outcome, busy.error_code) == (Outcome.TEMPORARY_FAIL, "provider_rate_limited")
-
-    def test_a_code_we_have_no_meaning_for_is_tried_again(self, sandbox: Sandbox) -> None:
+    def test_a_code_we_have_no_meaning_for_is_tried_a_few_times(self, sandbox: Sandbox) -> None:
         result = self.send(sandbox, "code:123456")
 
         assert (result.outcome, result.error_code) == (Outcome.TEMPORARY_FAIL, "provider_unmapped")
+        assert (result.max_attempts, result.unmapped) == (3, "123456")
 
 
 GOOD = f"https://www.feishu.cn{PATH}{KEY}"

@@ -515,7 +515,7 @@ class TestErrorReports:
         "place",
         [
             *(
-                "notifications.channels.check_webhook_url",
+                "notifications.providers.feishu.check_webhook_url",
                 "notifications.admin.channel_form.ChannelForm.save",
             ),
             *("notifications.channels.Secret.of", "django.contrib.sessions.backends.db.SessionStore.load"),

@@ -47,10 +47,10 @@ NEAR = st.dictionaries(st.sampled_from([*payload(), "event_version", "notificati
 """Objects whose fields have known names and anything for a value."""
 
 
-def refusals(value: object, **limits: int) -> list[tuple[str, str]]:
+def refusals(value: object, *, max_user_id: int = MAX_INT64) -> list[tuple[str, str]]:
     """Return what is refused, or nothing."""
     try:
-        parse_payload(value, **limits)
+        parse_payload(value, max_user_id=max_user_id)
     except InvalidNotification as error:
         return [(name, str(reason)) for name, reason in error.errors]
     return []
