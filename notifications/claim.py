@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.db import connection, transaction
 
 from notifications.conf import ServiceOptions
@@ -148,7 +149,8 @@ def claim(
         cursor.execute(sql, parameters)
         names = [column.name for column in cursor.description]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-    return [_claimed(row, token, expires) for row in rows]
+        emails = _own_emails({row["user_id"] for row in rows if row["enabled"] and not row["webhook_url"]})
+    return [_claimed(row, token, expires, emails.get(row["user_id"], "")) for row in rows]
 
 
 def give_back(
@@ -175,7 +177,16 @@ def give_back(
         cursor.execute(_GIVE_BACK, parameters)
 
 
-def _claimed(row: dict[str, Any], token: str, expires: float) -> Claimed:
+def _own_emails(users: set[int]) -> dict[int, str]:
+    """Return the email address of users whose channel has none of its own; nearly every claim has no such user."""
+    model = get_user_model()
+    name = model.get_email_field_name()
+    if not users or name not in {field.name for field in model._meta.get_fields()}:
+        return {}
+    return dict(model._default_manager.filter(pk__in=users).values_list("pk", name))
+
+
+def _claimed(row: dict[str, Any], token: str, expires: float, email: str) -> Claimed:
     text, fallback_used = build_message_text(
         summary=row["summary_text"],
         fallback=row["fallback_text"],
@@ -195,6 +206,7 @@ def _claimed(row: dict[str, Any], token: str, expires: float) -> Claimed:
             webhook_url=Secret(row["webhook_url"]),
             auth_type=row["auth_type"],
             bearer_token=Secret(row["bearer_token"]),
+            user_email=email or "",
         )
     return Claimed(
         record_id=row["id"],
@@ -210,7 +222,7 @@ def _claimed(row: dict[str, Any], token: str, expires: float) -> Claimed:
 
 _REQUEST_COLUMNS = (
     *("user_id", "trigger_id", "preview_id", "trigger_type", "target_type", "target_id", "target_url"),
-    *("trace_id", "attempt_count"),
+    *("trace_id", "attempt_count", "round"),
 )
 _CLAIMED_COLUMNS = (
     *("channel", "dedupe_key", "user_id", "trace_id", "attempt_count", "max_attempts", "round"),

@@ -18,6 +18,16 @@ from django.dispatch import receiver
 DEFAULT_FALLBACK_TEXT = "我为你生成了一份日程调整建议，请回到系统确认是否应用。"
 """Sent when neither summary nor fallback can be; the Go service's text, users' flows may match on it."""
 
+PROVIDERS = {
+    "feishu": "notifications.providers.feishu.FeishuFlowProvider",
+    "feishu_bot": "notifications.providers.feishu_bot.FeishuBotProvider",
+    "feishu_base": "notifications.providers.feishu_base.FeishuBaseProvider",
+    "webhook": "notifications.providers.webhook.StandardWebhookProvider",
+    "email": "notifications.providers.email.EmailProvider",
+}
+"""What works out of the box; none is called unless a user has a channel of its name."""
+BOT_FORMATS = ("card", "post", "text")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceOptions:
@@ -90,9 +100,9 @@ class ServiceOptions:
     feishu_event: str = "smartmate.schedule_adjustment_ready"
     feishu_title: str = "SmartMate 日程调整建议"
     feishu_action_text: str = "查看并确认调整"
-    providers: Mapping[str, str] = field(
-        default_factory=lambda: {"feishu": "notifications.providers.feishu.FeishuFlowProvider"}
-    )
+    feishu_bot_format: str = "card"
+    """What a custom bot posts: card, post or text."""
+    providers: Mapping[str, str] = field(default_factory=lambda: dict(PROVIDERS))
     """Channel name to the dotted path of its provider class."""
     rate_limits: Mapping[str, str] = field(default_factory=dict)
     """Channel name to its endpoints' limits, such as "5/second;100/minute", instead of the provider's; blank: none."""
@@ -133,6 +143,8 @@ class ServiceOptions:
             )
         if not self.encryption_keys:
             yield "E004", "ENCRYPTION_KEYS is empty: webhook addresses cannot be stored or read."
+        if self.feishu_bot_format not in BOT_FORMATS:
+            yield "E009", f"FEISHU_BOT_FORMAT must be one of {', '.join(BOT_FORMATS)}."
 
 
 def _coerce(spec: dataclasses.Field[Any], value: Any) -> Any:

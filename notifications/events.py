@@ -82,10 +82,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
-def parse_payload(payload: object, *, max_user_id: int = MAX_INT64) -> NotificationRequest:
+def parse_payload(payload: object, *, max_user_id: int = MAX_INT64, channel: str = "feishu") -> NotificationRequest:
     """Return the request in `payload`, a mapping as described in docs/events.md.
 
-    max_user_id: the largest key the user table can hold.
+    max_user_id: the largest key the user table can hold. channel: which provider takes the message.
     Raises InvalidNotification listing every field that is wrong and why. Blank rules and their order are the
     Go service's; lengths, types and characters are ours.
     """
@@ -107,7 +107,7 @@ def parse_payload(payload: object, *, max_user_id: int = MAX_INT64) -> Notificat
     check.unknown()
     if check.errors:
         raise InvalidNotification(check.in_order())
-    return NotificationRequest(user_id=user_id or 0, target_id=target_id or 0, **strings, **texts)
+    return NotificationRequest(user_id=user_id or 0, target_id=target_id or 0, channel=channel, **strings, **texts)
 
 
 def too_large(payload: object) -> bool:

@@ -12,6 +12,7 @@ from pythonjsonlogger.json import JsonFormatter as BaseFormatter
 # nothing, and few lines have one. A backslash ends a secret too, so that a line of JSON keeps its escapes whole.
 _SECRETS = (
     (("hook/",), re.compile(r"(/trigger-webhook/|/hook/|/webhook/event/)[^/\s\"'?&\\]+"), r"\1********"),
+    (("whsec_",), re.compile(r"whsec_[\w+/=-]+"), "whsec_********"),
     (("bearer ",), re.compile(r"(?i)(bearer )[^\s\"'\\]+"), r"\1********"),
     (
         ("webhook_url", "bearer_token"),

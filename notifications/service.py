@@ -85,26 +85,32 @@ class NotificationService:
             options=self.options, clock=clock, locks=self.locks, providers=providers, heed_health=heed_health
         )
 
-    def accept(self, payloads: Iterable[object], *, deliver_at: datetime | None = None) -> list[Accepted]:
+    def accept(
+        self, payloads: Iterable[object], *, channel: str = "feishu", deliver_at: datetime | None = None
+    ) -> list[Accepted]:
         """Validate payloads and store them in the caller's transaction; one answer per payload, in their order.
 
-        deliver_at: when they may first go out, with a time zone.
+        channel: one that has a provider. deliver_at: when they may first go out, with a time zone.
         Raises InvalidNotification or DedupeConflict; then none of them is stored.
         """
         if deliver_at is not None and deliver_at.utcoffset() is None:
             raise InvalidNotification([("deliver_at", _("must have a time zone"))])
+        if channel not in self.engine.providers:
+            known = ", ".join(self.engine.providers)
+            raise InvalidNotification([("channel", _("has no provider; known: %(known)s") % {"known": known})])
         limit = max_user_id()
-        requests = [parse_payload(payload, max_user_id=limit) for payload in payloads]
+        requests = [parse_payload(payload, max_user_id=limit, channel=channel) for payload in payloads]
         # One request is one statement; a savepoint would cost two more, and undo nothing.
         with transaction.atomic() if len(requests) > 1 else nullcontext():
             return insert_requests(requests, options=self.options, clock=self.clock, deliver_at=deliver_at)
 
-    def handle_feishu_requested(self, payload: object) -> HandleResult:
+    def handle_feishu_requested(self, payload: object, *, channel: str = "feishu") -> HandleResult:
         """Accept one event and deliver it at once if it is due; a duplicate sends nothing that was sent.
 
+        channel: another than the event's own, for tests of a user's channel.
         Raises InvalidNotification or DedupeConflict; the task keeps such a payload as a RejectedRequest.
         """
-        request = parse_payload(payload, max_user_id=max_user_id())
+        request = parse_payload(payload, max_user_id=max_user_id(), channel=channel)
         held = None
         if self.locks:
             held = self.locks.wait_for(lock_key(request.channel, request.dedupe_key), patience=self.options.lock_wait)
@@ -118,7 +124,7 @@ class NotificationService:
                 self.locks.release(held)
         record = NotificationRecord.objects.filter(pk=accepted.record_id).first()
         if record is None:  # the purge deleted it since, as old as it was: its key is free
-            return self.handle_feishu_requested(payload)
+            return self.handle_feishu_requested(payload, channel=channel)
         return HandleResult(
             record_id=record.pk,
             status=record.status,

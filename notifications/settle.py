@@ -17,7 +17,7 @@ from notifications import tallies
 from notifications.backoff import retry_delay, spread
 from notifications.claim import Claimed, Clock
 from notifications.conf import ServiceOptions
-from notifications.providers.base import SendResult, MAY_HAVE_ARRIVED
+from notifications.providers.base import MAY_HAVE_ARRIVED, SendResult
 from notifications.states import Cause, ErrorCode, Outcome, Status, WaitReason
 from notifications.storable import clean_json, clean_text
 from notifications.unmapped import report as report_unmapped

@@ -29,12 +29,12 @@ class TooSoon(Exception):
         super().__init__(f"the next test may be sent in {seconds} s")
 
 
-def send_test(user: AbstractBaseUser, text: str = "") -> NotificationRecord:
+def send_test(user: AbstractBaseUser, text: str = "", *, channel: str = "feishu") -> NotificationRecord:
     """Send one message now, as often as an operator likes, and return its record.
 
     text: what it says, by default that the channel works. Raises InvalidNotification for a text that cannot be sent.
     """
-    return _deliver(_service(), _payload(user, f"{uuid.uuid4()}", text))
+    return _deliver(_service(), _payload(user, f"{uuid.uuid4()}", text), channel)
 
 
 def send_own_test(user: AbstractBaseUser) -> NotificationRecord:
@@ -50,7 +50,7 @@ def send_own_test(user: AbstractBaseUser) -> NotificationRecord:
     [accepted] = service.accept([payload])
     if accepted.reused:
         raise TooSoon(max(1, math.ceil((number + 1) * interval - now.timestamp())))
-    return _deliver(service, payload)
+    return _deliver(service, payload, "feishu")
 
 
 def error_of(record: NotificationRecord) -> str:
@@ -80,18 +80,18 @@ def _payload(user: AbstractBaseUser, number: str, text: str) -> dict[str, Any]:
     }
 
 
-def _deliver(service: NotificationService, payload: dict[str, Any]) -> NotificationRecord:
-    result = service.handle_feishu_requested(payload)
+def _deliver(service: NotificationService, payload: dict[str, Any], channel: str) -> NotificationRecord:
+    result = service.handle_feishu_requested(payload, channel=channel)
     record = NotificationRecord.objects.get(pk=result.record_id)
     if record.status in FINAL:
         sent = record.status == Status.SENT
-        channel = UserNotificationChannel.objects.filter(user_id=record.user_id, channel=record.channel)
-        channel.update(
+        rows = UserNotificationChannel.objects.filter(user_id=record.user_id, channel=record.channel)
+        rows.update(
             last_test_status=TestStatus.SUCCESS if sent else TestStatus.FAILED,
             last_test_error="" if sent else error_of(record)[:191],
             last_test_at=timezone.now(),
         )
-        unwell = channel.exclude(paused_at=None, probe_at=None).values_list("pk", flat=True)
+        unwell = rows.exclude(paused_at=None, probe_at=None).values_list("pk", flat=True)
         for channel_id in unwell if sent else ():
             health.resume(channel_id, service_options())
     return record

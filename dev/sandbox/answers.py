@@ -90,3 +90,7 @@ class Answer:
                 return 200 <= self.number <= 299
             case kind:
                 return kind in _TAKEN
+
+
+REPEATED = Answer(word="repeated", kind="repeated")
+"""To a request that its entrance knows again: answered as a success, and not taken a second time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import email.utils
 import http.client
 import json
 import os
@@ -11,15 +12,17 @@ import re
 import select as readiness
 import socket
 import struct
+import time
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from dev.sandbox import entrances
 
 if TYPE_CHECKING:
     from dev.sandbox.inbox import Arrival
     from dev.sandbox.server import Sandbox, Server
 
-WEBHOOK = re.compile(r"/flow/api/trigger-webhook/([^/]+)")
 CONTROL = re.compile(r"/_control/([^/]+)(/release)?")
 HOLD_SECONDS = 120.0
 DRIP_SECONDS = 0.2
@@ -44,8 +47,9 @@ class Handler(BaseHTTPRequestHandler):
         """Take a delivery, or release requests that are on hold."""
         body = self._read_body()
         path = urlsplit(self.path).path
-        if webhook := WEBHOOK.fullmatch(path):
-            arrival = self.sandbox.arrive(unquote(webhook[1]), body, dict(self.headers.items()))
+        if found := entrances.find(path):
+            entrance, key = found
+            arrival = self.sandbox.arrive(key, body, dict(self.headers.items()), entrance)
             self._answer(arrival)
         elif path == "/_release":
             self.sandbox.release()
@@ -94,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         match answer.kind:
-            case "ok":
+            case "ok" | "repeated":
                 self._reply_code(0, "success")
             case "code":
                 self._reply_code(int(answer.number), answer.message)
@@ -188,8 +192,9 @@ class Handler(BaseHTTPRequestHandler):
         self._reply(status, json.dumps(value).encode(), _JSON)
 
     def _reply(self, status: int, body: bytes, content_type: str, headers: dict[str, str] | None = None) -> None:
+        headers = {"Date": email.utils.formatdate(time.time() + self.sandbox.ahead, usegmt=True)} | (headers or {})
         try:
-            self.wfile.write(_head(status, len(body), content_type, headers or {}) + body)
+            self.wfile.write(_head(status, len(body), content_type, headers) + body)
         except OSError:
             self.close_connection = True
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dev.sandbox.answers import Answer
+from dev.sandbox import entrances
+from dev.sandbox.answers import REPEATED, Answer
 from dev.sandbox.journal import Delivery, Journal, select
 
 OK = Answer.parse("ok")
@@ -33,7 +34,11 @@ class Inbox:
     def __init__(self) -> None:
         self.stopping = threading.Event()
         self._journal: Journal | None = None
+        self.ahead = 0.0
+        """Seconds by which the receiver's clock is ahead of ours."""
         self._scripts: dict[str, list[Answer]] = {}
+        self._secrets: dict[str, str] = {}
+        self._taken: set[tuple[str, str]] = set()
         self._deliveries: list[Delivery] = []
         self._released: Counter[str | None] = Counter()
         self._changed = threading.Condition()
@@ -51,6 +56,16 @@ class Inbox:
         answers = [Answer.parse(word) for word in words]
         with self._changed:
             self._scripts[key] = answers
+
+    def sign(self, key: str, secret: str) -> None:
+        """Take only requests to this key that are signed as its entrance wants it.
+
+        Args:
+            key: the last part of the webhook's path.
+            secret: the receiver's.
+        """
+        with self._changed:
+            self._secrets[key] = secret
 
     def release(self, key: str | None = None) -> None:
         """Let the requests go that are on ``hold`` now.
@@ -101,19 +116,19 @@ class Inbox:
         last = [f"  {item.key}: notification {item.notification_id}, {item.answer}" for item in found[-10:]]
         raise TimeoutError("\n".join([f"waited {timeout} s for {what}{where}; {len(found)} arrived", *last]))
 
-    def arrive(self, key: str, raw: bytes, headers: dict[str, str]) -> Arrival:
+    def arrive(self, key: str, raw: bytes, headers: dict[str, str], entrance: str = "flow") -> Arrival:
         """Record a request; it is in the journal, on disk, when this returns.
 
         Args:
             key: the last part of the path.
             raw: the body.
             headers: as sent.
+            entrance: which of the vendor's it came by.
         """
         body = _parsed(raw)
         number = body.get("notification_id") if isinstance(body, dict) else None
         with self._changed:
-            script = self._scripts.get(key) or [OK]
-            answer = script.pop(0) if len(script) > 1 else script[0]
+            answer = self._answer(key, raw, headers, entrance)
             delivery = Delivery(
                 at=time.time(),
                 key=key,
@@ -131,6 +146,21 @@ class Inbox:
         if journal:
             journal.sync(line)
         return Arrival(key=key, answer=answer, turn=turn)
+
+    def _answer(self, key: str, raw: bytes, headers: dict[str, str], entrance: str) -> Answer:
+        """Return the next answer: a signature is checked first, and what was taken before is not taken again."""
+        if key in self._secrets:
+            now = time.time() + self.ahead
+            if refusal := entrances.refusal(entrance, self._secrets[key], headers, raw, now):
+                return Answer.parse(refusal)
+        known = key, entrances.known_by(entrance, headers)
+        if known in self._taken:
+            return REPEATED
+        script = self._scripts.get(key) or [OK]
+        answer = script.pop(0) if len(script) > 1 else script[0]
+        if known[1] and answer.accepted:
+            self._taken.add(known)
+        return answer
 
     def hold(self, arrival: Arrival, seconds: float, client_left: Callable[[], bool]) -> None:
         """Wait until a request is released, its client has left, or the sandbox stops.

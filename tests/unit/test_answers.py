@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from notifications.providers.webhook import ANSWERS
 
 from notifications.conf import ServiceOptions
 from notifications.providers.answers import Code, judge
 from notifications.providers.base import SendResult, normalize
 from notifications.providers.feishu_codes import CODES, FEISHU
 from notifications.providers.http import Answer, _retry_after
+from notifications.providers.webhook import ANSWERS
 from notifications.settle import decide
 from notifications.states import Outcome, Status
 from tests.unit.test_decide import claimed

@@ -1,4 +1,4 @@
-"""Send one message to a user's Feishu channel now, to see whether it works."""
+"""Send one message to a user's channel now, to see whether it works."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext, gettext_lazy as _
 
+from notifications.conf import service_options
 from notifications.events import InvalidNotification
 from notifications.management.commands._base import Command as Base
 from notifications.states import Status
@@ -19,7 +20,7 @@ class Command(Base):
     """Takes the same way as any notification, with one attempt."""
 
     about = _(
-        "Send one test message to a user's Feishu channel now, the way every notification goes, and say what came of "
+        "Send one test message to a user's channel now, the way every notification goes, and say what came of "
         "it. It is tried once; the result is kept with the channel."
     )
     exit_codes = _("Exit codes: 0 delivered; 1 not delivered, the reason is on stderr; 2 unreadable arguments.")
@@ -27,13 +28,19 @@ class Command(Base):
     def add_arguments(self, parser: CommandParser) -> None:
         """Define the arguments."""
         parser.add_argument("user", metavar="USER", help=gettext("User name, or user id."))
+        parser.add_argument(
+            "--channel",
+            choices=sorted(service_options().providers),
+            default="feishu",
+            help=gettext("By default feishu."),
+        )
         parser.add_argument("--text", help=gettext("What the message says."))
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Send, keep the result, say it."""
         user = _user(options["user"])
         try:
-            record = send_test(user, options["text"] or "")
+            record = send_test(user, options["text"] or "", channel=options["channel"])
         except InvalidNotification as error:
             raise CommandError(gettext("The message was refused: %(error)s") % {"error": error}) from None
         facts = {"id": record.pk, "status": record.get_status_display(), "error": error_of(record)}

@@ -1,0 +1,177 @@
+"""Email, through the backend that the project has: to the channel's address, or else to the user's own.
+
+A retry has the same Message-ID, by which mail programs and servers that look for repetitions know it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import smtplib
+import time
+from typing import ClassVar, NamedTuple
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.mail import EmailMessage, get_connection
+from django.core.mail.backends.base import BaseEmailBackend
+from django.core.validators import validate_email
+from django.utils.encoding import force_str
+from django.utils.translation import gettext_noop
+
+from notifications.conf import service_options
+from notifications.providers.answers import AUTH, CONFIG, CONTENT, TROUBLE, Meaning
+from notifications.providers.base import Endpoint, SendRequest, SendResult, stable_id, without_secrets
+from notifications.providers.guard import limits
+from notifications.providers.http import EXCERPT_LIMIT, failure
+from notifications.providers.smtp import AnswerLost
+from notifications.secret import SecretUnreadable
+from notifications.states import AuthType, ErrorCode, Outcome
+
+DJANGOS = "django.core.mail.backends.smtp.EmailBackend"
+OURS = "notifications.providers.smtp.EmailBackend"
+NOT_EMAIL = gettext_noop("is not an email address")
+LOGIN = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_AUTH_FAILED)
+"""The server is the project's, not the user's: once its settings are right again, everything that waits goes out."""
+
+
+class Refusal(NamedTuple):
+    """A row: at which step the mail server refused with which reply."""
+
+    step: type[smtplib.SMTPException]
+    first: int
+    last: int
+    message: str
+    """Regular expression that is looked for in the reply; blank for any."""
+    meaning: Meaning
+    todo: str = ""
+
+
+# fmt: off
+REFUSALS = (
+    # RFC 5321 4.2.1: 4yz may work later, 5yz will not. RFC 3463: x.7 is policy. The first row that fits counts.
+    Refusal(smtplib.SMTPAuthenticationError, 0,   999, "",       LOGIN,   "check EMAIL_HOST_USER and its password"),
+    Refusal(smtplib.SMTPConnectError,        0,   999, "",       TROUBLE),
+    Refusal(smtplib.SMTPHeloError,           0,   999, "",       TROUBLE),
+    Refusal(smtplib.SMTPException,           400, 499, "",       TROUBLE),
+    Refusal(smtplib.SMTPRecipientsRefused,   500, 599, r"5\.7\.", AUTH,   "the server does not let us send there"),
+    Refusal(smtplib.SMTPRecipientsRefused,   500, 599, "",       CONFIG,  "nobody has this address: enter another"),
+    Refusal(smtplib.SMTPSenderRefused,       500, 599, "",       AUTH,    "check DEFAULT_FROM_EMAIL"),
+    Refusal(smtplib.SMTPDataError,           500, 599, "",       CONTENT),
+    Refusal(smtplib.SMTPNotSupportedError,   0,   999, "",       LOGIN,   "the server lacks what our settings ask for"),
+    Refusal(smtplib.SMTPException,           0,   999, "",       TROUBLE),
+)
+# fmt: on
+
+
+class EmailProvider:
+    """Writes to the user."""
+
+    channel: ClassVar[str] = "email"
+    auth_types: ClassVar[tuple[AuthType, ...]] = (AuthType.NONE,)
+    address_optional: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.options = service_options()
+
+    def address_problem(self, url: str) -> str:
+        """Return why this is no address to write to, or an empty string."""
+        try:
+            validate_email(url)
+        except ValidationError:
+            return NOT_EMAIL
+        return ""
+
+    def secret_problem(self, secret: str) -> str:
+        """Say nothing: there is no secret."""
+        return ""
+
+    def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
+        """Send one mail; skipped when there is no address or the channel is switched off."""
+        try:
+            address = (endpoint.webhook_url.reveal() or endpoint.user_email) if endpoint else ""
+        except SecretUnreadable as error:
+            return SendResult(
+                outcome=Outcome.TEMPORARY_FAIL, error_code=ErrorCode.PROVIDER_CONFIG, error_message=str(error)
+            )
+        if endpoint is None or not endpoint.enabled or not address:
+            off = endpoint is not None and not endpoint.enabled
+            text = "the channel is switched off" if off else "the user has no email address"
+            return SendResult(outcome=Outcome.SKIPPED, error_code=ErrorCode.RECIPIENT_MISSING, error_message=text)
+        if problem := self.address_problem(address):
+            return SendResult(
+                outcome=Outcome.PERMANENT_FAIL,
+                error_code=ErrorCode.INVALID_URL,
+                error_message=f"the address {problem}",
+            )
+        return without_secrets(self._deliver(request, address), (address,))
+
+    def _deliver(self, request: SendRequest, address: str) -> SendResult:
+        limits.deadline = time.monotonic() + self.options.total_timeout
+        backend = self._backend()
+        message = self.message(request, address, backend)
+        message_id = message.extra_headers["Message-ID"]
+        sent = {"subject": message.subject, "body": message.body, "message_id": message_id}
+        try:
+            message.send()
+            result = SendResult(outcome=Outcome.SUCCESS, provider_message_id=message_id)
+        except smtplib.SMTPServerDisconnected as error:
+            result = dataclasses.replace(failure(error), maybe_delivered=isinstance(error, AnswerLost))
+        except smtplib.SMTPException as error:
+            result = refused(error)
+        except OSError as error:
+            result = failure(error)
+        finally:
+            with contextlib.suppress(smtplib.SMTPException, OSError):
+                backend.close()  # what a login that failed has left open
+        return dataclasses.replace(result, request_payload=sent)
+
+    def message(self, request: SendRequest, address: str, backend: BaseEmailBackend) -> EmailMessage:
+        """Return the mail. Django refuses line breaks in headers; text of the request is in the body only."""
+        host = urlsplit(self.options.frontend_base_url).hostname or "notifications.invalid"
+        url = self.options.frontend_base_url.rstrip("/") + request.target_url
+        return EmailMessage(
+            subject=self.options.feishu_title,
+            body=f"{request.message_text}\n\n{self.options.feishu_action_text}: {url}\n",
+            to=[address],
+            connection=backend,
+            headers={
+                "Message-ID": f"<{stable_id(request, self.options)}@{host}>",
+                "Auto-Submitted": "auto-generated",  # RFC 3834: no answers from absent people
+            },
+        )
+
+    def _backend(self) -> BaseEmailBackend:
+        path = settings.EMAIL_BACKEND
+        backend: BaseEmailBackend = get_connection(OURS if path == DJANGOS else path, timeout=self.options.read_timeout)
+        return backend
+
+
+def refused(error: smtplib.SMTPException) -> SendResult:
+    """Return what a mail server's refusal means."""
+    code, reply = _reply(error)
+    row = next(
+        row
+        for row in REFUSALS  # the last one takes all that is left
+        if isinstance(error, row.step) and row.first <= code <= row.last and re.search(row.message, reply)
+    )
+    text = f"reply {code}: {reply[:200]}" if code else type(error).__name__
+    return SendResult(
+        outcome=row.meaning.outcome,
+        error_code=row.meaning.error_code,
+        error_message=f"{text} ({row.todo})" if row.todo else text,
+        response_payload=reply[:EXCERPT_LIMIT] or None,
+        response_excerpt=reply[:EXCERPT_LIMIT],
+    )
+
+
+def _reply(error: smtplib.SMTPException) -> tuple[int, str]:
+    """Return the server's code and text; 0 and nothing where it gave none."""
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        [(code, text), *_] = error.recipients.values()
+        return code, force_str(text, errors="replace")
+    if isinstance(error, smtplib.SMTPResponseException):
+        return error.smtp_code, force_str(error.smtp_error, errors="replace")
+    return 0, ""

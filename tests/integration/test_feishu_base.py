@@ -1,0 +1,142 @@
+"""The Feishu and Lark Base automation."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from dev.sandbox import Sandbox
+from notifications.api import replay_notifications
+from notifications.conf import ServiceOptions
+from notifications.delivery import Engine
+from notifications.models import NotificationRecord, UserNotificationChannel
+from notifications.providers.base import Provider, attempt, stable_id
+from notifications.providers.feishu_base import FeishuBaseProvider
+from notifications.providers.http import HttpPoster
+from tests.integration.provider_conformance import REQUEST, TOKEN, ProviderConformance
+from tests.integration.rows import make_record
+
+KEY = "canary0123456789abcdef0123456789"
+PATH = "/base/automation/webhook/event/"
+GOOD = f"https://tenant.feishu.cn{PATH}{KEY}"
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class TestFeishuBaseConformance(ProviderConformance):
+    """The shared promises, and what is Base's own."""
+
+    key = KEY
+    path = PATH
+
+    def make(self, options: ServiceOptions) -> Provider:
+        provider = FeishuBaseProvider()
+        provider.options = options
+        provider.poster = HttpPoster(options)
+        return provider
+
+    def test_a_retry_after_a_lost_answer_is_known_again(self, sandbox: Sandbox) -> None:
+        lost = self.send(sandbox, "hold", read_timeout=0.3)
+        again = attempt(
+            self.make(self.options(sandbox)), dataclasses.replace(REQUEST, attempt_count=2), self.endpoint(sandbox)
+        )
+
+        assert (lost.maybe_delivered, again.outcome) == (True, "success")
+        assert [delivery.accepted for delivery in sandbox.deliveries()] == [True, False]
+
+    def test_a_retry_after_a_refusal_is_taken(self, sandbox: Sandbox) -> None:
+        self.send(sandbox, "code:800005652")
+        self.send(sandbox, "ok")
+
+        assert [delivery.accepted for delivery in sandbox.deliveries()] == [False, True]
+
+    def test_a_retry_is_the_same_request_to_the_letter(self, sandbox: Sandbox) -> None:
+        provider = self.make(self.options(sandbox))
+
+        for number in (1, 2):
+            attempt(provider, dataclasses.replace(REQUEST, attempt_count=number), self.endpoint(sandbox))
+
+        first, second = sandbox.deliveries()
+        assert (first.body, first.headers) == (second.body, second.headers)
+        assert first.headers["Authorization"] == f"Bearer {TOKEN}"
+
+
+class TestStableId:
+    OPTIONS = ServiceOptions(frontend_base_url="https://app.example.com/")
+
+    def test_is_the_same_for_all_retries_of_a_round(self) -> None:
+        retry = dataclasses.replace(REQUEST, attempt_count=4)
+
+        assert stable_id(REQUEST, self.OPTIONS) == stable_id(retry, self.OPTIONS)
+
+    def test_is_another_for_each_replay_record_and_installation(self) -> None:
+        others = [
+            (dataclasses.replace(REQUEST, round=1), self.OPTIONS),
+            (dataclasses.replace(REQUEST, notification_id=8), self.OPTIONS),
+            (REQUEST, ServiceOptions(frontend_base_url="https://staging.example.com")),
+            (REQUEST, self.OPTIONS),
+        ]
+
+        assert len({stable_id(*one) for one in others}) == 4
+
+    def test_stays_what_it_is_over_releases(self) -> None:
+        # A change would let a retry that waits through an upgrade arrive twice.
+        assert stable_id(REQUEST, self.OPTIONS) == uuid.uuid5(
+            uuid.NAMESPACE_URL, "https://app.example.com/notifications/7/0"
+        )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_engine_keeps_the_token_over_retries_and_changes_it_for_a_replay(
+    make_user: Callable[..., Any], change: Callable[..., None]
+) -> None:
+    with Sandbox() as sandbox:
+        change(SANDBOX_ORIGINS=[sandbox.origin], RETRY_BASE_DELAY=0.001)
+        url = f"{sandbox.origin}{PATH}{KEY}"
+        user = make_user()
+        UserNotificationChannel.objects.create(user=user, channel="feishu_base", webhook_url=url)
+        record = make_record("pending", channel="feishu_base", user_id=user.pk, next_attempt_at=LONG_AGO)
+        sandbox.script(KEY, "status:503", "status:503", "ok")
+        for _ in range(3):
+            NotificationRecord.objects.exclude(next_attempt_at=None).update(next_attempt_at=LONG_AGO)
+            Engine().deliver_due(limit=1)
+        replay_notifications(NotificationRecord.objects.filter(pk=record.pk), None, "again", force=True)
+        Engine().deliver_due()
+
+        tokens = [delivery.headers["Client-Token"] for delivery in sandbox.deliveries()]
+
+    assert NotificationRecord.objects.get().status == "sent"
+    assert tokens[0] == tokens[1] == tokens[2] != tokens[3]
+
+
+class TestAddress:
+    @pytest.mark.parametrize(
+        "url",
+        [GOOD, *(GOOD.replace("feishu.cn", host) for host in ("larkoffice.com", "larksuite.com", "sg.larksuite.com"))],
+    )
+    def test_an_automations_address_is_allowed(self, url: str) -> None:
+        assert FeishuBaseProvider().address_problem(url) == ""
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            GOOD.replace("https", "http"),
+            GOOD.replace("tenant.", ""),
+            GOOD.replace("tenant.", "."),
+            GOOD.replace("tenant.feishu.cn", "evil.example"),
+            GOOD.replace("feishu.cn", "feishu.cn.evil.example"),
+            GOOD.replace("tenant.feishu", "tenantfeishu"),
+            GOOD.replace("feishu.cn", "feishu.cn:443"),
+            GOOD.replace("tenant", "u@tenant"),
+            GOOD.replace("tenant", "TENANT"),
+            GOOD.replace(PATH, "/flow/api/trigger-webhook/"),
+            GOOD + "/x",
+            GOOD + "?a=1",
+        ],
+    )
+    def test_anything_else_is_refused_with_a_reason(self, url: str) -> None:
+        assert FeishuBaseProvider().address_problem(url)

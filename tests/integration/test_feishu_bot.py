@@ -1,0 +1,205 @@
+"""The Feishu and Lark custom bot."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import hmac
+import json
+import time
+from typing import Any
+
+import pytest
+
+from dev.sandbox import Sandbox
+from notifications.conf import ServiceOptions, service_options
+from notifications.providers.base import Provider, attempt
+from notifications.providers.feishu_bot import TEXT_LIMIT, FeishuBotProvider, signed
+from notifications.providers.http import HttpPoster
+from notifications.states import Outcome
+from tests.integration.provider_conformance import REQUEST, ProviderConformance
+
+KEY = "canary0123456789abcdef0123456789"
+PATH = "/open-apis/bot/v2/hook/"
+SECRET = "canary-signing-secret-7b1d"
+GOOD = f"https://open.feishu.cn{PATH}{KEY}"
+
+
+class TestFeishuBotConformance(ProviderConformance):
+    """The shared promises, and what is the bot's own."""
+
+    key = KEY
+    path = PATH
+    auth_type = "signature"
+    secret = SECRET
+
+    def make(self, options: ServiceOptions) -> Provider:
+        provider = FeishuBotProvider()
+        provider.options = options
+        provider.poster = HttpPoster(options)
+        return provider
+
+    def posted(self, sandbox: Sandbox, form: str, text: str = REQUEST.message_text) -> dict[str, Any]:
+        """Send one message in this form and return what arrived."""
+        provider = self.make(self.options(sandbox, feishu_bot_format=form))
+
+        attempt(provider, dataclasses.replace(REQUEST, message_text=text), self.endpoint(sandbox))
+
+        body: dict[str, Any] = sandbox.deliveries()[-1].body
+        return body
+
+    def test_the_signature_is_what_the_receiver_expects(self, sandbox: Sandbox) -> None:
+        sandbox.sign(KEY, SECRET)
+
+        result = self.send(sandbox, "ok")
+
+        assert result.outcome == Outcome.SUCCESS
+        [delivery] = sandbox.deliveries()
+        assert delivery.accepted
+        assert abs(int(delivery.body["timestamp"]) - time.time()) < 60
+
+    def test_a_wrong_secret_needs_a_person_after_one_more_try(self, sandbox: Sandbox) -> None:
+        sandbox.sign(KEY, "another")
+
+        result = self.send(sandbox, "ok")
+
+        assert (result.outcome, result.error_code) == (Outcome.PERMANENT_FAIL, "provider_config")
+        assert [delivery.answer for delivery in sandbox.deliveries()] == ["code:19021"] * 2
+
+    @pytest.mark.parametrize("hours", [2, -2])
+    def test_a_clock_that_differs_is_made_up_for_by_the_receivers_own(self, sandbox: Sandbox, hours: int) -> None:
+        sandbox.sign(KEY, SECRET)
+        sandbox.ahead = hours * 3600
+
+        result = self.send(sandbox, "ok")
+
+        assert result.outcome == Outcome.SUCCESS
+        assert [delivery.accepted for delivery in sandbox.deliveries()] == [False, True]
+
+    def test_without_a_secret_nothing_is_signed_and_nothing_repeated(self, sandbox: Sandbox) -> None:
+        sandbox.script(KEY, "code:19021")
+
+        attempt(self.make(self.options(sandbox)), REQUEST, self.endpoint(sandbox, auth_type="none"))
+
+        [delivery] = sandbox.deliveries()
+        assert not {"sign", "timestamp"} & set(delivery.body)
+
+    def test_the_signature_is_kept_nowhere(self, sandbox: Sandbox) -> None:
+        result = self.send(sandbox, "ok")
+
+        assert sandbox.deliveries()[0].body["sign"] not in repr(result)
+        assert result.request_payload["msg_type"] == "interactive"
+
+    def test_a_card_that_is_refused_becomes_a_text_in_the_same_attempt(self, sandbox: Sandbox) -> None:
+        result = self.send(sandbox, "code:11246", "ok")
+
+        assert [delivery.body["msg_type"] for delivery in sandbox.deliveries()] == ["interactive", "text"]
+        assert result.outcome == Outcome.SUCCESS
+        assert result.response_payload["card"]["code"] == 11246
+        assert result.response_payload["text"]["code"] == 0
+        assert result.request_payload["msg_type"] == "text"
+
+    def test_a_text_that_is_refused_too_is_not_tried_again(self, sandbox: Sandbox) -> None:
+        result = self.send(sandbox, "code:11246")
+
+        assert len(sandbox.deliveries()) == 2
+        assert (result.outcome, result.error_code) == (Outcome.PERMANENT_FAIL, "payload_invalid")
+
+    @pytest.mark.parametrize("form", ["text", "post"])
+    def test_only_a_card_becomes_a_text(self, sandbox: Sandbox, form: str) -> None:
+        sandbox.script(KEY, "code:11246")
+
+        self.posted(sandbox, form)
+
+        assert len(sandbox.deliveries()) == 1
+
+    def test_clock_and_card_together_stay_within_one_attempt(self, sandbox: Sandbox) -> None:
+        sandbox.sign(KEY, SECRET)
+        sandbox.ahead = 7200
+
+        result = self.send(sandbox, "code:11246", "ok")
+
+        assert result.outcome == Outcome.SUCCESS
+        assert len(sandbox.deliveries()) == 3
+
+    def test_all_tries_share_the_time_of_one(self, sandbox: Sandbox) -> None:
+        began = time.monotonic()
+
+        result = self.send(sandbox, "slow:1:code:11246", "hold", total_timeout=2.0, read_timeout=30.0)
+
+        assert (result.outcome, result.error_code) == (Outcome.TEMPORARY_FAIL, "provider_timeout")
+        assert result.maybe_delivered
+        assert time.monotonic() - began < 20  # a second time of its own would be thirty
+
+    def test_a_card_has_title_text_and_a_button(self, sandbox: Sandbox) -> None:
+        body = self.posted(sandbox, "card")
+
+        text, action = body["card"]["elements"]
+        assert body["msg_type"] == "interactive"
+        assert body["card"]["header"]["title"]["content"] == "SmartMate 日程调整建议"
+        assert text["text"] == {"tag": "plain_text", "content": REQUEST.message_text}
+        assert action["actions"][0]["url"] == "https://app.example.com/assistant/c-1"
+
+    def test_a_post_has_title_text_and_a_link(self, sandbox: Sandbox) -> None:
+        content = self.posted(sandbox, "post")["content"]["post"]["zh_cn"]
+
+        assert content["title"] == "SmartMate 日程调整建议"
+        assert content["content"][0] == [{"tag": "text", "text": REQUEST.message_text}]
+        assert content["content"][1][0]["href"] == "https://app.example.com/assistant/c-1"
+
+    @pytest.mark.parametrize("mention", ['<at user_id="all">x</at>', "< AT id=all></ at>", "</at>"])
+    def test_a_text_mentions_nobody(self, sandbox: Sandbox, mention: str) -> None:
+        text = self.posted(sandbox, "text", f"1 < 2 {mention}")["content"]["text"]
+
+        assert "1 < 2 " in text
+        assert "<at" not in text.lower().replace(" ", "").replace("/", "")
+        assert text.endswith("查看并确认调整: https://app.example.com/assistant/c-1")
+
+    @pytest.mark.parametrize("form", ["text", "post", "card"])
+    def test_no_message_is_larger_than_a_bot_takes(self, sandbox: Sandbox, form: str) -> None:
+        body = self.posted(sandbox, form, "𝕏" * 10_000)
+
+        assert 4 * TEXT_LIMIT < len(json.dumps(body, ensure_ascii=False).encode()) < 20 * 1024
+
+
+def test_the_signature_is_the_vendors_own_way_round() -> None:
+    message = signed({"msg_type": "text"}, "demo", 1599360473.9)
+
+    # The timestamp, a line break and the secret are the key; the message is empty. As on the vendor's page, in Java.
+    digest = hmac.new(b"1599360473\ndemo", b"", hashlib.sha256).digest()
+    assert message == {"msg_type": "text", "timestamp": "1599360473", "sign": base64.b64encode(digest).decode()}
+
+
+class TestAddress:
+    @pytest.mark.parametrize("url", [GOOD, GOOD.replace("feishu.cn", "larksuite.com")])
+    def test_a_bots_address_is_allowed(self, url: str) -> None:
+        assert FeishuBotProvider().address_problem(url) == ""
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            GOOD.replace("https", "http"),
+            GOOD.replace("open.", "www."),
+            GOOD.replace("open.", ""),
+            GOOD.replace("open.feishu.cn", "evil.example"),
+            GOOD.replace("open.feishu.cn", "open.feishu.cn.evil.example"),
+            GOOD.replace("open.feishu.cn", "openxfeishu.cn"),
+            GOOD.replace("open.feishu.cn", "open.feishu.cn:443"),
+            GOOD.replace("open.feishu.cn", "u@open.feishu.cn"),
+            GOOD.replace("/v2/", "/v1/"),
+            GOOD.replace(PATH, "/flow/api/trigger-webhook/"),
+            GOOD + "/x",
+            GOOD + "?a=1",
+            GOOD + "#a",
+            f"https://open.feishu.cn{PATH}",
+        ],
+    )
+    def test_anything_else_is_refused_with_a_reason(self, url: str) -> None:
+        assert FeishuBotProvider().address_problem(url)
+
+
+def test_an_unknown_form_is_named_by_the_check() -> None:
+    options = dataclasses.replace(service_options(), feishu_bot_format="poem")
+
+    assert [code for code, _ in options.problems()] == ["E009"]

@@ -1,0 +1,198 @@
+"""The generic webhook, judged by the specification's own library."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import socket
+from typing import Any
+
+import pytest
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from dev.sandbox import Delivery, Sandbox
+from notifications.conf import ServiceOptions, service_options
+from notifications.log import black_out
+from notifications.providers.base import Provider, attempt
+from notifications.providers.http import HttpPoster
+from notifications.providers.webhook import StandardWebhookProvider
+from notifications.secret import Secret
+from notifications.states import Outcome
+from tests.integration.provider_conformance import REQUEST, ProviderConformance
+
+KEY = "canary0123456789abcdef0123456789"
+SECRET = "whsec_" + base64.b64encode(b"canary-key-of-thirty-two-bytes!!").decode()
+OLD = "whsec_" + base64.b64encode(b"an-older-key-of-24-bytes").decode()
+GOOD = f"https://hooks.example.com/notify/{KEY}"
+
+
+def verify(secret: str, delivery: Delivery) -> Any:
+    """Return the event if the specification's library takes the signature."""
+    return Webhook(secret).verify(json.dumps(delivery.body, ensure_ascii=False), delivery.headers)
+
+
+class TestWebhookConformance(ProviderConformance):
+    """The shared promises, and what the specification adds."""
+
+    key = KEY
+    path = "/webhook/"
+    auth_type = "signature"
+    secret = SECRET
+
+    def make(self, options: ServiceOptions) -> Provider:
+        provider = StandardWebhookProvider()
+        provider.options = options
+        provider.poster = HttpPoster(options)
+        return provider
+
+    def test_the_specifications_library_takes_the_signature(self, sandbox: Sandbox) -> None:
+        sandbox.sign(KEY, SECRET)
+
+        assert self.send(sandbox, "ok").outcome == Outcome.SUCCESS
+
+        [delivery] = sandbox.deliveries()
+        event = verify(SECRET, delivery)
+        assert event["type"] == "smartmate.schedule_adjustment_ready"
+        assert event["data"]["message"]["summary"] == REQUEST.message_text
+        assert event["data"]["notification_id"] == 7
+
+    def test_it_takes_no_signature_of_another_secret_or_text(self, sandbox: Sandbox) -> None:
+        self.send(sandbox, "ok")
+        [delivery] = sandbox.deliveries()
+
+        with pytest.raises(WebhookVerificationError):
+            verify(OLD, delivery)
+        with pytest.raises(WebhookVerificationError):
+            verify(SECRET, dataclasses.replace(delivery, body=delivery.body | {"type": "other"}))
+
+    def test_during_a_rotation_the_old_secret_and_the_new_one_do(self, sandbox: Sandbox) -> None:
+        endpoint = self.endpoint(sandbox, bearer_token=Secret.of(f"{SECRET},{OLD}"))
+
+        result = attempt(self.make(self.options(sandbox)), REQUEST, endpoint)
+
+        [delivery] = sandbox.deliveries()
+        assert len(delivery.headers["webhook-signature"].split()) == 2
+        assert verify(SECRET, delivery) == verify(OLD, delivery)
+        assert SECRET not in repr(result)
+        assert OLD not in repr(result)
+
+    def test_a_receiver_that_has_another_secret_refuses(self, sandbox: Sandbox) -> None:
+        sandbox.sign(KEY, OLD)
+
+        result = self.send(sandbox, "ok")
+
+        assert (result.outcome, result.error_code) == (Outcome.PERMANENT_FAIL, "provider_auth_failed")
+
+    def test_a_retry_has_the_same_id_and_is_known_again(self, sandbox: Sandbox) -> None:
+        self.send(sandbox, "hold", read_timeout=0.3)
+        self.send(sandbox, "ok")
+
+        first, second = sandbox.deliveries()
+        assert first.headers["webhook-id"] == second.headers["webhook-id"]
+        assert [first.accepted, second.accepted] == [True, False]
+
+    def test_gone_is_for_a_person(self, sandbox: Sandbox) -> None:
+        result = self.send(sandbox, "status:410")
+
+        assert (result.outcome, result.error_code) == (Outcome.PERMANENT_FAIL, "provider_config")
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"auth_type": "none"},
+            {"bearer_token": Secret("")},
+            {"bearer_token": Secret.of("whsec_short")},
+            {"auth_type": "bearer"},
+        ],
+    )
+    def test_nothing_goes_out_unsigned(self, sandbox: Sandbox, changes: dict[str, object]) -> None:
+        result = attempt(self.make(self.options(sandbox)), REQUEST, self.endpoint(sandbox, **changes))
+
+        assert (result.outcome, result.error_code) == (Outcome.PERMANENT_FAIL, "provider_config")
+        assert sandbox.deliveries() == []
+
+    def test_idle_connections_to_many_hosts_stay_few(self, sandbox: Sandbox) -> None:
+        with Sandbox() as other, Sandbox() as third:
+            running = (sandbox, other, third)
+            options = dataclasses.replace(
+                self.options(sandbox), sandbox_origins=tuple(one.origin for one in running), send_slots=2
+            )
+            provider = self.make(options)
+
+            for one in (*running, *running):
+                assert attempt(provider, REQUEST, self.endpoint(one)).outcome == Outcome.SUCCESS
+
+            # Two are kept, so that each time the one used longest ago had been given up.
+            assert [one.connections for one in running] == [2, 2, 2]
+
+
+class TestSecret:
+    @pytest.mark.parametrize("secret", [SECRET, f"{SECRET},{OLD}", SECRET.removeprefix("whsec_")])
+    def test_one_of_the_specification_is_taken(self, secret: str) -> None:
+        assert StandardWebhookProvider().secret_problem(secret) == ""
+
+    @pytest.mark.parametrize(
+        "secret", ["", "secret", "whsec_", "whsec_AAAA", f"{SECRET},", f"{SECRET},x", SECRET * 3, "ключ"]
+    )
+    def test_another_is_refused_with_a_reason(self, secret: str) -> None:
+        assert "Base64" in StandardWebhookProvider().secret_problem(secret)
+
+    def test_is_blacked_out_of_the_log(self) -> None:
+        assert black_out(f"{{'key': '{SECRET},{OLD}'}}") == "{'key': 'whsec_********,whsec_********'}"
+
+
+class TestAddress:
+    @pytest.mark.parametrize(
+        "url",
+        [
+            GOOD,
+            f"{GOOD}?team=1",
+            "https://example.com",
+            "https://a-b.example.com:8443/x/y",
+            "https://xn--fiqs8s.xn--fiqs8s/",
+        ],
+    )
+    def test_any_named_host_is_allowed(self, url: str) -> None:
+        assert StandardWebhookProvider().address_problem(url) == ""
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "",
+            GOOD.replace("https", "http"),
+            GOOD.replace("https", "ftp"),
+            "https://127.0.0.1/x",
+            "https://[::1]/x",
+            "https://2130706433/x",
+            "https://0x7f.1/x",
+            "https://127.1/x",
+            "https://localhost/x",
+            "https://user@example.com/x",
+            "https://example.com@evil.example/x",
+            "https://example.com\\@evil.example/x",
+            "https://EXAMPLE.com/x",
+            "https://exam ple.com/x",
+            "https://example.com:/x",
+            "https://example.com:0/x",
+            "https://example.com:x/x",
+            "https://example..com/x",
+            "https://-example.com/x",
+            "https://example.com./x",
+            "https://éxample.com/x",
+            f"{GOOD}#part",
+            f"{GOOD}\n",
+        ],
+    )
+    def test_anything_else_is_refused_with_a_reason(self, url: str) -> None:
+        assert StandardWebhookProvider().address_problem(url)
+
+    def test_a_name_that_leads_inside_is_not_connected_to(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 443))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: answer)
+        provider = StandardWebhookProvider()
+        provider.options = service_options()
+
+        result = provider.deliver(REQUEST, GOOD, SECRET)
+
+        assert result.error_message == "the host resolves to an address that is not public"
