@@ -60,6 +60,19 @@ class Status(NamedTuple):
     """Whether it also decides for a code in the body that has no row."""
 
 
+# fmt: off
+STATUSES = (
+    # The Go service's classes. Not firm: a code in the body that has no row is unmapped all the same.
+    Status(200, 299, SENT, firm=False),
+    Status(401, 401, AUTH),
+    Status(403, 403, AUTH),
+    Status(429, 429, BUSY),
+    Status(500, 599, TROUBLE),
+    Status(100, 999, CONTENT, firm=False),
+)
+# fmt: on
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What one answer means, and the vendor's code if no row has it."""

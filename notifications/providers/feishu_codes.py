@@ -12,7 +12,7 @@ copies of the pages, L one.
 
 from __future__ import annotations
 
-from notifications.providers.answers import AUTH, BUSY, CONFIG, CONTENT, SENT, TROUBLE, UNKNOWN, Code, Status, Table
+from notifications.providers.answers import BUSY, CONFIG, CONTENT, STATUSES, TROUBLE, UNKNOWN, Code, Table
 
 _REMOVED = "the bot was removed or the address is wrong: enter the new one"
 _ENABLE = "switch the bot on, or add it to its group again"
@@ -56,16 +56,6 @@ CODES = (
     Code(230022,    "",                  CONTENT, "called sensitive",           "D M"),
     Code(230028,    "",                  CONTENT, "held back by DLP",           "D M"),
     Code(230099,    "",                  CONTENT, "the card cannot be made",    "D M larksuite/node-sdk#94"),
-)
-
-STATUSES = (
-    #      first last meaning             firm: also for a code that has no row; the classes are the Go service's
-    Status(200,  299, SENT,                firm=False),
-    Status(401,  401, AUTH),
-    Status(403,  403, AUTH),
-    Status(429,  429, BUSY),
-    Status(500,  599, TROUBLE),
-    Status(100,  999, CONTENT,             firm=False),
 )
 # fmt: on
 

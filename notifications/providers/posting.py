@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from notifications.conf import service_options
+from notifications.conf import ServiceOptions, service_options
 from notifications.providers.answers import Table, judge
 from notifications.providers.base import Endpoint, SendRequest, SendResult, without_secrets
 from notifications.providers.http import Answer, HttpPoster
@@ -25,8 +25,8 @@ class WebhookProvider(ABC):
     auth_types: ClassVar[tuple[AuthType, ...]]
     address_optional: ClassVar[bool] = False
 
-    def __init__(self) -> None:
-        self.options = service_options()
+    def __init__(self, options: ServiceOptions | None = None) -> None:
+        self.options = options or service_options()
         self.poster = HttpPoster(self.options)
 
     @abstractmethod

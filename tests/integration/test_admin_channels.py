@@ -16,8 +16,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 from django.views.debug import SafeExceptionReporterFilter
 
-from notifications.conf import service_options
+from notifications.conf import PROVIDERS, service_options
 from notifications.models import UserNotificationChannel
+from notifications.providers import get_provider
+from notifications.providers.base import ChannelRules
 from notifications.providers.feishu import check_webhook_url
 from tests.integration.rows import LIST, make_attempt, make_record
 
@@ -242,6 +244,108 @@ class TestForm:
     def test_every_judgement_is_known_to_the_translators(self, url: str) -> None:
         problem = check_webhook_url(url, service_options())
 
+        with translation.override("zh-hans"):
+            assert translation.gettext(problem) != problem
+
+
+class TestOtherChannels:
+    """Each provider says which settings it could send with."""
+
+    BOT = "https://open.feishu.cn/open-apis/bot/v2/hook/canary0123456789"
+    BASE = "https://tenant.feishu.cn/base/automation/webhook/event/canary0123456789"
+    HOOK = "https://hooks.example.com/x?team=1"
+    WHSEC = "whsec_Y2FuYXJ5LWtleS1vZi10aGlydHktdHdvLWJ5dGVzISE="
+
+    @pytest.mark.parametrize(
+        ("channel", "fields"),
+        [
+            ("feishu_bot", {"new_webhook_url": BOT}),
+            ("feishu_bot", {"new_webhook_url": BOT, "auth_type": "signature", "new_bearer_token": "secret"}),
+            ("feishu_base", {"new_webhook_url": BASE, "auth_type": "bearer", "new_bearer_token": "token"}),
+            ("webhook", {"new_webhook_url": HOOK, "auth_type": "signature", "new_bearer_token": WHSEC}),
+            ("webhook", {"new_webhook_url": HOOK, "auth_type": "signature", "new_bearer_token": f"{WHSEC},{WHSEC}"}),
+            ("email", {"new_webhook_url": "alice@example.com"}),
+            ("email", {}),
+        ],
+    )
+    def test_what_works_is_taken(
+        self, admin_client: Client, make_user: Callable[..., User], channel: str, fields: dict[str, str]
+    ) -> None:
+        user = make_user("bob", email="bob@example.com")
+
+        assert save(admin_client, user=user.pk, channel=channel, **fields).status_code == 302
+
+        stored = UserNotificationChannel.objects.get()
+        assert stored.channel == channel
+        assert stored.webhook_url.reveal() == fields.get("new_webhook_url", "")
+        assert stored.bearer_token.reveal() == fields.get("new_bearer_token", "")
+
+    @pytest.mark.parametrize(
+        ("channel", "fields", "wrong"),
+        [
+            ("feishu_bot", {"new_webhook_url": ADDRESS}, "new_webhook_url"),
+            ("feishu", {"new_webhook_url": BOT}, "new_webhook_url"),
+            ("feishu_base", {"new_webhook_url": BOT}, "new_webhook_url"),
+            ("webhook", {"new_webhook_url": "https://127.0.0.1/"}, "new_webhook_url"),
+            ("email", {"new_webhook_url": BOT}, "new_webhook_url"),
+            ("feishu", {"new_webhook_url": ADDRESS, "auth_type": "signature", "new_bearer_token": "x"}, "auth_type"),
+            ("feishu_bot", {"new_webhook_url": BOT, "auth_type": "bearer", "new_bearer_token": "x"}, "auth_type"),
+            ("email", {"auth_type": "bearer", "new_bearer_token": "x"}, "auth_type"),
+            ("webhook", {"new_webhook_url": HOOK}, "auth_type"),
+            ("webhook", {"new_webhook_url": HOOK, "auth_type": "signature"}, "new_bearer_token"),
+            (
+                "webhook",
+                {"new_webhook_url": HOOK, "auth_type": "signature", "new_bearer_token": "whsec_short"},
+                "new_bearer_token",
+            ),
+        ],
+    )
+    def test_what_cannot_work_is_refused_by_field(
+        self, admin_client: Client, make_user: Callable[..., User], channel: str, fields: dict[str, str], wrong: str
+    ) -> None:
+        user = make_user("bob", email="bob@example.com")
+
+        refused = errors(save(admin_client, user=user.pk, channel=channel, **fields))
+
+        assert wrong in refused
+
+    def test_email_for_a_user_without_any_address_is_refused(
+        self, admin_client: Client, make_user: Callable[..., User]
+    ) -> None:
+        assert "new_webhook_url" in errors(save(admin_client, user=make_user("bob").pk, channel="email"))
+
+    def test_a_stored_token_does_not_pass_for_a_signing_secret(
+        self, admin_client: Client, make_user: Callable[..., User]
+    ) -> None:
+        channel = UserNotificationChannel.objects.create(
+            user=make_user("bob"), channel="feishu_bot", webhook_url=self.BOT, auth_type="bearer", bearer_token="token"
+        )
+
+        assert "new_bearer_token" in errors(save(admin_client, channel, auth_type="signature"))
+        assert save(admin_client, channel, auth_type="signature", new_bearer_token="secret").status_code == 302
+
+    def test_no_secret_is_on_any_page(self, admin_client: Client, make_user: Callable[..., User]) -> None:
+        channel = UserNotificationChannel.objects.create(
+            user=make_user("bob"),
+            channel="webhook",
+            webhook_url=self.HOOK,
+            auth_type="signature",
+            bearer_token=self.WHSEC,
+        )
+
+        for url in (URL, f"{URL}{channel.pk}/change/"):
+            assert "Y2FuYXJ5" not in admin_client.get(url).content.decode()
+
+    @pytest.mark.parametrize("channel", sorted(PROVIDERS))
+    @pytest.mark.parametrize(
+        "url", ["https://a b", "https://[x", "http://x.example/", "https://1.2.3.4/", "https://u@www.feishu.cn/#"]
+    )
+    def test_every_judgement_is_known_to_the_translators(self, channel: str, url: str) -> None:
+        rules = get_provider(channel)
+        assert isinstance(rules, ChannelRules)
+        problem = rules.address_problem(url)
+
+        assert problem
         with translation.override("zh-hans"):
             assert translation.gettext(problem) != problem
 

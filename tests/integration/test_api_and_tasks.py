@@ -53,6 +53,22 @@ class TestApi:
         assert queued("deliver") == 1
         assert NotificationRecord.objects.filter(pk=first.record_id, status="pending").exists()
 
+    def test_the_channel_names_the_provider(self) -> None:
+        first = request_notification(payload(), channel="email")
+        [second] = request_notifications([payload()], channel="webhook")
+        third = request_notification(payload())
+
+        channels = dict(NotificationRecord.objects.values_list("pk", "channel"))
+        assert channels == {first.record_id: "email", second.record_id: "webhook", third.record_id: "feishu"}
+
+    def test_a_channel_without_a_provider_is_refused_by_name(self, provider: MemoryProvider) -> None:
+        for channel in ("pigeon", "email", ""):
+            with pytest.raises(InvalidNotification) as refused:
+                request_notification(payload(), channel=channel)
+
+            assert str(refused.value) == "channel: has no provider; known: feishu"
+        assert not NotificationRecord.objects.exists()
+
     def test_what_rolls_back_was_never_asked_for(self) -> None:
         with pytest.raises(ZeroDivisionError), transaction.atomic():
             request_notification(payload())

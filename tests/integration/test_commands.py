@@ -460,6 +460,20 @@ class TestSendTest:
         assert (channel.last_test_status, channel.last_test_error) == ("success", "")
         assert channel.last_test_at is not None
 
+    def test_tests_whichever_channel_is_named(
+        self, channel: UserNotificationChannel, provider: MemoryProvider, change: Callable[..., None]
+    ) -> None:
+        memory = "notifications.providers.memory.MemoryProvider"
+        change(PROVIDERS={"feishu": memory, "email": memory})
+        other = UserNotificationChannel.objects.create(user=channel.user, channel="email")
+
+        run("send_test_notification", "alice", "--channel", "email")
+
+        channel.refresh_from_db()
+        other.refresh_from_db()
+        assert NotificationRecord.objects.get().channel == "email"
+        assert (channel.last_test_status, other.last_test_status) == ("", "success")
+
     def test_each_call_is_a_message_of_its_own(
         self, channel: UserNotificationChannel, provider: MemoryProvider
     ) -> None:

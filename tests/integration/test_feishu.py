@@ -30,10 +30,7 @@ class TestFeishuFlowConformance(ProviderConformance):
     path = PATH
 
     def make(self, options: ServiceOptions) -> Provider:
-        provider = FeishuFlowProvider()
-        provider.options = options
-        provider.poster = HttpPoster(options)
-        return provider
+        return FeishuFlowProvider(options)
 
     def test_sends_the_fields_that_users_build_their_flows_on(self, sandbox: Sandbox) -> None:
         self.send(sandbox, "ok")

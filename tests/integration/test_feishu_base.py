@@ -17,7 +17,6 @@ from notifications.delivery import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers.base import Provider, attempt, stable_id
 from notifications.providers.feishu_base import FeishuBaseProvider
-from notifications.providers.http import HttpPoster
 from tests.integration.provider_conformance import REQUEST, TOKEN, ProviderConformance
 from tests.integration.rows import make_record
 
@@ -34,10 +33,7 @@ class TestFeishuBaseConformance(ProviderConformance):
     path = PATH
 
     def make(self, options: ServiceOptions) -> Provider:
-        provider = FeishuBaseProvider()
-        provider.options = options
-        provider.poster = HttpPoster(options)
-        return provider
+        return FeishuBaseProvider(options)
 
     def test_a_retry_after_a_lost_answer_is_known_again(self, sandbox: Sandbox) -> None:
         lost = self.send(sandbox, "hold", read_timeout=0.3)

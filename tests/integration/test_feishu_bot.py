@@ -16,7 +16,6 @@ from dev.sandbox import Sandbox
 from notifications.conf import ServiceOptions, service_options
 from notifications.providers.base import Provider, attempt
 from notifications.providers.feishu_bot import TEXT_LIMIT, FeishuBotProvider, signed
-from notifications.providers.http import HttpPoster
 from notifications.states import Outcome
 from tests.integration.provider_conformance import REQUEST, ProviderConformance
 
@@ -35,10 +34,7 @@ class TestFeishuBotConformance(ProviderConformance):
     secret = SECRET
 
     def make(self, options: ServiceOptions) -> Provider:
-        provider = FeishuBotProvider()
-        provider.options = options
-        provider.poster = HttpPoster(options)
-        return provider
+        return FeishuBotProvider(options)
 
     def posted(self, sandbox: Sandbox, form: str, text: str = REQUEST.message_text) -> dict[str, Any]:
         """Send one message in this form and return what arrived."""

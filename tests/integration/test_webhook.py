@@ -12,10 +12,9 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from dev.sandbox import Delivery, Sandbox
-from notifications.conf import ServiceOptions, service_options
+from notifications.conf import ServiceOptions
 from notifications.log import black_out
 from notifications.providers.base import Provider, attempt
-from notifications.providers.http import HttpPoster
 from notifications.providers.webhook import StandardWebhookProvider
 from notifications.secret import Secret
 from notifications.states import Outcome
@@ -41,10 +40,7 @@ class TestWebhookConformance(ProviderConformance):
     secret = SECRET
 
     def make(self, options: ServiceOptions) -> Provider:
-        provider = StandardWebhookProvider()
-        provider.options = options
-        provider.poster = HttpPoster(options)
-        return provider
+        return StandardWebhookProvider(options)
 
     def test_the_specifications_library_takes_the_signature(self, sandbox: Sandbox) -> None:
         sandbox.sign(KEY, SECRET)
@@ -190,9 +186,7 @@ class TestAddress:
     def test_a_name_that_leads_inside_is_not_connected_to(self, monkeypatch: pytest.MonkeyPatch) -> None:
         answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 443))]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: answer)
-        provider = StandardWebhookProvider()
-        provider.options = service_options()
 
-        result = provider.deliver(REQUEST, GOOD, SECRET)
+        result = StandardWebhookProvider().deliver(REQUEST, GOOD, SECRET)
 
         assert result.error_message == "the host resolves to an address that is not public"
