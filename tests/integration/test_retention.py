@@ -52,6 +52,7 @@ def somebody_else() -> Iterator[Any]:
     address = urlunsplit(urlsplit(os.environ["DATABASE_URL"])._replace(path=name))
     with contextlib.closing(psycopg2.connect(address)) as other, other.cursor() as cursor:
         yield cursor
+        other.rollback()  # closing alone lets go of its locks only some moments later
 
 
 @pytest.fixture
