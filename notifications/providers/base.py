@@ -96,7 +96,11 @@ class ProviderError(Exception):
 
 
 class Provider(Protocol):
-    """Takes messages to one kind of endpoint."""
+    """Takes messages to one kind of endpoint.
+
+    It may also have `limits`, what one endpoint takes ("5/second;100/minute"), and `crowded_half_hours`: retries then
+    keep away from full and half hours.
+    """
 
     channel: ClassVar[str]
 

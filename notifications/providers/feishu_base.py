@@ -31,6 +31,7 @@ class FeishuBaseProvider(WebhookProvider):
     name = "Feishu Base"
     table = FEISHU
     auth_types: ClassVar[tuple[AuthType, ...]] = (AuthType.NONE, AuthType.BEARER)
+    limits: ClassVar[str] = "5/second"  # Feishu's, per flow; one a second without a bearer token
 
     def address_problem(self, url: str) -> str:
         """Return why this is no address of an automation."""

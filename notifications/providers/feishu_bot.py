@@ -45,6 +45,8 @@ class FeishuBotProvider(WebhookProvider):
     name = "Feishu bot"
     table = FEISHU
     auth_types: ClassVar[tuple[AuthType, ...]] = (AuthType.NONE, AuthType.SIGNATURE)
+    limits: ClassVar[str] = "5/second;100/minute"  # Feishu's, per bot
+    crowded_half_hours: ClassVar[bool] = True  # Feishu answers 11232 then, and asks to keep away
 
     def address_problem(self, url: str) -> str:
         """Return why this is no bot's address."""
