@@ -13,9 +13,11 @@ from datetime import datetime
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 
+from notifications.conf import service_options
 from notifications.events import DedupeConflict, InvalidNotification
+from notifications.health import resume
 from notifications.intake import Accepted
-from notifications.models import ReplayOperation
+from notifications.models import NotificationRecord, ReplayOperation
 from notifications.nudge import nudge
 from notifications.querysets import NotificationQuerySet
 from notifications.service import NotificationService, Progress
@@ -24,9 +26,11 @@ __all__ = [
     "Accepted",
     "DedupeConflict",
     "InvalidNotification",
+    "cancel_notification",
     "replay_notifications",
     "request_notification",
     "request_notifications",
+    "resume_channel",
     "send_notifications_now",
 ]
 
@@ -76,6 +80,26 @@ def send_notifications_now(records: NotificationQuerySet, actor: AbstractBaseUse
     if hastened:
         transaction.on_commit(_nudge, robust=True)
     return hastened
+
+
+def cancel_notification(dedupe_key: str, *, channel: str = "feishu", reason: str = "by its producer") -> bool:
+    """Call off a notification that still waits, by the key it was requested with.
+
+    Returns whether it was called off; False for one that is unknown, in a worker's hands, or done.
+    """
+    records = NotificationRecord.objects.filter(dedupe_key=dedupe_key, channel=channel)
+    return NotificationService().cancel(records, None, reason) > 0
+
+
+def resume_channel(channel_id: int) -> bool:
+    """Take a user's paused or failing endpoint for well: what waits for it goes out, oldest first, at RESUME_RATE.
+
+    Returns whether there is such a channel.
+    """
+    resumed = resume(channel_id, service_options())
+    if resumed:
+        transaction.on_commit(_nudge, robust=True)
+    return resumed
 
 
 def _nudge() -> None:

@@ -146,15 +146,16 @@ def note(group: Iterable[Settled], options: ServiceOptions, clock: Clock | None)
             _note_failures(channel_id, failed, options, clock)
 
 
-def resume(channel_id: int, options: ServiceOptions, clock: Clock | None = None) -> int:
+def resume(channel_id: int, options: ServiceOptions, clock: Clock | None = None) -> bool:
     """Take a channel's endpoint for well again, because a person says so or a test got through.
 
-    Returns how many of the records that wait for it may go at once; the others follow, oldest first, at RESUME_RATE.
+    What waits for it goes out, oldest first, at RESUME_RATE. Returns whether there is such a channel.
     """
     if not _run(_RESUME, channel_id, clock):
-        return 0
+        return False
     logger.info("channel %d resumed", channel_id, extra={"event": "channel.resumed", "channel_id": channel_id})
-    return let_go(channel_id, options, clock)
+    let_go(channel_id, options, clock)
+    return True
 
 
 def let_go(channel_id: int, options: ServiceOptions, clock: Clock | None = None) -> int:

@@ -196,6 +196,7 @@ class NotificationService:
                 "max_attempts": self.options.max_attempts,
                 "round": F("round") + 1,
                 "next_attempt_at": self._now(),
+                "wait_reason": "",
             }
             | ({"replay_operation": operation} if operation else {}),
             actor=actor,
@@ -213,6 +214,7 @@ class NotificationService:
                 "last_error_code": ErrorCode.CANCELLED,
                 "last_error": "",
                 "next_attempt_at": None,
+                "wait_reason": "",
             },
             actor=actor,
             text=f"Cancelled: {reason}",
@@ -226,7 +228,7 @@ class NotificationService:
         return self._operate(
             records.deferred(),
             again=lambda batch: batch.deferred(),
-            change={"next_attempt_at": self._now()},
+            change={"next_attempt_at": self._now(), "wait_reason": ""},
             actor=actor,
             text=f"Sent now: {reason}",
         )

@@ -5,24 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext, gettext_lazy as _
+from django.utils.translation import gettext, gettext_lazy as _, ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from notifications.admin.channel_form import SECRETS, ChannelForm
 from notifications.admin.display import NOTHING, STYLE, age, badge, column, isolated, user_link
+from notifications.api import resume_channel
 from notifications.models import UserNotificationChannel
 from notifications.secret import Secret, SecretUnreadable, mask_url
+from notifications.states import Status
+from notifications.trial import error_of, send_test
 
 if TYPE_CHECKING:
     Base = admin.ModelAdmin[UserNotificationChannel]
 else:
     Base = admin.ModelAdmin
+
+MOST_TESTS = 5
+"""Channels that one request tests: it waits for each endpoint."""
 
 
 @admin.register(UserNotificationChannel)
@@ -30,7 +37,7 @@ class UserNotificationChannelAdmin(Base):
     """Where users want to be told, and whether it works."""
 
     form = ChannelForm
-    list_display = ("name", "channel", "enabled", "address", "auth_type", "pause", "last_test")
+    list_display = ("name", "channel", "enabled", "address", "auth_type", "health", "last_test")
     list_display_links = ("name", "channel")
     list_filter = ("enabled", ("paused_at", admin.EmptyFieldListFilter), "last_test_status")
     list_select_related = ("user",)
@@ -49,12 +56,44 @@ class UserNotificationChannelAdmin(Base):
             _("Endpoint"),
             {"fields": ("address", "new_webhook_url", "auth_type", "token", "new_bearer_token", "clear_token")},
         ),
-        (_("State"), {"fields": ("pause", "why_paused", "last_test", "last_problem", "updated_at")}),
+        (_("State"), {"fields": ("health", "why_paused", "failures", "last_test", "last_problem", "updated_at")}),
     )
-    readonly_fields = ("owner", "address", "token", "pause", "why_paused", "last_test", "last_problem", "updated_at")
+    readonly_fields = (
+        *("owner", "address", "token", "health", "why_paused", "failures", "last_test", "last_problem", "updated_at"),
+    )
+
+    actions = ("send_test", "resume")
 
     class Media:
         css = STYLE
+
+    @admin.action(description=_("Send a test message to the selected channels"), permissions=["change"])
+    def send_test(self, request: HttpRequest, queryset: QuerySet[UserNotificationChannel]) -> None:
+        """Send one message to each now, and say what came of it. A success ends a pause."""
+        chosen = list(queryset.select_related("user")[: MOST_TESTS + 1])
+        if len(chosen) > MOST_TESTS:
+            text = gettext("Choose %(count)d channels at most: each test waits for its endpoint.")
+            self.message_user(request, text % {"count": MOST_TESTS}, messages.WARNING)
+            return
+        for channel in chosen:
+            record = send_test(channel.user, channel=channel.channel)
+            self.log_change(request, channel, "Sent a test message.")
+            facts = {"channel": str(channel), "error": error_of(record)}
+            if record.status == Status.SENT:
+                self.message_user(request, gettext("%(channel)s: the test message was delivered.") % facts)
+            else:
+                text = gettext("%(channel)s: the test message was not delivered. %(error)s") % facts
+                self.message_user(request, text, messages.ERROR)
+
+    @admin.action(description=_("Resume the selected channels"), permissions=["change"])
+    def resume(self, request: HttpRequest, queryset: QuerySet[UserNotificationChannel]) -> None:
+        """Take their endpoints for well: what waits for them goes out, oldest first, at a limited rate."""
+        unwell = queryset.exclude(paused_at=None, probe_at=None)
+        resumed = [channel for channel in unwell if resume_channel(channel.pk)]
+        for channel in resumed:
+            self.log_change(request, channel, "Resumed.")
+        text = ngettext("%(count)d channel was resumed.", "%(count)d channels were resumed.", len(resumed))
+        self.message_user(request, text % {"count": len(resumed)})
 
     @method_decorator(sensitive_post_parameters(*SECRETS))
     @method_decorator(sensitive_variables())
@@ -103,10 +142,16 @@ class UserNotificationChannelAdmin(Base):
         """Return whether there is one."""
         return _shown(channel.bearer_token, lambda token: gettext("stored"))
 
-    @admin.display(description=_("paused"))
-    def pause(self, channel: UserNotificationChannel) -> SafeString | str:
-        """Return since when it is paused."""
-        return age(channel.paused_at)
+    @admin.display(description=_("endpoint"))
+    def health(self, channel: UserNotificationChannel) -> SafeString:
+        """Return whether it is well, and since when it is not."""
+        if channel.paused_at:
+            return format_html("{} {}", badge("paused", _("paused")), age(channel.paused_at))
+        if channel.probe_at:
+            return format_html("{} {}", badge("failing", _("failing, probed")), age(channel.probe_at))
+        if channel.resumed_at:
+            return badge("resumed", _("well, letting go what waited"))
+        return badge("well", _("well"))
 
     @admin.display(description=_("last test"))
     def last_test(self, channel: UserNotificationChannel) -> SafeString:
