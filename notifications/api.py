@@ -35,24 +35,34 @@ __all__ = [
 ]
 
 
-def request_notification(payload: object, *, channel: str = "feishu", deliver_at: datetime | None = None) -> Accepted:
+def request_notification(
+    payload: object,
+    *,
+    channel: str = "feishu",
+    deliver_at: datetime | None = None,
+    expires_at: datetime | None = None,
+) -> Accepted:
     """Ask for one notification; it goes out after your transaction has committed.
 
     payload: the fields of docs/events.md. channel: by which provider, see docs/providers.md.
-    deliver_at: not before this time, with a time zone.
+    deliver_at: not before this time, with a time zone. expires_at: not from this time on; it is skipped instead.
     Returns the record's id, and whether the dedupe key was known already (then nothing new is sent).
     Raises InvalidNotification listing every wrong field, or naming a channel without a provider;
     DedupeConflict if the key belongs to another user.
     """
-    [accepted] = request_notifications([payload], channel=channel, deliver_at=deliver_at)
+    [accepted] = request_notifications([payload], channel=channel, deliver_at=deliver_at, expires_at=expires_at)
     return accepted
 
 
 def request_notifications(
-    payloads: Iterable[object], *, channel: str = "feishu", deliver_at: datetime | None = None
+    payloads: Iterable[object],
+    *,
+    channel: str = "feishu",
+    deliver_at: datetime | None = None,
+    expires_at: datetime | None = None,
 ) -> list[Accepted]:
     """Ask for many at once: all are stored, or none and the error is raised. Arguments as for one."""
-    accepted = NotificationService().accept(payloads, channel=channel, deliver_at=deliver_at)
+    accepted = NotificationService().accept(payloads, channel=channel, deliver_at=deliver_at, expires_at=expires_at)
     if not all(one.reused for one in accepted):
         transaction.on_commit(_nudge, robust=True)
     return accepted

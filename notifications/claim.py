@@ -38,7 +38,7 @@ class Claimed:
     max_attempts: int
     round: int
     exhausted: bool
-    """Its lease ran out on the last attempt, or its budget was cut: nothing may be sent."""
+    """It has expired, or its lease ran out on the last attempt, or its budget was cut: nothing may be sent."""
     request: SendRequest
     endpoint: Endpoint | None
     channel_id: int | None = None
@@ -48,6 +48,7 @@ class Claimed:
     """Failures in a row of the endpoint when the row was claimed."""
     probe_in: float | None = None
     """Seconds until a failing endpoint may be tried; None for one that is well."""
+    expired: bool = False
     previous_status: str
     previous_lease: str | None
     expires: float
@@ -72,7 +73,8 @@ class Claimed:
 CLAIM_SQL = """
 WITH due AS (
     SELECT id, status, lease_token, attempt_count, next_attempt_at,
-           CASE WHEN max_attempts > 0 THEN max_attempts ELSE %(max_attempts)s END AS allowed
+           CASE WHEN max_attempts > 0 THEN max_attempts ELSE %(max_attempts)s END AS allowed,
+           COALESCE(expires_at <= COALESCE(%(now)s, statement_timestamp()), FALSE) AS expired
     FROM notification_records
     WHERE next_attempt_at <= COALESCE(%(now)s, statement_timestamp()) AND channel = ANY(%(channels)s) {only}
     ORDER BY next_attempt_at, id
@@ -82,7 +84,8 @@ WITH due AS (
     UPDATE notification_records AS record
     SET status = 'sending',
         lease_token = %(token)s,
-        attempt_count = record.attempt_count + CASE WHEN record.attempt_count < due.allowed THEN 1 ELSE 0 END,
+        attempt_count = record.attempt_count
+            + CASE WHEN record.attempt_count < due.allowed AND NOT due.expired THEN 1 ELSE 0 END,
         max_attempts = due.allowed,
         wait_reason = '',
         next_attempt_at = COALESCE(%(now)s, statement_timestamp()) + %(lease)s * interval '1 second',
@@ -93,7 +96,7 @@ WITH due AS (
               record.target_type, record.target_id, record.dedupe_key, record.target_url, record.summary_text,
               record.fallback_text, record.fallback_used, record.trace_id, record.attempt_count, record.max_attempts,
               record.round, due.status AS previous_status, due.lease_token AS previous_lease,
-              due.attempt_count >= due.allowed AS exhausted, due.next_attempt_at AS was_due
+              due.attempt_count >= due.allowed OR due.expired AS exhausted, due.expired, due.next_attempt_at AS was_due
 )
 SELECT claimed.*, endpoint.enabled, endpoint.webhook_url, endpoint.auth_type, endpoint.bearer_token,
        endpoint.id AS channel_id, endpoint.failures, endpoint.paused_at IS NOT NULL AS paused,
@@ -226,5 +229,5 @@ _REQUEST_COLUMNS = (
 )
 _CLAIMED_COLUMNS = (
     *("channel", "dedupe_key", "user_id", "trace_id", "attempt_count", "max_attempts", "round"),
-    *("previous_status", "exhausted", "channel_id", "paused", "probe_in"),
+    *("previous_status", "exhausted", "expired", "channel_id", "paused", "probe_in"),
 )

@@ -18,6 +18,16 @@ from notifications.models import NotificationRecord
 from notifications.tracing import current_trace_id
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """When a message may go out. None: at once, and for ever."""
+
+    deliver_at: datetime | None = None
+    """Not before."""
+    expires_at: datetime | None = None
+    """Not from then on: the record is skipped instead."""
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """What became of one request."""
@@ -31,11 +41,11 @@ _INSERT = """
 INSERT INTO notification_records (
     channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
     summary_text, fallback_text, fallback_used, trace_id, status, attempt_count, max_attempts, round, next_attempt_at,
-    last_error_code, last_error, provider_message_id, created_at, updated_at
+    expires_at, last_error_code, last_error, provider_message_id, created_at, updated_at
 )
 SELECT channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
        summary_text, fallback_text, fallback_used, trace_id, 'pending', 0, %(max_attempts)s, 0,
-       COALESCE(%(deliver_at)s, %(now)s, statement_timestamp()), '', '', '',
+       COALESCE(%(deliver_at)s, %(now)s, statement_timestamp()), %(expires_at)s, '', '', '',
        COALESCE(%(now)s, statement_timestamp()), COALESCE(%(now)s, statement_timestamp())
 FROM unnest(
     %(channel)s::text[], %(user_id)s::bigint[], %(trigger_id)s::text[], %(preview_id)s::text[],
@@ -63,35 +73,35 @@ def insert_requests(
     *,
     options: ServiceOptions,
     clock: Clock | None = None,
-    deliver_at: datetime | None = None,
+    window: Window = Window(),
 ) -> list[Accepted]:
     """Insert what is new, find what is there, and return one answer per request, in their order.
 
-    deliver_at: when they may first go out; now by default.
+    window: when they may go out.
     Raises DedupeConflict if a key belongs to another user; the caller's transaction decides what that undoes.
     """
     if trace_id := current_trace_id():
         requests = [request if request.trace_id else replace(request, trace_id=trace_id) for request in requests]
     accepted: list[Accepted] = []
     for start in range(0, len(requests), BATCH):
-        accepted += _insert_batch(requests[start : start + BATCH], options, clock, deliver_at)
+        accepted += _insert_batch(requests[start : start + BATCH], options, clock, window)
     return accepted
 
 
 def _insert_batch(
-    requests: Sequence[NotificationRequest], options: ServiceOptions, clock: Clock | None, deliver_at: datetime | None
+    requests: Sequence[NotificationRequest], options: ServiceOptions, clock: Clock | None, window: Window
 ) -> list[Accepted]:
     new: dict[tuple[str, str], tuple[int, int]] = {}
     known: dict[tuple[str, str], tuple[int, int]] = {}
     # Once is enough, unless the purge deletes an old record between the INSERT that met it and our look at it.
     while left := [request for request in requests if _key(request) not in known]:
-        new |= _insert(left, options, clock, deliver_at)
+        new |= _insert(left, options, clock, window)
         known |= new | _find([request for request in left if _key(request) not in new])
     return [_accept(request, known[_key(request)], new) for request in requests]
 
 
 def _insert(
-    requests: Sequence[NotificationRequest], options: ServiceOptions, clock: Clock | None, deliver_at: datetime | None
+    requests: Sequence[NotificationRequest], options: ServiceOptions, clock: Clock | None, window: Window
 ) -> dict[tuple[str, str], tuple[int, int]]:
     """Insert the requests whose key is new; return record id and owner by channel and key."""
     texts = [
@@ -102,7 +112,8 @@ def _insert(
     parameters |= {name: [getattr(text, name) for text in texts] for name in texts[0]._fields}
     parameters |= {
         "now": clock() if clock else None,
-        "deliver_at": deliver_at,
+        "deliver_at": window.deliver_at,
+        "expires_at": window.expires_at,
         "max_attempts": options.max_attempts,
     }
     with connection.cursor() as cursor:

@@ -59,6 +59,7 @@ class NotificationRecord(models.Model):
     max_attempts = models.IntegerField(_("attempts allowed"))
     round = models.IntegerField(_("round"), default=0, help_text=_("0 at first, one more for each replay"))
     next_attempt_at = models.DateTimeField(_("next attempt"), null=True, db_default=Now())
+    expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
     lease_token = models.UUIDField(null=True, editable=False)
     wait_reason = models.CharField(
         _("held up by"), max_length=16, choices=WaitReason.choices, blank=True, default="", db_default=""

@@ -21,7 +21,7 @@ from notifications.claim import Clock
 from notifications.conf import ServiceOptions, service_options
 from notifications.delivery import Engine, RetryResult
 from notifications.events import InvalidNotification, parse_payload
-from notifications.intake import Accepted, insert_requests
+from notifications.intake import Accepted, Window, insert_requests
 from notifications.locks import Locks, lock_key
 from notifications.log import black_out
 from notifications.message import visible
@@ -86,15 +86,24 @@ class NotificationService:
         )
 
     def accept(
-        self, payloads: Iterable[object], *, channel: str = "feishu", deliver_at: datetime | None = None
+        self,
+        payloads: Iterable[object],
+        *,
+        channel: str = "feishu",
+        deliver_at: datetime | None = None,
+        expires_at: datetime | None = None,
     ) -> list[Accepted]:
         """Validate payloads and store them in the caller's transaction; one answer per payload, in their order.
 
         channel: one that has a provider. deliver_at: when they may first go out, with a time zone.
+        expires_at: from when on they are skipped rather than sent, with a time zone.
         Raises InvalidNotification or DedupeConflict; then none of them is stored.
         """
-        if deliver_at is not None and deliver_at.utcoffset() is None:
-            raise InvalidNotification([("deliver_at", _("must have a time zone"))])
+        times = {"deliver_at": deliver_at, "expires_at": expires_at}
+        if naive := [name for name, time in times.items() if time is not None and time.utcoffset() is None]:
+            raise InvalidNotification([(name, _("must have a time zone")) for name in naive])
+        if deliver_at and expires_at and expires_at <= deliver_at:
+            raise InvalidNotification([("expires_at", _("must be later than deliver_at"))])
         if channel not in self.engine.providers:
             known = ", ".join(self.engine.providers)
             raise InvalidNotification([("channel", _("has no provider; known: %(known)s") % {"known": known})])
@@ -102,7 +111,7 @@ class NotificationService:
         requests = [parse_payload(payload, max_user_id=limit, channel=channel) for payload in payloads]
         # One request is one statement; a savepoint would cost two more, and undo nothing.
         with transaction.atomic() if len(requests) > 1 else nullcontext():
-            return insert_requests(requests, options=self.options, clock=self.clock, deliver_at=deliver_at)
+            return insert_requests(requests, options=self.options, clock=self.clock, window=Window(**times))
 
     def handle_feishu_requested(self, payload: object, *, channel: str = "feishu") -> HandleResult:
         """Accept one event and deliver it at once if it is due; a duplicate sends nothing that was sent.

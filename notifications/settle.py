@@ -108,6 +108,11 @@ def settled(
 
 def without_attempt(row: Claimed) -> SendResult:
     """Return the result for a row that may not be sent any more."""
+    if row.expired:
+        text = "it expired before it could be sent"
+        if row.cause == Cause.RECOVERY:
+            text += "; the worker of the last attempt vanished, and the message may have arrived"
+        return SendResult(outcome=Outcome.SKIPPED, error_code=ErrorCode.EXPIRED, error_message=text)
     if row.cause == Cause.RECOVERY:
         return SendResult(
             outcome=Outcome.PERMANENT_FAIL,

@@ -97,6 +97,8 @@ class ErrorCode(enum.StrEnum):
     """The worker of the last attempt vanished; the message may have arrived."""
     CANCELLED = "cancelled"
     """An operator or the producer called it off."""
+    EXPIRED = "expired"
+    """Its time was over before it could be sent."""
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     """Nothing left of the budget before the attempt could start."""
     INTERNAL_ERROR = "internal_error"
