@@ -118,7 +118,7 @@ def test_a_migration_that_is_not_applied_is_named(client: Client, beating: None)
     status, parts = ready(client)
 
     assert status == 503
-    assert re.match(r"not applied: notifications\.0002_\w+, notifications\.0003_", parts["migrations"]["reason"])
+    assert re.match(r"not applied: notifications\.0002_\w+", parts["migrations"]["reason"])
 
 
 def test_with_postgresql_away_it_is_alive_and_not_ready() -> None:
