@@ -95,8 +95,10 @@ def conflicts(
 
 
 def apply(wanted: Settings, channel: UserNotificationChannel) -> set[str]:
-    """Put the settings into the row, and return the columns to save: a secret that nobody entered is not among them,
-    for the one we read may have been rotated meanwhile.
+    """Put the settings into the row, and return the columns to save.
+
+    What nobody changed is not among them: a secret may have been rotated meanwhile, and a worker may have noted what
+    state the endpoint is in.
 
     A new address, token or authentication makes another endpoint: what the last test said of the old one is forgotten,
     and a pause ends.
@@ -108,7 +110,9 @@ def apply(wanted: Settings, channel: UserNotificationChannel) -> set[str]:
     }
     if given.keys() & {"auth_type", "webhook_url", "bearer_token"}:
         given |= {"last_test_status": TestStatus.NEVER, "last_test_error": "", "last_test_at": None}
-        given |= {"paused_at": None, "pause_reason": "", "failures": 0, "probe_at": None, "resumed_at": timezone.now()}
+        given |= {"paused_at": None, "pause_reason": "", "failures": 0, "probe_at": None}
+        if channel.paused_at or channel.probe_at:
+            given["resumed_at"] = timezone.now()  # the next sweep lets go what waited
     for name, value in given.items():
         setattr(channel, name, value)
     return {*given, "updated_at"}

@@ -87,13 +87,8 @@ class ChannelForm(Base):
 
     def save(self, commit: bool = True) -> UserNotificationChannel:
         """Store the secrets that were entered; what the last test said of the old ones is forgotten."""
-        apply(self._wanted(), self.instance)
+        self.touched = apply(self._wanted(), self.instance)
         return super().save(commit)
-
-    def untouched_secrets(self) -> set[str]:
-        """Return the columns of the secrets that nobody entered or deleted here."""
-        wanted = self._wanted()
-        return {name for name in ("webhook_url", "bearer_token") if getattr(wanted, name) is None}
 
     def _wanted(self) -> Settings:
         data = self.cleaned_data

@@ -102,9 +102,8 @@ class UserNotificationChannelAdmin(Base):
         return super().changeform_view(request, *args, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: UserNotificationChannel, form: Any, change: bool) -> None:
-        """Write a secret only when it was entered: the one we read may have been rotated or replaced meanwhile."""
-        fields = {field.name for field in obj._meta.concrete_fields if not field.primary_key}
-        obj.save(update_fields=fields - form.untouched_secrets() if change else None)
+        """Write what was changed and no more: what we read of the rest may be out of date."""
+        obj.save(update_fields=form.touched if change else None)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Fix user and channel once they are stored: an address does not change its owner."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
@@ -87,6 +88,13 @@ class NotificationRecordAdmin(RecordColumns, OperationsAdmin):
         """Return the newest first, or the order of the index that finds what was asked for."""
         situation = SITUATIONS.get(request.GET.get("now", ""))
         return situation.order if situation else self.ordering
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """Return the list, without the days of a situation: to find its first, PostgreSQL reads all that is older."""
+        changelist = super().get_changelist_instance(request)
+        if request.GET.get("now", "") in SITUATIONS:
+            changelist.date_hierarchy = None
+        return changelist
 
     def get_search_results(self, request: HttpRequest, queryset: Records, search_term: str) -> tuple[Records, bool]:
         """Find by whole values only, each with an index, however many records there are."""

@@ -11,7 +11,7 @@ from django.utils.translation import gettext, gettext_lazy as _
 from notifications.admin.display import absolute, relative
 from notifications.message import visible
 from notifications.models import NotificationRecord
-from notifications.states import ErrorCode, Status
+from notifications.states import ErrorCode, Status, WaitReason
 
 CODES: dict[str, Promise] = {
     ErrorCode.PROVIDER_TIMEOUT: _("The endpoint did not answer in time; it may have taken the message all the same."),
@@ -29,6 +29,7 @@ CODES: dict[str, Promise] = {
     ErrorCode.PROVIDER_UNMAPPED: _("The endpoint answered with a code we have no meaning for."),
     ErrorCode.LEASE_EXPIRED: _("The worker of the last attempt vanished; the message may have arrived."),
     ErrorCode.CANCELLED: _("An operator or the producer called it off."),
+    ErrorCode.EXPIRED: _("Its time was over before it could be sent."),
     ErrorCode.ATTEMPTS_EXHAUSTED: _("No attempt was left in its budget."),
     ErrorCode.INTERNAL_ERROR: _("A bug on our side; the worker's log tells more."),
 }
@@ -50,10 +51,24 @@ REMEDIES: dict[str, Promise] = {
     ),
     ErrorCode.LEASE_EXPIRED: _("Find out whether it arrived; replay it if it did not."),
     ErrorCode.CANCELLED: _("If it should go out after all, replay it with force."),
+    ErrorCode.EXPIRED: _("Nothing; its channel's page may say why it had to wait."),
     ErrorCode.ATTEMPTS_EXHAUSTED: _("Replay it: that gives it a fresh budget."),
     ErrorCode.INTERNAL_ERROR: _("Read the log of the worker named below and mend the bug, then replay it."),
 }
 """What a person does about a record that stopped with this code."""
+
+WAITS: dict[str, Promise] = {
+    WaitReason.CHANNEL_PAUSED: _(
+        "It waits because the user's channel is paused, and spends no attempt meanwhile. Mend the endpoint, then test or "
+        "resume the channel: what waits goes out, oldest first."
+    ),
+    WaitReason.ENDPOINT_FAILING: _(
+        "It waits because the endpoint keeps failing and is tried with one message at a time. It spends no attempt, and "
+        "goes out once the endpoint works again."
+    ),
+    WaitReason.RATE_LIMITED: _("It waits for the endpoint's rate limit, and spends no attempt meanwhile."),
+}
+"""Why it is held up, and what ends that."""
 
 _STOPPED = (Status.DEAD, Status.SKIPPED)
 """What is not sent again unless somebody does something."""
@@ -64,6 +79,8 @@ _STOPPED_BY = (Status.FAILED, *_STOPPED)
 def explain(record: NotificationRecord) -> list[str]:
     """Return the sentences that stand at the top of a record's page: why, what happens next, what to do."""
     sentences = [_state(record)]
+    if waits := WAITS.get(record.wait_reason):
+        return [*sentences, str(waits)]
     if record.status in _STOPPED_BY and (meaning := CODES.get(record.last_error_code)):
         sentences.append(str(meaning))
     if record.status in _STOPPED:

@@ -171,3 +171,21 @@ def test_the_attempts_fit_a_wide_window_and_scroll_by_themselves_in_a_narrow_one
     hidden = "element => element.scrollWidth - element.clientWidth"
     assert page.locator(".n-attempts .n-scroll").evaluate(hidden) <= 0 or width < 1500
     assert page.locator("html").evaluate(hidden) <= 0
+
+
+@pytest.mark.parametrize("width", [1500, 390])
+def test_the_overview_leads_to_the_dead_without_javascript_and_fits_a_phone(
+    page: Page, live_server: LiveServer, make_user: Callable[..., User], dead: NotificationRecord, width: int
+) -> None:
+    operator(make_user, "view_notificationrecord")
+    browser = page.context.browser
+    assert browser
+    plain = browser.new_page(java_script_enabled=False, viewport={"width": width, "height": 850}, color_scheme="dark")
+    log_in(plain, f"{live_server.url}/admin/", "operator", "pw")
+
+    plain.goto(f"{live_server.url}/admin/notifications/")
+
+    assert plain.locator("html").evaluate("element => element.scrollWidth - element.clientWidth") <= 0
+    assert plain.locator(".n-needs").get_by_text("1 was not delivered").count() == 1
+    plain.get_by_role("link", name="Show the dead").click()
+    assert plain.get_by_role("link", name=dead.dedupe_key).count() == 1

@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from notifications.admin.overview import counts, health
 from notifications.admin.overview.charts import Plot, Series, bars, lines
-from notifications.admin.overview.history import OUTCOMES, last_day, last_month, percentile
+from notifications.admin.overview.history import last_day, last_month, percentile
 from notifications.admin.overview.pictures import duration, number
 from notifications.admin.situations import SITUATIONS
 from notifications.models import Heartbeat, NotificationRecord, RejectedRequest, Tally, UserNotificationChannel
@@ -111,34 +111,38 @@ class TestWhoMayLook:
         assert len(overview.figures) == len(SITUATIONS) - 1 + 2  # what vanished stands in a note
 
 
+def test_the_page_is_chinese_for_a_chinese_browser(admin_client: Client) -> None:
+    make_record("dead")
+
+    html = admin_client.get(URL, headers={"accept-language": "zh-CN"}).content.decode()
+
+    for text in ("件事需要您处理", "没有工作进程在运行", "查看投递失败的", "最近 24 小时", "从请求到送达的时间"):
+        assert text in html
+    for text in ("need you", "Show the dead", "last 24 hours", "as it should be", "Attempts per delivery"):
+        assert text not in html
+
+
 class TestNumbers:
-    @pytest.mark.parametrize(
-        ("name", "records"),
-        [
-            ("due", [{"status": "pending", "next_attempt_at": -3}, {"status": "failed", "next_attempt_at": -3}]),
-            ("sending", [{"status": "sending", "next_attempt_at": 30}]),
-            ("retry", [{"status": "failed", "next_attempt_at": 300}]),
-            ("scheduled", [{"status": "pending", "next_attempt_at": 90_000}]),
-            ("dead", [{"status": "dead"}]),
-            ("vanished", [{"status": "sending", "next_attempt_at": -3}]),
-        ],
-    )
-    def test_each_counts_what_its_link_lists(
-        self, admin_client: Client, name: str, records: list[dict[str, Any]]
-    ) -> None:
+    def test_each_counts_what_its_link_lists(self, admin_client: Client) -> None:
         make_record("sent")
         make_record("dead", updated_at=ago(hours=25))
-        chosen = []
-        for fields in records:
-            if (seconds := fields.get("next_attempt_at")) is not None:
-                fields = fields | {"next_attempt_at": timezone.now() + timedelta(seconds=seconds)}
-            chosen.append(make_record(**fields).pk)
+        made = {
+            name: make_record(status, **({"next_attempt_at": ago(seconds=-seconds)} if seconds else {})).pk
+            for name, status, seconds in (
+                *(("due pending", "pending", -3), ("due failed", "failed", -3), ("vanished", "sending", -3)),
+                *(("sending", "sending", 30), ("retry", "failed", 300), ("scheduled", "pending", 90_000)),
+                ("dead", "dead", 0),
+            )
+        }
 
-        count = counts.count_records()[name]
-        listed = admin_client.get(count.url).context["cl"].result_list
+        for name, count in counts.count_records().items():
+            listed = {record.pk for record in admin_client.get(count.url).context["cl"].result_list}
+            due = ("due pending", "due failed", "vanished")
+            assert listed == {made[one] for one in (due if name == "due" else (name,))}, name
+            assert count.number == len(listed), name
 
-        assert count.number == len(records)
-        assert {record.pk for record in listed} == set(chosen)
+    def test_each_situation_has_its_count(self) -> None:
+        assert counts.count_records().keys() == SITUATIONS.keys()
 
     def test_failed_and_dead_are_told_apart_by_code_each_with_its_link(self, admin_client: Client) -> None:
         for code in ("provider_5xx", "provider_5xx", "network_error"):
@@ -281,16 +285,16 @@ class TestHistory:
         assert percentile({3: 50, 5: 50}, 75) == pytest.approx((BOUNDS[4] + BOUNDS[5]) / 2)
         assert percentile({len(BOUNDS): 1}, 99) == BOUNDS[-1]
 
-    def test_shards_and_channels_are_summed_and_other_measures_left_alone(self) -> None:
+    def test_shards_channels_and_what_is_not_asked_for_are_summed_up(self) -> None:
         now = timezone.now()
         for shard in (0, 1):
             tally(Measure.ATTEMPTS, 3, outcome=Outcome.SUCCESS, shard=shard)
         tally(Measure.ATTEMPTS, 4, outcome=Outcome.SUCCESS, channel="other")
-        tally(Measure.DELIVERIES, 50, outcome=Status.SENT)
+        tally(Measure.ATTEMPTS, 5, outcome=Outcome.SUCCESS, bucket=7, error_code="odd")
 
-        read = last_day(now).read(OUTCOMES)
+        [read] = last_day(now).read()
 
-        assert {step: dict(counted) for step, counted in read.items()} == {last_day(now).steps[-1]: {"success": 10}}
+        assert read == (last_day(now).steps[-1], "attempts", "success", 0, 0, 15)
 
     def test_days_are_the_readers(self) -> None:
         now = datetime(2026, 5, 10, 18, 30, tzinfo=UTC)  # in Shanghai the 11th has begun
@@ -298,16 +302,16 @@ class TestHistory:
             tally(Measure.ATTEMPTS, 1, hour=datetime(2026, 5, 10, 15, tzinfo=UTC), outcome=Outcome.SUCCESS)
             tally(Measure.ATTEMPTS, 2, hour=datetime(2026, 5, 10, 16, tzinfo=UTC), outcome=Outcome.SUCCESS)
             span = last_month(now)
-            read = span.read(OUTCOMES)
+            read = {row.step: row.number for row in span.read()}
 
-        assert [read[step]["success"] for step in span.steps[-2:]] == [1, 2]
+        assert [read[step] for step in span.steps[-2:]] == [1, 2]
         assert len(span.steps) == 30
 
     def test_what_is_older_is_left_out(self) -> None:
         tally(Measure.ATTEMPTS, 9, hour=ago(hours=24), outcome=Outcome.SUCCESS)
         tally(Measure.ATTEMPTS, 9, hour=datetime(1970, 1, 1, tzinfo=UTC), outcome=Outcome.SUCCESS)
 
-        assert last_day(timezone.now()).read(OUTCOMES) == {}
+        assert last_day(timezone.now()).read() == []
 
     def test_the_charts_say_their_numbers_in_words(self, admin_client: Client, alive: None) -> None:
         tally(Measure.ATTEMPTS, 1234, outcome=Outcome.SUCCESS)
@@ -408,23 +412,30 @@ SELECT date_trunc('hour', now()) - hours * interval '1 hour', shard, 'feishu', m
 FROM generate_series(0, 40 * 24) AS hours, generate_series(0, 3) AS shard, generate_series(1, 6) AS bucket,
      unnest(array['attempts', 'deliveries', 'replays']) AS measure
 """
+MOST_REMOVED = 1000
+"""Rows that a query may look at and not want."""
 SMALL = {"notification_heartbeats"}
 """Tables that stay small."""
-MOST_OF_IT = "date_trunc('day'"
+MOST_OF_IT = "date_trunc('day', hour"
 """The last 30 days of a table that holds 40 (tallies.KEEP_DAYS): reading all of it is the shortest way."""
 
 
 def read_whole(queries: list[dict[str, str]]) -> list[str]:
-    """Explain each query as it ran, and return those that read a table of ours from end to end."""
+    """Run each query again, and return those that read a table of ours from end to end, by an index or without."""
     whole = []
     with connection.cursor() as cursor:
         for query in queries:
             if not query["sql"].lstrip().upper().startswith(("SELECT", "WITH")) or MOST_OF_IT in query["sql"]:
                 continue
-            cursor.execute("EXPLAIN (FORMAT JSON) " + query["sql"])
+            cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + query["sql"])
             [answer] = cursor.fetchone()
             root = (json.loads(answer) if isinstance(answer, str) else answer)[0]["Plan"]
-            read = {node["Relation Name"] for node in nodes(root) if node["Node Type"] == "Seq Scan"}
+            read = {
+                node["Relation Name"]
+                for node in nodes(root)
+                if node["Node Type"] == "Seq Scan" or node.get("Rows Removed by Filter", 0) > MOST_REMOVED
+                if "Relation Name" in node
+            }
             if any(name.startswith(("notification_", "user_notification")) for name in read - SMALL):
                 whole.append(query["sql"])
     return whole
@@ -459,7 +470,7 @@ class TestFast:
             overview, _html = look(admin_client)
 
         assert [figure.value for figure in overview.figures][:1] == ["500"]
-        assert len(captured) > 12
+        assert len(captured) > 10
         assert read_whole(captured.captured_queries) == []
 
     @pytest.mark.parametrize("name", SITUATIONS)

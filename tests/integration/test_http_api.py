@@ -67,6 +67,8 @@ def stored(alice: User) -> UserNotificationChannel:
         last_test_at=timezone.now(),
         paused_at=timezone.now(),
         pause_reason="refused for a day",
+        failures=7,
+        probe_at=timezone.now(),
     )
 
 
@@ -183,6 +185,9 @@ class TestSave:
 
         assert (shown["last_test_status"], shown["last_test_at"]) == ("", None)
         assert (shown["paused"], shown["paused_at"], shown["pause_reason"]) == (False, None, "")
+        stored.refresh_from_db()
+        assert (stored.failures, stored.probe_at) == (0, None)
+        assert stored.resumed_at, "what waited would wait for ever"
 
     def test_a_rotation_meanwhile_is_not_undone(
         self, browser: Client, stored: UserNotificationChannel, monkeypatch: pytest.MonkeyPatch
@@ -425,6 +430,18 @@ class TestTry:
         assert "did not answer in time" in told["problem"]
         shown = browser.get(URL).json()
         assert (shown["last_test_status"], shown["last_test_error"]) == ("failed", "provider_timeout: no answer")
+
+    def test_one_that_arrives_ends_a_pause_and_one_that_fails_does_not(
+        self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider, at: Callable[[float], None]
+    ) -> None:
+        provider.script(SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="provider_config", error_message="no"))
+        at(60_000)
+        assert browser.post(TEST).json()["delivered"] is False
+        assert browser.get(URL).json()["paused"] is True
+
+        at(60_030)
+        assert browser.post(TEST).json()["delivered"] is True
+        assert browser.get(URL).json()["paused"] is False
 
     def test_a_channel_that_cannot_be_tried_is_refused_unsent(
         self, browser: Client, alice: User, provider: MemoryProvider

@@ -9,10 +9,11 @@ from django.http import HttpRequest
 
 from notifications.admin.overview.charts import Chart
 from notifications.admin.overview.counts import count_paused, count_records, count_rejected
+from notifications.admin.overview.facts import Facts, Need
 from notifications.admin.overview.figures import Figure, figures, services
 from notifications.admin.overview.health import ask_postgres, ask_redis
 from notifications.admin.overview.history import last_day, last_month, recent_attempts
-from notifications.admin.overview.needs import Facts, Need, needs
+from notifications.admin.overview.needs import needs
 from notifications.admin.overview.pictures import draw
 from notifications.heartbeats import seen
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from django.utils.functional import Promise
 
 WIDTH, HEIGHT = 640, 240
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 16, 28
+LEFT, RIGHT, TOP, BOTTOM = 74, 28, 20, 28
 ROOM = HEIGHT - TOP - BOTTOM
 LABELS = 8
 """Steps that carry their label at most, so that labels do not run into each other."""

@@ -11,8 +11,9 @@ from django.utils.translation import gettext as _
 
 from notifications.admin.display import age, relative
 from notifications.admin.overview.counts import Count, Part
+from notifications.admin.overview.facts import Facts, shown
 from notifications.admin.overview.health import Postgres, Redis
-from notifications.admin.overview.needs import SLOW, SWEEPS_MISSED, Facts, is_overdue, shown
+from notifications.admin.overview.needs import SLOW, SWEEPS_MISSED, is_overdue
 from notifications.admin.overview.pictures import duration, number
 from notifications.admin.situations import SITUATIONS
 from notifications.conf import service_options

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,37 +16,35 @@ from notifications.tallies import BOUNDS
 
 QUANTILES = (50, 95, 99)
 
-Counts = Mapping[datetime, Counter[str]]
-"""How often per step of time, and what."""
-
-
-class Reading(NamedTuple):
-    """Which tallies are read, and by what they are told apart."""
-
-    measures: tuple[Measure, ...]
-    what: str
-
-
-# The zone makes a day the reader's. Shards only spread locks: they are summed over.
+# Summed up by the hour first: to find the reader's day of each row would take longer. Shards only spread locks.
 _READ = """
-SELECT date_trunc(%(unit)s, hour, %(zone)s), {what}, sum(count)::bigint
-FROM notification_tallies
-WHERE measure = ANY(%(measures)s) AND hour >= %(since)s AND hour <= %(until)s
-GROUP BY 1, 2
+SELECT date_trunc(%(unit)s, hour, %(zone)s), measure, outcome, attempts, bucket, sum(count)::bigint
+FROM (
+    SELECT hour, measure, outcome, attempts, CASE WHEN measure = 'attempts' THEN 0 ELSE bucket END AS bucket,
+           sum(count) AS count
+    FROM notification_tallies
+    WHERE measure = ANY(%(measures)s) AND hour >= %(since)s AND hour <= %(until)s
+    GROUP BY 1, 2, 3, 4, 5
+) AS hours
+GROUP BY 1, 2, 3, 4, 5
 """
-OUTCOMES = Reading((Measure.ATTEMPTS,), "outcome")
-"""Attempts by how they ended."""
-TIMES = Reading((Measure.DELIVERIES,), "outcome || ' ' || bucket")
-"""Records that became final, by status and the time it took; without replays, whose time means nothing."""
-TRIES = Reading((Measure.DELIVERIES, Measure.REPLAYS), "outcome || ' ' || attempts")
-"""Records that became final, by status and the attempts it took."""
-
 _FAILING = """
 SELECT outcome, error_code, sum(count)::bigint
 FROM notification_tallies
 WHERE measure = %(measure)s AND hour >= %(since)s AND hour <= %(until)s
 GROUP BY 1, 2
 """
+
+
+class Tallied(NamedTuple):
+    """How often one thing happened in one step; `bucket` is left out of attempts."""
+
+    step: datetime
+    measure: str
+    outcome: str
+    attempts: int
+    bucket: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +55,18 @@ class Span:
     unit: str
     steps: tuple[datetime, ...]
 
-    def read(self, reading: Reading) -> Counts:
-        """Return the counts per step."""
-        zone = timezone.get_current_timezone_name()
-        found: defaultdict[datetime, Counter[str]] = defaultdict(Counter)
+    def read(self) -> list[Tallied]:
+        """Return what was tallied in it."""
+        parameters: dict[str, Any] = {
+            "unit": self.unit,
+            "zone": timezone.get_current_timezone_name(),
+            "measures": Measure.values,
+            "since": self.steps[0],
+            "until": timezone.now(),
+        }
         with connection.cursor() as cursor:
-            parameters: dict[str, Any] = {
-                "unit": self.unit,
-                "zone": zone,
-                "measures": [measure.value for measure in reading.measures],
-                "since": self.steps[0],
-                "until": timezone.now(),
-            }
-            cursor.execute(_READ.format(what=reading.what), parameters)
-            for step, what, count in cursor.fetchall():
-                found[step][what] += count
-        return found
+            cursor.execute(_READ, parameters)
+            return [Tallied(*row) for row in cursor.fetchall()]
 
 
 def last_day(now: datetime) -> Span:

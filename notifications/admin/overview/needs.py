@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.utils.functional import Promise
@@ -11,11 +10,10 @@ from django.utils.translation import gettext as _, ngettext
 
 from notifications.admin.display import relative
 from notifications.admin.overview.counts import Count
-from notifications.admin.overview.health import Postgres, Redis
+from notifications.admin.overview.facts import Facts, Need, shown
 from notifications.admin.overview.pictures import number
 from notifications.admin.wording import CODES
 from notifications.conf import service_options
-from notifications.heartbeats import Seen
 from notifications.message import visible
 from notifications.states import Outcome
 
@@ -27,35 +25,6 @@ SLOW = 250.0
 """Milliseconds for the simplest question to PostgreSQL that show it in trouble."""
 FAILING, FEWEST = 0.2, 20
 """Share of failed attempts that is said, and attempts from which a share means something."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What the rules look at; None where the reader may not see it."""
-
-    counts: dict[str, Count]
-    rejected: Count | None
-    paused: Count | None
-    attempts: dict[tuple[str, str], int]
-    seen: Seen
-    postgres: Postgres
-    redis: Redis
-
-    @property
-    def now(self) -> datetime:
-        """PostgreSQL's time."""
-        return self.seen.now
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
-    """One thing that needs a person. kind: a colour, "dead" or "failed"; url and button: where to go for it."""
-
-    kind: str
-    what: str
-    do: str
-    url: str = ""
-    button: str = ""
 
 
 def needs(facts: Facts) -> list[Need]:
@@ -245,8 +214,3 @@ def _paused(facts: Facts) -> Need | None:
 _RULES: tuple[Callable[[Facts], Need | None], ...] = (
     *(_no_worker, _postgres, _redis, _no_beat, _unserved, _overdue, _dead, _failing, _rejected, _paused),
 )
-
-
-def shown(count: Count) -> str:
-    """Return a count in words."""
-    return _("at least %(count)s") % {"count": number(count.number)} if count.capped else number(count.number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 
 from django.utils import timezone
 from django.utils.formats import date_format
@@ -11,8 +12,8 @@ from django.utils.translation import gettext, gettext_lazy as _
 
 from notifications.admin.display import NOTHING
 from notifications.admin.overview.charts import Chart, Plot, Series, bars, lines
-from notifications.admin.overview.history import OUTCOMES, QUANTILES, TIMES, TRIES, Counts, Span, percentile
-from notifications.states import FINAL, Outcome, Status
+from notifications.admin.overview.history import QUANTILES, Span, Tallied, percentile
+from notifications.states import FINAL, Measure, Outcome, Status
 
 SHOWN_ATTEMPTS = 6
 """Attempts per delivery that have a bar of their own; the last stands for more as well."""
@@ -23,17 +24,18 @@ STEP: dict[str, Promise] = {"day": _("hour"), "month": _("day")}
 
 def draw(span: Span) -> list[Chart]:
     """Return the three charts of a span."""
-    return [
-        _outcomes(span, span.read(OUTCOMES)),
-        _times(span, span.read(TIMES)),
-        _attempts(span, span.read(TRIES)),
-    ]
+    tallied = span.read()
+    return [_outcomes(span, tallied), _times(span, tallied), _attempts(span, tallied)]
 
 
-def _outcomes(span: Span, counts: Counts) -> Chart:
+def _outcomes(span: Span, tallied: list[Tallied]) -> Chart:
     """Draw how attempts ended over time."""
+    counts: Counter[tuple[datetime, str]] = Counter()
+    for row in tallied:
+        if row.measure == Measure.ATTEMPTS:
+            counts[row.step, row.outcome] += row.number
     series = [
-        Series(outcome.value, outcome.label, [counts[step][outcome] if step in counts else 0 for step in span.steps])
+        Series(outcome.value, outcome.label, [counts[step, outcome.value] for step in span.steps])
         for outcome in Outcome
     ]
     parts = [f"{one.label} {number(_total(one))}" for one in series if _total(one)]
@@ -50,12 +52,15 @@ def _outcomes(span: Span, counts: Counts) -> Chart:
     )
 
 
-def _times(span: Span, counts: Counts) -> Chart:
-    """Draw the percentiles of the time from request to delivery."""
-    histograms = [_buckets(counts[step]) if step in counts else {} for step in span.steps]
-    whole = sum((Counter(histogram) for histogram in histograms), Counter())
+def _times(span: Span, tallied: list[Tallied]) -> Chart:
+    """Draw the percentiles of the time from request to delivery; that of a replay means nothing."""
+    histograms: dict[datetime, Counter[int]] = {step: Counter() for step in span.steps}
+    for row in tallied:
+        if row.measure == Measure.DELIVERIES and row.outcome == Status.SENT and row.step in histograms:
+            histograms[row.step][row.bucket] += row.number
+    whole = sum(histograms.values(), Counter[int]())
     series = [
-        Series(f"p{percent}", f"p{percent}", [percentile(histogram, percent) for histogram in histograms])
+        Series(f"p{percent}", f"p{percent}", [percentile(histogram, percent) for histogram in histograms.values()])
         for percent in QUANTILES
     ]
     parts = [f"p{percent} {duration(percentile(whole, percent))}" for percent in QUANTILES if whole]
@@ -72,15 +77,14 @@ def _times(span: Span, counts: Counts) -> Chart:
     )
 
 
-def _attempts(span: Span, counts: Counts) -> Chart:
-    """Draw how many attempts records took until they were final."""
-    totals = sum((Counter(step) for step in counts.values()), Counter[str]())
+def _attempts(span: Span, tallied: list[Tallied]) -> Chart:
+    """Draw how many attempts records took until they were final, replays too."""
     piles: Counter[tuple[str, int]] = Counter()
-    for what, count in totals.items():
-        status, _space, attempts = what.partition(" ")
-        piles[status, min(max(int(attempts), 1), SHOWN_ATTEMPTS)] += count
+    for row in tallied:
+        if row.measure != Measure.ATTEMPTS:
+            piles[row.outcome, min(max(row.attempts, 1), SHOWN_ATTEMPTS)] += row.number
     series = [
-        Series(status.value, status.label, [piles[status, attempts] for attempts in range(1, SHOWN_ATTEMPTS + 1)])
+        Series(status.value, status.label, [piles[status.value, attempts] for attempts in range(1, SHOWN_ATTEMPTS + 1)])
         for status in FINAL
     ]
     first, every = series[0].values[0] or 0, _total(series[0])
@@ -130,11 +134,6 @@ def _over(span: Span, what: Promise) -> str:
 def _names(span: Span) -> list[str]:
     form = "H:i" if span.unit == "hour" else "m-d"
     return [date_format(timezone.localtime(step), form) for step in span.steps]
-
-
-def _buckets(counted: Counter[str]) -> dict[int, int]:
-    split = ((what.partition(" "), count) for what, count in counted.items())
-    return {int(bucket): count for (status, _space, bucket), count in split if status == Status.SENT}
 
 
 def _total(series: Series) -> float:
