@@ -121,7 +121,7 @@ class NotificationRecord(models.Model):
                 name="notification_held_up",
                 condition=Q(wait_reason__in=[WaitReason.CHANNEL_PAUSED, WaitReason.ENDPOINT_FAILING]),
             ),
-            # Serves a user's own notifications, newest first (http/inbox.py).
+            # Serves a user's own notifications, newest first (web_api/inbox.py).
             models.Index(fields=("user", "id"), name="notification_user"),
             models.Index(fields=("trace_id",), name="notification_trace", condition=~Q(trace_id="")),
             models.Index(fields=("preview_id",), name="notification_preview", condition=~Q(preview_id="")),

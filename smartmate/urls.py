@@ -7,7 +7,7 @@ from django.templatetags.static import static
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from notifications.http import api
+from notifications.web_api import api
 
 admin.site.site_header = admin.site.site_title = "SmartMate Notifications"
 

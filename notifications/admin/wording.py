@@ -59,12 +59,12 @@ REMEDIES: dict[str, Promise] = {
 
 WAITS: dict[str, Promise] = {
     WaitReason.CHANNEL_PAUSED: _(
-        "It waits because the user's channel is paused, and spends no attempt meanwhile. Mend the endpoint, then test or "
-        "resume the channel: what waits goes out, oldest first."
+        "It waits because the user's channel is paused, and spends no attempt meanwhile. Mend the endpoint, then test "
+        "or resume the channel: what waits goes out, oldest first."
     ),
     WaitReason.ENDPOINT_FAILING: _(
-        "It waits because the endpoint keeps failing and is tried with one message at a time. It spends no attempt, and "
-        "goes out once the endpoint works again."
+        "It waits because the endpoint keeps failing and is tried with one message at a time. It spends no attempt, "
+        "and goes out once the endpoint works again."
     ),
     WaitReason.RATE_LIMITED: _("It waits for the endpoint's rate limit, and spends no attempt meanwhile."),
 }

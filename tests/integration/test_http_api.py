@@ -20,14 +20,14 @@ from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from notifications import trial
 from notifications.conf import service_options
-from notifications.http import api
-from notifications.http.errors import SENTENCES
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers import get_provider
 from notifications.providers.base import SendResult
 from notifications.providers.memory import MemoryProvider
 from notifications.secret import Secret
 from notifications.states import Outcome
+from notifications.web_api import api
+from notifications.web_api.errors import SENTENCES
 from tests.acceptance.site import wait_until
 from tests.integration.rows import make_record
 from tests.integration.test_query_plan import fill, nodes, plan

@@ -15,7 +15,6 @@ from django.urls import get_resolver, reverse
 
 from notifications import api, replays
 from notifications.criteria import Criteria
-from notifications.http import api as http_api
 from notifications.models import (
     DeliveryAttempt,
     NotificationRecord,
@@ -24,6 +23,7 @@ from notifications.models import (
     UserNotificationChannel,
 )
 from notifications.providers import get_provider
+from notifications.web_api import api as http_api
 from tests.integration.rows import make_attempt, make_record
 
 pytestmark = pytest.mark.django_db

@@ -545,9 +545,9 @@ class TestErrorReports:
         "place",
         [
             *("notifications.channels.check_webhook_url", "notifications.channels.Secret.of"),
-            *("notifications.http.channel.apply", "django.contrib.sessions.backends.db.SessionStore.load"),
+            *("notifications.web_api.channel.apply", "django.contrib.sessions.backends.db.SessionStore.load"),
             *("notifications.models.UserNotificationChannel.save", "ninja.parser.Parser.parse_body"),
-            "notifications.http.schemas.mask_url",
+            "notifications.web_api.schemas.mask_url",
         ],
     )
     def test_fault_33_secret_leak_debug_page_of_the_http_api(

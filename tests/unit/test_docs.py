@@ -11,11 +11,11 @@ from pydantic import BaseModel
 
 from notifications.conf import ServiceOptions
 from notifications.events import FIELDS
-from notifications.http import api
-from notifications.http.schemas import ChannelIn, ChannelOut, NotificationOut, PageOut, TestOut
 from notifications.metrics import NAMES
 from notifications.readiness import PARTS
 from notifications.states import Cause, ErrorCode, Outcome, Status
+from notifications.web_api import api
+from notifications.web_api.schemas import ChannelIn, ChannelOut, NotificationOut, PageOut, TestOut
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -6,8 +6,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from ninja import NinjaAPI
 
-from notifications.http import channel, errors, inbox
-from notifications.http.session import Session
+from notifications.web_api import channel, errors, inbox
+from notifications.web_api.session import Session
 
 __all__ = ["api"]
 

@@ -8,9 +8,9 @@ from django.http import HttpRequest
 from ninja import Query, Router
 
 from notifications.events import MAX_INT64
-from notifications.http.schemas import Errors, NotificationOut, PageOut
-from notifications.http.session import user_of
 from notifications.models import NotificationRecord
+from notifications.web_api.schemas import Errors, NotificationOut, PageOut
+from notifications.web_api.session import user_of
 
 router = Router(tags=["notifications"])
 

@@ -12,14 +12,14 @@ from ninja import Router, Status
 from pydantic import SecretStr
 
 from notifications.channels import Refused, Settings, apply, conflicts, seal
-from notifications.http.errors import Conflict, Problem
-from notifications.http.schemas import ChannelIn, ChannelOut, Errors, TestOut
-from notifications.http.session import user_of
 from notifications.models import UserNotificationChannel
 from notifications.secret import Secret
 from notifications.trial import send_own_test
+from notifications.web_api.errors import Conflict, Problem
+from notifications.web_api.schemas import ChannelIn, ChannelOut, Errors, TestOut
+from notifications.web_api.session import user_of
 
-logger = logging.getLogger("notifications.http")
+logger = logging.getLogger("notifications.web_api")
 router = Router(tags=["channel"])
 
 FEISHU = "feishu"
