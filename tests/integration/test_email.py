@@ -224,7 +224,9 @@ class Silent(threading.Thread):
                     if number:
                         client.recv(65536)
                     client.sendall(line)
-                while self.drip and not self.over.wait(0.1):
+                for _ in range(300 if self.drip else 0):
+                    if self.over.wait(0.1):
+                        return
                     client.sendall(b"x")
                 self.over.wait(30)
 
