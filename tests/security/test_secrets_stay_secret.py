@@ -544,10 +544,8 @@ class TestErrorReports:
     @pytest.mark.parametrize(
         "place",
         [
-            *("notifications.channels.check_webhook_url", "notifications.channels.Secret.of"),
             *("notifications.web_api.channel.apply", "django.contrib.sessions.backends.db.SessionStore.load"),
             *("notifications.providers.feishu.check_webhook_url", "notifications.channels.Secret.of"),
-            *("notifications.http.channel.apply", "django.contrib.sessions.backends.db.SessionStore.load"),
             *("notifications.models.UserNotificationChannel.save", "ninja.parser.Parser.parse_body"),
             "notifications.web_api.schemas.mask_url",
         ],
