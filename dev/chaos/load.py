@@ -18,7 +18,7 @@ from dev.other_app import other_app
 EVENT_SECONDS = 8.0
 """An event whose record is not there after this time is sent again: a Redis broker may lose it."""
 KINDS = ("ok",) * 24 + ("slow",) * 12 + ("flaky",) * 6 + ("dead",) + ("none",)
-WORDS = {"ok": ("ok",), "slow": ("slow:0.4",), "flaky": ("slow:0.9:status:503", "ok") * 10_000, "dead": ("code:19001",)}
+WORDS = {"ok": ("ok",), "slow": ("slow:0.4",), "flaky": ("slow:0.9:status:503", "ok") * 10_000, "dead": ("code:9499",)}
 EXPECTED = {"ok": "sent", "slow": "sent", "flaky": "sent", "dead": "dead", "none": "skipped"}
 
 

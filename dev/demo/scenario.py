@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from dev.demo.stage import ROOT, Stage, StageError, wait_until
 from dev.other_app import other_app
-from notifications.api import InvalidNotification, request_notification
+from notifications.api import InvalidNotification, request_notification, resume_channel
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
 
 RUN = secrets.token_hex(3)
@@ -75,7 +75,8 @@ class Scenario:
         self.reset = Part("connection reset, then fine", "sent", 1, ("reset", "ok"))
         self.slow = Part("slow endpoint", "sent", 1, ("slow:1.5",))
         self.hopeless = Part("endpoint never works", "dead", 0, ("status:500",))
-        self.replayed = Part("dead endpoint, replayed later", "sent", 1, ("code:19001",))
+        self.replayed = Part("message refused, replayed later", "sent", 1, ("code:9499",))
+        self.paused = Part("bot removed: channel paused, then resumed", "sent", 1, ("code:19001",))
         self.scheduled = Part("scheduled for later", "sent", 1)
         self.invalid = Part("invalid payload", "rejected", 0)
         self.parts = [part for part in vars(self).values() if isinstance(part, Part)]
@@ -110,11 +111,12 @@ class Scenario:
         self._send_event(self.duplicate)
         self._send_event(self.duplicate)
         with transaction.atomic():
-            for part in (self.no_channel, self.flaky, self.reset, self.slow, self.hopeless, self.replayed):
+            for part in (self.no_channel, self.flaky, self.reset, self.slow, self.hopeless, self.replayed, self.paused):
                 request_notification(self._payload(part))
             request_notification(self._payload(self.scheduled), deliver_at=timezone.now() + timedelta(seconds=5))
         self._ask_for_what_is_invalid()
         self._replay()
+        self._resume()
 
     def _kill_a_worker(self) -> None:
         request_notification(self._payload(self.killed))
@@ -138,16 +140,24 @@ class Scenario:
 
     def _replay(self) -> None:
         """Wait for the record to die, mend the endpoint, and replay it as an operator would."""
-        wait_until(lambda: self.state(self.replayed) == "dead", "the dead endpoint is noticed")
+        wait_until(lambda: self.state(self.replayed) == "dead", "the refusal is noticed")
         record = self.replayed.record
         self.stage.sandbox.script(self.replayed.webhook_key, "ok")
-        options = ("--id", str(record and record.pk), "--actor", self.operator, "--reason", "the bot was added again")
+        options = ("--id", str(record and record.pk), "--actor", self.operator, "--reason", "the flow takes such messages now")
         subprocess.run(
             [sys.executable, "manage.py", "replay_notifications", *options],
             cwd=ROOT,
             check=True,
             stdout=subprocess.DEVNULL,
         )
+
+    def _resume(self) -> None:
+        """Wait for the channel to be paused, put the bot back, and resume the channel as an operator would."""
+        channel = UserNotificationChannel.objects.filter(user_id=self.paused.user_id)
+        wait_until(lambda: channel.filter(paused_at__isnull=False).exists(), "the channel is paused")
+        self.stage.sandbox.script(self.paused.webhook_key, "ok")
+        for one in channel:
+            resume_channel(one.pk)
 
     def _payload(self, part: Part) -> dict[str, Any]:
         return {

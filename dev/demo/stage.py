@@ -29,6 +29,7 @@ SHORT_WAITS = {
     "NOTIFICATIONS_RETRY_BASE_DELAY": "1",
     "NOTIFICATIONS_RETRY_MAX_DELAY": "3",
     "NOTIFICATIONS_SWEEP_INTERVAL": "1",
+    "NOTIFICATIONS_PROBE_INTERVAL": "1",
 }
 """All that differs from production, so that nobody waits for half an hour."""
 

@@ -36,6 +36,8 @@ BOUNDS = {
     "NOTIFICATIONS_RETRY_BASE_DELAY": "1",
     "NOTIFICATIONS_RETRY_MAX_DELAY": "2",
     "NOTIFICATIONS_SWEEP_INTERVAL": "1",
+    "NOTIFICATIONS_PROBE_INTERVAL": "1",
+    "NOTIFICATIONS_RESUME_RATE": "500",
     "NOTIFICATIONS_NUDGE_TTL": "2",
 }
 """Production's settings with short waits; nothing else differs."""

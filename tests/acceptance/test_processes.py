@@ -252,7 +252,7 @@ def test_beat_and_a_worker_tell_a_person_what_died(site: Site) -> None:
         options = bot.options
         site.env["NOTIFICATIONS_ALERT_FEISHU_WEBHOOK"] = options["ALERT_FEISHU_WEBHOOK"]
         site.env["NOTIFICATIONS_SANDBOX_ORIGINS"] += f",{bot.origin}"
-        user, _key = site.add_user("code:19001")
+        user, _key = site.add_user("code:9499")
         site.start_worker()
         site.start_worker(WORKER_NAME="other")
         site.start("beat")
@@ -267,4 +267,4 @@ def test_beat_and_a_worker_tell_a_person_what_died(site: Site) -> None:
         bot.close()
 
     assert len(bot.texts) == 1
-    assert "died: provider_config" in bot.texts[0]
+    assert "died: payload_invalid" in bot.texts[0]

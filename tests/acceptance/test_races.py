@@ -91,7 +91,7 @@ def test_the_first_event_of_a_key_in_two_processes_at_once(site: Site) -> None:
 
 
 def test_a_drain_against_two_replays_of_the_same_records(site: Site) -> None:
-    user, key = site.add_user("code:19001")
+    user, key = site.add_user("code:9499")
     records = site.request(user, *(f"k{number}" for number in range(300)))
     race(site, DRAIN)
     site.wait_for_status("dead", 300)

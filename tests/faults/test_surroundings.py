@@ -27,8 +27,8 @@ ANSWERS = {
     "code:11232": ("failed", "provider_rate_limited"),
     "code:99991400": ("failed", "provider_rate_limited"),
     "code:9499:too many request": ("failed", "provider_rate_limited"),
-    "code:19021": ("dead", "provider_config"),
-    "code:19001": ("dead", "provider_config"),
+    "code:19021": ("failed", "provider_config"),
+    "code:19001": ("failed", "provider_config"),
     "code:424242": ("failed", "provider_unmapped"),
 }
 
@@ -43,6 +43,8 @@ def test_fault_28_receiver_faults(site: FaultSite) -> None:
     rows = site.rows("SELECT dedupe_key, status, last_error_code, attempt_count FROM notification_records")
     assert {key: (status, code) for key, status, code, _attempts in rows} == ANSWERS
     assert {attempts for *_rest, attempts in rows} == {1}  # each slot was freed
+    held_up = site.rows("SELECT dedupe_key FROM notification_records WHERE wait_reason = 'channel_paused'")
+    assert {key for (key,) in held_up} == {"code:19021", "code:19001"}
     assert site.where_secrets_are() == []
 
 
