@@ -76,7 +76,7 @@ class Scenario:
         self.slow = Part("slow endpoint", "sent", 1, ("slow:1.5",))
         self.hopeless = Part("endpoint never works", "dead", 0, ("status:500",))
         self.replayed = Part("message refused, replayed later", "sent", 1, ("code:9499",))
-        self.paused = Part("bot removed: channel paused, then resumed", "sent", 1, ("code:19001",))
+        self.paused = Part("bot removed, channel resumed later", "sent", 1, ("code:19001",))
         self.scheduled = Part("scheduled for later", "sent", 1)
         self.invalid = Part("invalid payload", "rejected", 0)
         self.parts = [part for part in vars(self).values() if isinstance(part, Part)]
@@ -143,7 +143,7 @@ class Scenario:
         wait_until(lambda: self.state(self.replayed) == "dead", "the refusal is noticed")
         record = self.replayed.record
         self.stage.sandbox.script(self.replayed.webhook_key, "ok")
-        options = ("--id", str(record and record.pk), "--actor", self.operator, "--reason", "the flow takes such messages now")
+        options = ("--id", str(record and record.pk), "--actor", self.operator, "--reason", "the flow was mended")
         subprocess.run(
             [sys.executable, "manage.py", "replay_notifications", *options],
             cwd=ROOT,

@@ -1,0 +1,124 @@
+"""Rate limits of endpoints: shared by all, spending no attempt, blocking no slot."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth import get_user_model
+
+from notifications.conf import service_options
+from notifications.delivery import Engine
+from notifications.locks import Locks
+from notifications.models import NotificationRecord, UserNotificationChannel
+from notifications.providers import configured_providers
+from notifications.providers.memory import MemoryProvider
+from notifications.rates import RateLimits, limits_of
+from notifications.redis_gateway import RedisGateway, gateway
+from notifications.states import Status, WaitReason
+from tests.integration.test_delivery import NOW, Clock, clock, options, record
+
+__all__ = ["clock"]
+
+pytestmark = pytest.mark.django_db
+
+ADDRESS = "https://open.feishu.cn/open-apis/bot/v2/hook/"
+
+
+def users_of(*addresses: str) -> list[int]:
+    """Return users with a channel each, to these endpoints."""
+    users = []
+    for number, address in enumerate(addresses):
+        user = get_user_model().objects.create_user(f"user{number}")
+        UserNotificationChannel.objects.create(user=user, webhook_url=ADDRESS + address)
+        users.append(user.pk)
+    return users
+
+
+def limited(memory: MemoryProvider, clock: Clock, limit: str, *, redis: RedisGateway | None = None) -> Engine:
+    chosen = options(rate_limits={"feishu": limit})
+    locks = Locks(redis or gateway(), ttl=60)
+    return Engine(options=chosen, clock=clock, providers={"feishu": memory}, locks=locks)
+
+
+def waiting() -> list[tuple[str, int, str]]:
+    rows = NotificationRecord.objects.exclude(status=Status.SENT).order_by("id")
+    return list(rows.values_list("status", "attempt_count", "wait_reason"))
+
+
+def test_both_windows_hold_and_what_is_over_waits_without_spending_an_attempt(
+    memory: MemoryProvider, clock: Clock
+) -> None:
+    [user] = users_of("a")
+    for number in range(6):
+        record(f"k{number}", user_id=user)
+
+    result = limited(memory, clock, "100/hour;4/day").deliver_due()
+
+    assert (result.sent, result.skipped, len(memory.requests)) == (4, 2, 4)
+    assert waiting() == [("pending", 0, WaitReason.RATE_LIMITED)] * 2
+    later = NotificationRecord.objects.filter(wait_reason=WaitReason.RATE_LIMITED).order_by("next_attempt_at")
+    first, second = later.values_list("next_attempt_at", flat=True)
+    assert first > NOW + timedelta(hours=23)
+    assert second - first == timedelta(hours=6), "they come back one by one, as the limit allows"
+
+
+def test_processes_share_a_limit(memory: MemoryProvider, clock: Clock) -> None:
+    [user] = users_of("a")
+    for number in range(4):
+        record(f"k{number}", user_id=user)
+
+    sent = [limited(memory, clock, "3/day").deliver_due(limit=2).sent for _process in range(2)]
+
+    assert sent == [2, 1]
+
+
+def test_users_of_one_endpoint_share_its_limit_and_another_endpoint_has_its_own(
+    memory: MemoryProvider, clock: Clock
+) -> None:
+    for number, user in enumerate(users_of("same", "same", "other")):
+        record(f"k{number}", user_id=user)
+
+    limited(memory, clock, "1/day").deliver_due()
+
+    assert dict(NotificationRecord.objects.values_list("dedupe_key", "status")) == {
+        "k0": "sent", "k1": "pending", "k2": "sent",
+    }  # fmt: skip
+
+
+def test_without_redis_each_process_takes_a_fifth(memory: MemoryProvider, clock: Clock) -> None:
+    [user] = users_of("a")
+    for number in range(4):
+        record(f"k{number}", user_id=user)
+    nowhere = RedisGateway("redis://127.0.0.1:1/0", timeout=0.2, silence=60)
+
+    assert limited(memory, clock, "10/day", redis=nowhere).deliver_due().sent == 2
+
+
+def test_a_channel_without_a_limit_asks_nobody(memory: MemoryProvider, clock: Clock) -> None:
+    [user] = users_of("a")
+    for number in range(20):
+        record(f"k{number}", user_id=user)
+
+    assert limited(memory, clock, "").deliver_due().sent == 20
+
+
+def test_a_bot_has_feishus_limit_unless_the_settings_say_another() -> None:
+    own = limits_of(configured_providers(), {})
+    assert own["feishu_bot"] == "5/second;100/minute"
+    assert own["feishu"] == ""
+    assert limits_of(configured_providers(), {"feishu_bot": "1/second"})["feishu_bot"] == "1/second"
+
+
+def test_an_endpoint_is_named_without_its_address(memory: MemoryProvider, clock: Clock) -> None:
+    [user] = users_of("canary0123456789")
+    record("k", user_id=user)
+    limited(memory, clock, "9/day").deliver_due()
+
+    keys = gateway().run(lambda client: [key.decode() for key in client.scan_iter("*smartmate:rate*")])
+    assert keys
+    assert [key for key in keys if "canary" in key] == []
+
+
+def test_no_limits_no_windows() -> None:
+    assert RateLimits(None, limits_of({}, service_options().rate_limits)).waits([]) == {}
