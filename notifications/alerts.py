@@ -20,6 +20,7 @@ from django.dispatch import Signal
 from notifications.alert_texts import compose
 from notifications.conf import service_options
 from notifications.findings import Finding, findings
+from notifications.owners import tell_owners
 from notifications.sinks import Sink, SinkFailed, sinks
 from notifications.storable import clean_json
 
@@ -93,6 +94,7 @@ def look() -> None:
     while ways and (owed := _claim(list(ways))):
         if not _tell(owed, ways[owed["sink"]]):
             del ways[owed["sink"]]
+    tell_owners()
 
 
 _last_look: list[float] = []

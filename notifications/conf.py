@@ -67,6 +67,8 @@ class ServiceOptions:
     """Custom bot of a Feishu or Lark group that is told the same."""
     alert_window: float = 3600.0
     """The same cause is told once in so long."""
+    owner_mail_from: str = ""
+    """Sender of the mail that tells users their channel was paused; empty: they are not told by mail."""
     alert_language: str = ""
     """Language of alerts, such as zh-hans; the project's LANGUAGE_CODE by default."""
     retention_days: int = 0

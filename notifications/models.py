@@ -197,6 +197,8 @@ class UserNotificationChannel(models.Model):
     bearer_token = SecretField(_("bearer token"), blank=True, default="")
     paused_at = models.DateTimeField(_("paused"), null=True, blank=True)
     pause_reason = models.CharField(_("reason of the pause"), max_length=191, blank=True)
+    owner_told_at = models.DateTimeField(_("owner told of the pause"), null=True, blank=True, editable=False)
+    """The `paused_at` that the owner was told of."""
     resumed_at = models.DateTimeField(_("resumed"), null=True, blank=True, editable=False)
     """Set while records that waited are being let go."""
     failures = models.IntegerField(_("failures in a row"), default=0, db_default=0, editable=False)

@@ -1,0 +1,94 @@
+"""A user whose channel was paused is told once, by whichever process looks first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core import mail
+from django.utils import timezone
+
+from notifications.alerts import look
+from notifications.models import UserNotificationChannel
+from notifications.owners import tell_owners
+
+pytestmark = pytest.mark.django_db
+Change = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def _sender(change: Change) -> None:
+    change(OWNER_MAIL_FROM="notifications@example.com")
+
+
+def paused(name: str = "somebody", **fields: object) -> UserNotificationChannel:
+    user = get_user_model().objects.create_user(name, email=f"{name}@example.com")
+    values = {"paused_at": timezone.now(), "pause_reason": "code 19001: invalid"} | fields
+    return UserNotificationChannel.objects.create(user=user, **values)
+
+
+def test_the_owner_is_told_once_what_happened_and_what_to_do() -> None:
+    paused()
+
+    look()
+    look()
+
+    [message] = mail.outbox
+    assert message.to == ["somebody@example.com"]
+    assert message.from_email == "notifications@example.com"
+    assert "code 19001: invalid" in message.body
+    assert "test message" in message.body
+
+
+def test_a_second_pause_is_told_again() -> None:
+    channel = paused()
+    tell_owners()
+
+    UserNotificationChannel.objects.filter(pk=channel.pk).update(paused_at=timezone.now() + timedelta(seconds=1))
+
+    assert tell_owners() == 1
+
+
+def test_a_channel_that_works_is_nobodys_concern() -> None:
+    paused(paused_at=None)
+
+    assert tell_owners() == 0
+
+
+def test_a_mail_that_fails_is_tried_again(settings: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    paused()
+    with monkeypatch.context() as broken:
+        broken.setattr("notifications.owners.EmailMessage.send", lambda self: 1 / 0)
+        assert tell_owners() == 0
+
+    assert tell_owners() == 1
+    assert len(mail.outbox) == 1
+
+
+def test_an_owner_without_an_address_holds_up_nobody() -> None:
+    channel = paused("silent")
+    get_user_model().objects.filter(pk=channel.user_id).update(email="")
+    paused("other")
+
+    tell_owners()
+
+    assert [message.to for message in mail.outbox] == [["other@example.com"]]
+
+
+def test_without_a_sender_no_mail_goes_out(change: Change) -> None:
+    change(OWNER_MAIL_FROM="")
+    paused()
+
+    assert tell_owners() == 0
+    assert mail.outbox == []
+
+
+def test_the_mail_comes_in_the_language_of_the_setting(change: Change) -> None:
+    change(OWNER_MAIL_FROM="notifications@example.com", ALERT_LANGUAGE="zh-hans")
+    paused()
+
+    tell_owners()
+
+    assert mail.outbox[0].subject == "您的通知正在等待"
