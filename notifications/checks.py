@@ -72,6 +72,16 @@ def check_user_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [Error("The user model's primary key must be an integer.", id="notifications.E006")]
 
 
+@register()
+def check_database(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E010: another database than PostgreSQL."""
+    alias = router.db_for_write(NotificationRecord)
+    if (vendor := connections[alias].vendor) == "postgresql":
+        return []
+    text = f"Notifications need PostgreSQL, nothing else can hold the claim; DATABASES[{alias!r}] is {vendor}."
+    return [Error(text, id="notifications.E010")]
+
+
 @register(Tags.security, deploy=True)
 def check_sandbox(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """E007: SANDBOX_ORIGINS opens plain HTTP and private addresses; never in production."""

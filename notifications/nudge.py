@@ -10,16 +10,13 @@ from celery import current_app
 from kombu import Connection
 from kombu.pools import producers
 
+from notifications.beat import DELIVER_DUE, RUN_REPLAYS
 from notifications.conf import service_options
 from notifications.redis_gateway import RedisAway, gateway
 
 logger = logging.getLogger("notifications.nudge")
 
-TASK = "notifications.deliver_due"
-QUEUE = "deliver"
-REPLAYS = "notifications.run_replays"
-REPLAYS_QUEUE = "notifications"
-"""Behind the events that wait."""
+TASK = DELIVER_DUE
 QUEUED = "smartmate:nudge"
 """Present while a nudge is on its way; its TTL is the time after which it counts as lost."""
 
@@ -33,7 +30,7 @@ def nudge() -> bool:
     try:
         if not gateway().run(lambda client: client.set(QUEUED, "1", nx=True, px=ttl)):
             return False
-        _publish(TASK, QUEUE)
+        _publish(TASK)
     except RedisAway:
         return False
     except Exception as error:
@@ -54,16 +51,17 @@ def nudge_arrived() -> None:
 def nudge_replays() -> bool:
     """Ask a worker to run replay operations. Never raises; where it is lost beat asks again within seconds."""
     try:
-        _publish(REPLAYS, REPLAYS_QUEUE)
+        _publish(RUN_REPLAYS)
     except Exception as error:
         logger.warning("nudge not queued: %s", type(error).__name__, extra={"event": "nudge.failed"})
         return False
     return True
 
 
-def _publish(task: str, queue: str) -> None:
+def _publish(task: str) -> None:
+    # No queue is named: each project routes the task to one that its workers consume, by default to Celery's own.
     with producers[broker()].acquire(block=True, timeout=1) as producer:
-        current_app.send_task(task, queue=queue, producer=producer, retry=False, ignore_result=True)
+        current_app.send_task(task, producer=producer, retry=False, ignore_result=True)
 
 
 @lru_cache(maxsize=1)

@@ -12,10 +12,11 @@ from celery.exceptions import Reject
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 from notifications import alerts, heartbeats
+from notifications.beat import BY_BEAT, PURGE, RUN_REPLAYS, WATCH
 from notifications.conf import service_options
 from notifications.delivery import engine_with_redis
 from notifications.events import InvalidNotification
-from notifications.nudge import REPLAYS, TASK, nudge, nudge_arrived
+from notifications.nudge import TASK, nudge, nudge_arrived
 from notifications.replay_runner import run as run_operations
 from notifications.retention import cutoff, purge
 from notifications.service import NotificationService
@@ -28,12 +29,6 @@ FEISHU_REQUESTED = "notification.feishu.requested"
 DATABASE_PAUSE = 2.0
 """Seconds an event waits before it goes back to the queue when PostgreSQL is away."""
 
-BY_BEAT = "by_beat"
-"""Header of the sweeps that beat asks for. No argument: a worker of an older release would refuse it."""
-
-WATCH = "notifications.watch"
-
-PURGE = "notifications.purge_notifications"
 PURGE_BUDGET = 5.0
 """Seconds one purge holds a worker's slot; beat's next one goes on."""
 
@@ -131,7 +126,7 @@ def purge_notifications() -> None:
 
 
 # Acked early: beat sends the next in some seconds.
-@shared_task(name=REPLAYS, ignore_result=True, acks_late=False)
+@shared_task(name=RUN_REPLAYS, ignore_result=True, acks_late=False)
 def run_replays() -> None:
     """Run the batches of replay operations that become due within some seconds; one run a process."""
     _called_to_replay.set()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from django.utils.translation import gettext_lazy as _
 
-from notifications.conf import ServiceOptions
+from notifications.beat import beat_schedule
 from smartmate.env import database, env, secret, service_settings, words
 from smartmate.postgres import bound_waits
 
@@ -138,33 +138,7 @@ SERVER_EMAIL = env.str("SERVER_EMAIL", default="root@localhost")
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="webmaster@localhost")
 
 NOTIFICATIONS = service_settings(REDIS_URL)
-
-SWEEP_INTERVAL = NOTIFICATIONS.get("SWEEP_INTERVAL", ServiceOptions().sweep_interval)
-PURGE_INTERVAL = 600.0
-REPLAY_INTERVAL = 10.0
-CELERY_BEAT_SCHEDULE = {
-    "sweep": {
-        "task": "notifications.deliver_due",
-        "schedule": SWEEP_INTERVAL,
-        "options": {"expires": SWEEP_INTERVAL, "queue": "deliver", "headers": {"by_beat": True}},
-    },
-    "watch": {
-        "task": "notifications.watch",
-        "schedule": SWEEP_INTERVAL,
-        "options": {"expires": SWEEP_INTERVAL, "queue": "deliver"},
-    },
-    # Behind the events that wait, and given up when it had to wait for long.
-    "purge": {
-        "task": "notifications.purge_notifications",
-        "schedule": PURGE_INTERVAL,
-        "options": {"expires": PURGE_INTERVAL, "queue": "notifications"},
-    },
-    "replays": {
-        "task": "notifications.run_replays",
-        "schedule": REPLAY_INTERVAL,
-        "options": {"expires": REPLAY_INTERVAL, "queue": "notifications"},
-    },
-}
+CELERY_BEAT_SCHEDULE = beat_schedule(NOTIFICATIONS)
 
 DEFAULT_EXCEPTION_REPORTER = "notifications.reports.Reporter"
 DEFAULT_EXCEPTION_REPORTER_FILTER = "notifications.reports.Filter"

@@ -72,7 +72,7 @@ def test_every_number_of_the_service_may_be_set() -> None:
 
     options, schedule = json.loads(done.stdout)
     assert (options["MAX_ATTEMPTS"], options["LEASE"], options["FEISHU_TITLE"]) == (7, 90.5, "Hello")
-    assert schedule["sweep"]["schedule"] == 15
+    assert schedule["notifications-sweep"]["schedule"] == 15
 
 
 def test_the_bounds_are_a_startup_parameter() -> None:

@@ -50,7 +50,7 @@ def test_a_nudge_is_no_sign_of_beat() -> None:
 
 
 def test_beat_marks_its_sweeps() -> None:
-    schedule = current_app.conf.beat_schedule["sweep"]
+    schedule = current_app.conf.beat_schedule["notifications-sweep"]
 
     assert schedule["options"]["headers"] == {tasks.BY_BEAT: True}
 

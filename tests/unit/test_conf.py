@@ -191,6 +191,16 @@ class TestChecks:
 
         assert found() == {"E008": "NOTIFICATIONS['ENCRYPTION_KEYS'] must hold Fernet keys"}
 
+    def test_e010_another_database_than_postgresql(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Sqlite:
+            vendor = "sqlite"
+
+        monkeypatch.setattr("notifications.checks.connections", {"default": Sqlite})
+
+        assert found() == {
+            "E010": "Notifications need PostgreSQL, nothing else can hold the claim; DATABASES['default'] is sqlite."
+        }
+
     def test_a_bad_key_keeps_no_other_check_from_running(self, change: Change) -> None:
         change(MAX_ATEMPTS=9, SANDBOX_ORIGINS=["http://127.0.0.1:9000"])
 
