@@ -21,6 +21,7 @@ from notifications.providers import get_provider
 from notifications.providers.memory import MemoryProvider
 from notifications.redis_gateway import RedisGateway, gateway
 
+pytest_plugins = ["notifications.testing.plugin"]
 pytest.register_assert_rewrite("tests.integration.provider_conformance", "tests.model.real")
 
 Payload = dict[str, Any]

@@ -20,8 +20,8 @@ from dev.ports import free_port
 from dev.postgres import Postgres
 from dev.procfile import Handle, Processes
 from dev.proxy import Proxy
-from dev.sandbox import Sandbox
 from dev.valkey import Valkey
+from notifications.testing.sandbox import Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE = 4.0

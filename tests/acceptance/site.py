@@ -20,8 +20,8 @@ import psycopg2
 from dev.keeper import private_directory
 from dev.postgres import Postgres
 from dev.procfile import Handle, Processes
-from dev.sandbox import Sandbox
 from dev.valkey import Valkey
+from notifications.testing.sandbox import Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0

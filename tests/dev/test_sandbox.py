@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from dev.sandbox import Answer, Delivery, Sandbox, SandboxClient, read_journal
-from dev.sandbox.answers import PLAIN
-from dev.sandbox.journal import Journal
+from notifications.testing.sandbox import Answer, Delivery, Sandbox, SandboxClient, read_journal
+from notifications.testing.sandbox.answers import PLAIN
+from notifications.testing.sandbox.journal import Journal
 from tests.dev import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -418,7 +418,8 @@ class TestProcess:
     @pytest.fixture
     def client(self, tmp_path: Path) -> Iterator[SandboxClient]:
         """A client of a sandbox in a process of its own."""
-        command = [sys.executable, "-m", "dev.sandbox", "--port", "0", "--journal", str(tmp_path / "journal")]
+        program = [sys.executable, "-m", "notifications.testing.sandbox"]
+        command = [*program, "--port", "0", "--journal", str(tmp_path / "journal")]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             yield SandboxClient(process.stdout.readline().strip())

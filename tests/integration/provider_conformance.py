@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import pytest
 
-from dev.sandbox import Sandbox
 from notifications.conf import ServiceOptions, service_options
 from notifications.providers.base import Endpoint, Provider, SendRequest, SendResult, attempt
 from notifications.providers.http import EXCERPT_LIMIT, RESPONSE_LIMIT
 from notifications.secret import Secret
 from notifications.states import Outcome
+from notifications.testing.sandbox import Sandbox
 
 TOKEN = "canary-bearer-token-5e9f"
 

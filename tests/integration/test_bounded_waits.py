@@ -12,10 +12,10 @@ import psycopg2
 import pytest
 
 from dev.proxy import Proxy
-from dev.sandbox import Sandbox
 from notifications.conf import ServiceOptions
 from notifications.providers.base import SendResult
 from notifications.providers.http import HttpPoster
+from notifications.testing.sandbox import Sandbox
 from smartmate.postgres import bound_waits
 
 

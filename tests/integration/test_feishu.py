@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from dev.sandbox import Sandbox
 from notifications.conf import ServiceOptions, service_options
 from notifications.providers.base import Provider, attempt
 from notifications.providers.feishu import FeishuFlowProvider, check_webhook_url
@@ -17,6 +16,7 @@ from notifications.providers.guard import is_public
 from notifications.providers.http import HttpPoster
 from notifications.secret import mask_url
 from notifications.states import Outcome
+from notifications.testing.sandbox import Sandbox
 from tests.integration.provider_conformance import REQUEST, TOKEN, ProviderConformance
 
 KEY = "canary0123456789abcdef0123456789"

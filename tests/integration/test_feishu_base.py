@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from dev.sandbox import Sandbox
 from notifications.api import replay_notifications
 from notifications.conf import ServiceOptions
 from notifications.delivery import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers.base import Provider, attempt, stable_id
 from notifications.providers.feishu_base import FeishuBaseProvider
+from notifications.testing.sandbox import Sandbox
 from tests.integration.provider_conformance import REQUEST, TOKEN, ProviderConformance
 from tests.integration.rows import make_record
 

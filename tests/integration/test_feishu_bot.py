@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from dev.sandbox import Sandbox
 from notifications.conf import ServiceOptions, service_options
 from notifications.providers.base import Provider, attempt
 from notifications.providers.feishu_bot import TEXT_LIMIT, FeishuBotProvider, signed
 from notifications.providers.guard import limits
 from notifications.states import Outcome
+from notifications.testing.sandbox import Sandbox
 from tests.integration.provider_conformance import REQUEST, ProviderConformance
 
 KEY = "canary0123456789abcdef0123456789"

@@ -13,7 +13,6 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
-from dev.sandbox import Sandbox
 from notifications import tasks
 from notifications.conf import DEFAULT_FALLBACK_TEXT, ServiceOptions, service_options
 from notifications.delivery import Engine, RetryResult
@@ -23,6 +22,7 @@ from notifications.providers.base import Endpoint, ProviderError, SendRequest, S
 from notifications.providers.memory import MemoryProvider
 from notifications.service import HandleResult, NotificationService
 from notifications.states import Outcome, Status
+from notifications.testing.sandbox import Sandbox
 from tests.conftest import payload
 
 NOW = datetime(2026, 5, 1, 8, tzinfo=UTC)

@@ -14,10 +14,10 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 
-from dev.sandbox import Sandbox
 from notifications.conf import PROVIDERS
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers.feishu_codes import CODES
+from notifications.testing.sandbox import Sandbox
 from tests.integration.provider_conformance import TOKEN, ProviderConformance
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/providers.md").read_text(encoding="utf-8")

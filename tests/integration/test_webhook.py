@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from dev.sandbox import Delivery, Sandbox
 from notifications.conf import ServiceOptions
 from notifications.log import black_out
 from notifications.providers.base import Provider, attempt
 from notifications.providers.webhook import StandardWebhookProvider
 from notifications.secret import Secret
 from notifications.states import Outcome
+from notifications.testing.sandbox import Delivery, Sandbox
 from tests.integration.provider_conformance import REQUEST, ProviderConformance
 
 KEY = "canary0123456789abcdef0123456789"

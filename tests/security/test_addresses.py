@@ -13,7 +13,6 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from dev.sandbox import Sandbox
 from notifications.conf import service_options
 from notifications.delivery import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
@@ -24,6 +23,7 @@ from notifications.providers.guard import TimedSocket, is_public
 from notifications.providers.http import Answer, HttpPoster
 from notifications.secret import Secret
 from notifications.states import Outcome
+from notifications.testing.sandbox import Sandbox
 from tests.integration.provider_conformance import REQUEST
 from tests.integration.rows import make_record
 from tests.security.addresses import GOOD, PATH, REFUSED

@@ -30,7 +30,6 @@ from django.utils.log import AdminEmailHandler
 from pytest_django import Settings
 
 from dev.other_app import other_app
-from dev.sandbox import Sandbox
 from notifications import delivery, settle
 from notifications.claim import Claimed, claim
 from notifications.conf import service_options
@@ -41,6 +40,7 @@ from notifications.providers.feishu import FeishuFlowProvider
 from notifications.secret import Secret, SecretUnreadable
 from notifications.service import NotificationService
 from notifications.tasks import FEISHU_REQUESTED, handle_feishu_requested
+from notifications.testing.sandbox import Sandbox
 from tests.acceptance.site import payload as acceptance_payload, running_site, wait_until
 from tests.conftest import payload
 from tests.security.canary import ADDRESS, CORES, KEY, PATH, TOKEN, Trail, found_in, leaks, redis_keys, watched_logs

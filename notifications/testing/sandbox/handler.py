@@ -17,11 +17,11 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from dev.sandbox import entrances
+from notifications.testing.sandbox import entrances
 
 if TYPE_CHECKING:
-    from dev.sandbox.inbox import Arrival
-    from dev.sandbox.server import Sandbox, Server
+    from notifications.testing.sandbox.inbox import Arrival
+    from notifications.testing.sandbox.server import Sandbox, Server
 
 CONTROL = re.compile(r"/_control/([^/]+)(/release)?")
 HOLD_SECONDS = 120.0

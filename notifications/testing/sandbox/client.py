@@ -7,7 +7,7 @@ import json
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from dev.sandbox.journal import Delivery
+from notifications.testing.sandbox.journal import Delivery
 
 
 class SandboxClient:

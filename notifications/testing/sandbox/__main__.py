@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from dev.sandbox.server import Sandbox
+from notifications.testing.sandbox.server import Sandbox
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -18,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: without the program's name; by default those of this process.
     """
-    parser = argparse.ArgumentParser(prog="python -m dev.sandbox", description="Answer as Feishu does, by script.")
+    parser = argparse.ArgumentParser(
+        prog="python -m notifications.testing.sandbox", description="Answer as Feishu does, by script."
+    )
     parser.add_argument("--port", type=int, default=0, help="where to listen on 127.0.0.1; 0 takes a free port")
     parser.add_argument("--journal", type=Path, help="file that gets one JSON line for each delivery")
     options = parser.parse_args(arguments)

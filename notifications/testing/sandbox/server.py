@@ -10,9 +10,9 @@ import threading
 from pathlib import Path
 from typing import Any, Self
 
-from dev.sandbox.handler import Handler
-from dev.sandbox.inbox import Inbox
-from dev.sandbox.journal import Journal
+from notifications.testing.sandbox.handler import Handler
+from notifications.testing.sandbox.inbox import Inbox
+from notifications.testing.sandbox.journal import Journal
 
 STOP_SECONDS = 5.0
 
@@ -79,6 +79,15 @@ class Sandbox(Inbox):
     def origin(self) -> str:
         """Where it listens, as ``http://127.0.0.1:PORT``."""
         return f"http://127.0.0.1:{self.port}"
+
+    def webhook_url(self, key: str) -> str:
+        """Return the address to store in a user's channel.
+
+        Args:
+            key: the last part of its path, by which scripts and deliveries are told apart; 8 to 128 letters, digits,
+                ``_`` or ``-``.
+        """
+        return f"{self.origin}/flow/api/trigger-webhook/{key}"
 
     def start(self) -> None:
         """Start to listen. Scripts and deliveries of an earlier start are still there."""

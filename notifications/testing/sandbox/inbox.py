@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dev.sandbox import entrances
-from dev.sandbox.answers import REPEATED, Answer
-from dev.sandbox.journal import Delivery, Journal, select
+from notifications.testing.sandbox import entrances
+from notifications.testing.sandbox.answers import REPEATED, Answer
+from notifications.testing.sandbox.journal import Delivery, Journal, select
 
 OK = Answer.parse("ok")
 LOOK_SECONDS = 0.1  # how soon a held request notices that its client has left
