@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.wire import SUMMARY
 
+if TYPE_CHECKING:
+    from notifications.api import NotificationPayload
 
-def payload(key: str, user_id: int) -> dict[str, Any]:
+
+def payload(key: str, user_id: int) -> NotificationPayload:
     """Return the payload of one request; its preview id is the key, by which the receiver tells messages apart."""
     return {
         "user_id": user_id,
@@ -26,7 +29,7 @@ def row(key: str, user_id: int) -> dict[str, Any]:
 
     from notifications.conf import DEFAULT_FALLBACK_TEXT
 
-    given = payload(key, user_id)
+    given: dict[str, Any] = {**payload(key, user_id)}
     del given["requested_at"]
     times = dict.fromkeys(("next_attempt_at", "created_at", "updated_at"), timezone.now())
     fixed = {"channel": "feishu", "fallback_text": DEFAULT_FALLBACK_TEXT, "status": "pending", "max_attempts": 5}

@@ -14,7 +14,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 
 from notifications.conf import service_options
-from notifications.events import DedupeConflict, InvalidNotification
+from notifications.events import DedupeConflict, InvalidNotification, NotificationPayload
 from notifications.health import resume
 from notifications.intake import Accepted
 from notifications.models import NotificationRecord, ReplayOperation
@@ -26,6 +26,7 @@ __all__ = [
     "Accepted",
     "DedupeConflict",
     "InvalidNotification",
+    "NotificationPayload",
     "cancel_notification",
     "replay_notifications",
     "request_notification",
@@ -36,7 +37,7 @@ __all__ = [
 
 
 def request_notification(
-    payload: object,
+    payload: NotificationPayload,
     *,
     channel: str = "feishu",
     deliver_at: datetime | None = None,
@@ -55,7 +56,7 @@ def request_notification(
 
 
 def request_notifications(
-    payloads: Iterable[object],
+    payloads: Iterable[NotificationPayload],
     *,
     channel: str = "feishu",
     deliver_at: datetime | None = None,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
@@ -40,6 +40,25 @@ class InvalidNotification(ValueError):
 
 class DedupeConflict(InvalidNotification):
     """The dedupe key already belongs to a notification of another user; nothing was stored."""
+
+
+class NotificationPayload(TypedDict):
+    """The fields of a request, for type checkers; docs/events.md has the rules, which are checked whatever they say."""
+
+    user_id: int
+    preview_id: str
+    dedupe_key: str
+    target_url: str
+    requested_at: datetime | str
+    trigger_id: NotRequired[str]
+    trigger_type: NotRequired[str]
+    target_type: NotRequired[str]
+    target_id: NotRequired[int]
+    summary_text: NotRequired[str]
+    fallback_text: NotRequired[str]
+    trace_id: NotRequired[str]
+    notification_id: NotRequired[int]
+    event_version: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,8 @@ from notifications.redis_gateway import RedisGateway, gateway
 pytest_plugins = ["notifications.testing.plugin"]
 pytest.register_assert_rewrite("tests.integration.provider_conformance", "tests.model.real")
 
-Payload = dict[str, Any]
+Payload = Any
+"""A NotificationPayload, but tests also break it."""
 
 
 def payload(**changes: Any) -> Payload:

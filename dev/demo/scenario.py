@@ -12,7 +12,6 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -20,7 +19,7 @@ from django.utils import timezone
 
 from dev.demo.stage import ROOT, Stage, StageError, wait_until
 from dev.other_app import other_app
-from notifications.api import InvalidNotification, request_notification, resume_channel
+from notifications.api import InvalidNotification, request_notification, resume_channel, NotificationPayload
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
 
 RUN = secrets.token_hex(3)
@@ -159,7 +158,7 @@ class Scenario:
         for one in channel:
             resume_channel(one.pk)
 
-    def _payload(self, part: Part) -> dict[str, Any]:
+    def _payload(self, part: Part) -> NotificationPayload:
         return {
             "event_version": "1",
             "user_id": part.user_id,

@@ -80,7 +80,7 @@ def test_expiry_is_asked_for_with_the_request() -> None:
 )
 def test_times_that_make_no_sense_are_refused_by_name(times: dict[str, datetime], reason: str) -> None:
     with pytest.raises(InvalidNotification) as refused:
-        request_notification(payload(), **times)
+        request_notification(payload(), deliver_at=times.get("deliver_at"), expires_at=times["expires_at"])
 
     assert [(field, str(text)) for field, text in refused.value.errors] == [("expires_at", reason)]
     assert not NotificationRecord.objects.exists()

@@ -502,7 +502,7 @@ class TestPlans:
         [
             ({}, "notification_undelivered"),
             ({"codes": ("provider_5xx",)}, "notification_undelivered"),
-            ({"user": 42}, "user_id"),
+            ({"user": 42}, "notification_user"),
             ({"dedupe_key": "dead7"}, "notification_dedupe"),
             ({"created_from": timezone.now() + HOUR, "force": True}, "created_at"),
         ],
