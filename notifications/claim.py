@@ -150,6 +150,8 @@ def claim(
         sql = CLAIM_SQL.format(only="AND id = %(record_id)s")
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         cursor.execute(sql, parameters)
+        if cursor.description is None:  # psycopg 3 shows each statement's answer, psycopg2 the last one's
+            cursor.nextset()
         names = [column.name for column in cursor.description]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         emails = _own_emails({row["user_id"] for row in rows if row["enabled"] and not row["webhook_url"]})

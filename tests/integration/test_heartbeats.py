@@ -11,6 +11,7 @@ from django.db import connection
 from django.utils import timezone
 
 from notifications import heartbeats, tasks
+from notifications.beat import BY_BEAT
 from notifications.heartbeats import forget_worker, seen, write
 from notifications.models import Heartbeat
 from notifications.settle import worker_name
@@ -52,7 +53,7 @@ def test_a_nudge_is_no_sign_of_beat() -> None:
 def test_beat_marks_its_sweeps() -> None:
     schedule = current_app.conf.beat_schedule["notifications-sweep"]
 
-    assert schedule["options"]["headers"] == {tasks.BY_BEAT: True}
+    assert schedule["options"]["headers"] == {BY_BEAT: True}
 
 
 def test_a_drain_that_failed_is_no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:

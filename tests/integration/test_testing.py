@@ -163,11 +163,11 @@ class TestNothingLeaves:
     def test_the_sandbox_stands_in_for_feishu(self, make_user: Callable[..., User]) -> None:
         with using_sandbox() as feishu:
             alice = make_user("alice", feishu.webhook_url(KEY))
-            feishu.script(KEY, "code:19001", "ok")
+            feishu.script(KEY, "code:11246", "ok")
             request_notification(payload(user_id=alice.pk))
             deliver_notifications()
 
-            assert_notified(alice, status="dead", last_error_code="provider_config")
+            assert_notified(alice, status="dead", last_error_code="payload_invalid")
             [arrived] = feishu.deliveries(KEY)
             assert arrived.body["message"]["summary"].startswith(payload()["summary_text"])
 
