@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from dev.demo.stage import ROOT, Stage, StageError, wait_until
 from dev.other_app import other_app
-from notifications.api import InvalidNotification, request_notification, resume_channel, NotificationPayload
+from notifications.api import InvalidNotification, NotificationPayload, request_notification, resume_channel
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
 
 RUN = secrets.token_hex(3)
