@@ -31,7 +31,7 @@ ADD = f"{OPERATIONS}add/"
 
 @pytest.fixture(autouse=True)
 def _no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("notifications.nudge._publish", lambda task, queue: None)
+    monkeypatch.setattr("notifications.nudge._publish", lambda task: None)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ HOUR = timedelta(hours=1)
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every call for workers, in place of one to a broker."""
     given: list[str] = []
-    monkeypatch.setattr("notifications.nudge._publish", lambda task, queue: given.append(task))
+    monkeypatch.setattr("notifications.nudge._publish", given.append)
     return given
 
 
