@@ -65,7 +65,7 @@ def block(text: str, most: int = SHOWN) -> SafeString | str:
     """Return a preformatted block with the first `most` characters of text, and a note where it was cut."""
     if not text:
         return NOTHING
-    shown = format_html('<pre class="n-block">{}</pre>', visible(text[:most]))
+    shown = format_html('<pre class="n-block" tabindex="0">{}</pre>', visible(text[:most]))
     if len(text) <= most:
         return shown
     note = ngettext(
