@@ -16,10 +16,11 @@ help:
 	@echo "make pictures      photograph the admin for README and docs (needs Chromium)"
 	@echo "make clean         remove what these commands made"
 
-.venv/installed: requirements.txt requirements-dev.txt constraints.txt
+.venv/installed: requirements.txt requirements-dev.txt requirements-psycopg3.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name it: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/psycopg3 -r requirements-psycopg3.txt
 	@touch $@
 
 demo: .venv/installed

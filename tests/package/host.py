@@ -44,28 +44,31 @@ def own_database(name: str) -> Iterator[dict[str, str]]:
             cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
-def environment(site_packages: Path, **env: str) -> dict[str, str]:
-    """Return an environment in which the wheel is the only place that `notifications` can come from."""
+def environment(*packages: Path) -> dict[str, str]:
+    """Return an environment in which these folders are the only place that `notifications` can come from."""
     ours = ("PATH", "HOME", "LANG", "TMPDIR")
-    return {name: os.environ[name] for name in ours if name in os.environ} | {"PYTHONPATH": str(site_packages)} | env
+    return {name: os.environ[name] for name in ours if name in os.environ} | {
+        "PYTHONPATH": os.pathsep.join(map(str, packages))
+    }
 
 
 class Host:
     """The project: its folder, and its programs run in it."""
 
-    def __init__(self, folder: Path, site_packages: Path) -> None:
+    def __init__(self, folder: Path, *packages: Path) -> None:
         self.folder = folder
-        self.env = environment(site_packages)
+        self.env = environment(*packages)
 
     @classmethod
     @contextlib.contextmanager
-    def started(cls, folder: Path, site_packages: Path, settings: str = "", **files: str) -> Iterator[Host]:
-        """Make the project with a database of its own, and migrate it.
+    def started(cls, folder: Path, *packages: Path, settings: str = "", **files: str) -> Iterator[Host]:
+        """Make the project with a database of its own.
 
-        settings: further lines. files: further modules of the package, by name.
+        packages: where the wheel is installed, and what else the project has. settings: further lines.
+        files: further modules of the package, by name.
         """
         with own_database(f"host_{uuid.uuid4().hex[:12]}") as databases:
-            host = cls(folder, site_packages)
+            host = cls(folder, *packages)
             host.run("-m", "django", "startproject", "mysite", ".")
             for name, text in files.items():
                 (folder / "mysite" / f"{name}.py").write_text(text)
