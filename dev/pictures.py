@@ -11,6 +11,7 @@ from dev.browser import launch
 from dev.demo.stage import ROOT, stage, wait_until
 
 WINDOW: ViewportSize = {"width": 1500, "height": 850}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 PICTURES = ROOT / "docs" / "pictures"
 
 
@@ -31,6 +32,8 @@ def main() -> int:
             address = f"http://127.0.0.1:{running.port}/admin/"
             page = browser.new_page(viewport=WINDOW)
             log_in(page, address, scenario.operator, scenario.password)
+            page.goto(f"{address}notifications/")
+            page.screenshot(path=PICTURES / "overview.png", full_page=True)
             page.goto(f"{address}notifications/notificationrecord/")
             page.screenshot(path=PICTURES / "list.png")
             page.goto(f"{address}notifications/notificationrecord/{record and record.pk}/change/")
@@ -39,6 +42,12 @@ def main() -> int:
             log_in(chinese, address, scenario.operator, scenario.password)
             chinese.goto(f"{address}notifications/notificationrecord/")
             chinese.screenshot(path=PICTURES / "list-zh-dark.png")
+            chinese.goto(f"{address}notifications/")
+            chinese.screenshot(path=PICTURES / "overview-zh-dark.png", full_page=True)
+            phone = browser.new_page(viewport=PHONE)
+            log_in(phone, address, scenario.operator, scenario.password)
+            phone.goto(f"{address}notifications/")
+            phone.screenshot(path=PICTURES / "overview-phone.png", full_page=True)
     return 0
 
 

@@ -85,7 +85,7 @@ WITH channel AS (
     SELECT record.id, channel.probe_at
     FROM notification_records AS record JOIN channel USING (user_id, channel)
     WHERE record.wait_reason IN ('channel_paused', 'endpoint_failing')
-      AND record.status IN ('pending', 'failed')
+      AND record.status IN ('pending', 'failed', 'sending')  -- sending: its worker vanished before it was held up
     ORDER BY record.id
     LIMIT (SELECT CASE WHEN probe_at IS NULL THEN %(batch)s ELSE 1 END FROM channel)
     FOR UPDATE OF record SKIP LOCKED

@@ -92,7 +92,7 @@ class TestMessage:
         html = page(admin_client, record)
 
         [claimed] = claim(1, channels=["feishu"], options=service_options(), clock=None)
-        assert f'<pre class="n-block">{claimed.request.message_text}</pre>' in html
+        assert f'<pre class="n-block" tabindex="0">{claimed.request.message_text}</pre>' in html
         assert "https://app.example.com/assistant/c-1" in html
 
 

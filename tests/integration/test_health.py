@@ -163,6 +163,20 @@ class TestResume:
         assert [state[3] for state in states()] == ["channel_paused"]
 
 
+    def test_one_whose_worker_had_vanished_goes_too(
+        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
+    ) -> None:
+        record("a", user_id=channel.user_id, status=Status.SENDING, attempt_count=1)
+        UserNotificationChannel.objects.update(paused_at=NOW)
+        assert deliver(memory, clock) == 0
+        assert states() == [("a", "sending", 1, "channel_paused")]
+
+        health.resume(channel.pk, options(), clock)
+
+        assert deliver(memory, clock) == 1
+        assert states() == [("a", "sent", 2, "")]
+
+
 class TestProbe:
     def failing(self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel) -> None:
         """Let five records fail, so that the endpoint is only probed, and store three more."""
