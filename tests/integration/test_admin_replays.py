@@ -195,7 +195,7 @@ class TestPage:
         html = admin_client.get(f"{OPERATIONS}{operation.pk}/change/").content.decode()
 
         assert "1 of 4 replayed, 25 %." in html
-        assert '<progress class="n-bar" max="100" value="25"' in html
+        assert '<progress class="n-progress" max="100" value="25"' in html
         assert '<noscript><meta http-equiv="refresh" content="2"></noscript>' in html
         assert "endpoint mended" in html
         assert "provider_config" in html

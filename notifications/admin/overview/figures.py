@@ -13,7 +13,7 @@ from notifications.admin.display import age, relative
 from notifications.admin.overview.counts import Count, Part
 from notifications.admin.overview.facts import Facts, shown
 from notifications.admin.overview.health import Postgres, Redis
-from notifications.admin.overview.needs import SLOW, SWEEPS_MISSED, is_overdue
+from notifications.admin.overview.needs import SLOW, is_overdue
 from notifications.admin.overview.pictures import duration, number
 from notifications.admin.situations import SITUATIONS
 from notifications.conf import service_options
@@ -52,7 +52,7 @@ def figures(facts: Facts) -> list[Figure]:
 
 def services(facts: Facts) -> list[Figure]:
     """Return what runs, and whether what we rest on answers."""
-    seen, late = facts.seen, SWEEPS_MISSED * service_options().sweep_interval
+    seen, late = facts.seen, service_options().sweep_limit
 
     def pulse(label: str, heard: datetime | None) -> Figure:
         fresh = heard is not None and (facts.now - heard).total_seconds() <= late

@@ -17,8 +17,6 @@ from notifications.conf import service_options
 from notifications.message import visible
 from notifications.states import Outcome
 
-SWEEPS_MISSED = 3
-"""Sweeps that may stay away before it is said."""
 LEAST_OVERDUE = timedelta(minutes=2)
 """What is due for less goes out soon."""
 SLOW = 250.0
@@ -33,7 +31,7 @@ def needs(facts: Facts) -> list[Need]:
 
 
 def _patience() -> timedelta:
-    return timedelta(seconds=SWEEPS_MISSED * service_options().sweep_interval)
+    return timedelta(seconds=service_options().sweep_limit)
 
 
 def _silent(facts: Facts, heard: datetime | None) -> bool:
