@@ -162,7 +162,6 @@ class TestResume:
 
         assert [state[3] for state in states()] == ["channel_paused"]
 
-
     def test_one_whose_worker_had_vanished_goes_too(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
     ) -> None:
