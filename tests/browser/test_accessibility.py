@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -28,7 +29,7 @@ pytestmark = [
 ]
 
 RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
-LOOKS = {
+LOOKS: dict[str, dict[str, Any]] = {
     "english-desktop": {"locale": "en-US", "color_scheme": "light", "viewport": {"width": 1400, "height": 900}},
     "chinese-phone-dark": {"locale": "zh-CN", "color_scheme": "dark", "viewport": {"width": 390, "height": 844}},
 }
