@@ -7,31 +7,39 @@ Call it inside your own transaction: what rolls back is never sent, what commits
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import transaction
+from django.db import DatabaseError, transaction
+from django.utils.translation import gettext_lazy as _
 
+from notifications.composer import composer
 from notifications.conf import service_options
-from notifications.events import DedupeConflict, InvalidNotification, NotificationPayload
+from notifications.events import Check, DedupeConflict, InvalidNotification, NotificationPayload
 from notifications.health import resume
 from notifications.intake import Accepted
-from notifications.models import NotificationRecord, ReplayOperation
+from notifications.models import DueJob, NotificationRecord, ReplayOperation
 from notifications.nudge import nudge
-from notifications.querysets import NotificationQuerySet
+from notifications.querysets import NotificationQuerySet, max_user_id
 from notifications.service import NotificationService, Progress
+from notifications.triggers import TRIGGERED, parse_trigger
 
 __all__ = [
     "Accepted",
     "DedupeConflict",
     "InvalidNotification",
     "NotificationPayload",
+    "Scheduled",
     "cancel_notification",
     "replay_notifications",
     "request_notification",
     "request_notifications",
+    "request_triggered",
     "resume_channel",
+    "schedule_job",
     "send_notifications_now",
 ]
 
@@ -67,6 +75,52 @@ def request_notifications(
     if not all(one.reused for one in accepted):
         transaction.on_commit(_nudge, robust=True)
     return accepted
+
+
+def request_triggered(payload: object) -> list[Accepted]:
+    """Let a trigger happen: what the composer makes of it is asked for, all of it or nothing.
+
+    payload: the fields of a trigger, docs/events.md. One that comes twice makes its notifications once.
+    Raises InvalidNotification listing every wrong field of the trigger, or of what the composer made.
+    """
+    trigger = parse_trigger(payload, max_user_id=max_user_id())
+    try:
+        made = list(composer()(trigger))
+    except (InvalidNotification, DatabaseError):
+        raise
+    except Exception as error:
+        # Kept as refused by the entrances, so that a bug of a composer loses no trigger. The type only, it is foreign.
+        text = _("the composer failed: %(error)s") % {"error": type(error).__name__}
+        raise InvalidNotification([("payload", text)]) from error
+    return request_notifications(cast("list[NotificationPayload]", made))  # checked there, whoever composed it
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """What became of one job."""
+
+    job_id: int
+    reused: bool
+    """Whether the key was known before; then that job stays as it is."""
+
+
+def schedule_job(event: str, payload: Mapping[str, object], run_at: datetime, key: str) -> Scheduled:
+    """Let an event happen at a time, once your transaction has committed.
+
+    event: "active_schedule.triggered". payload: the event's, checked now; `requested_at` is `run_at` by default.
+    run_at: with a time zone. key: names the job, one job for each, whatever else differs.
+    Raises InvalidNotification listing every wrong field.
+    """
+    check = Check({"event": event, "run_at": run_at, "key": key}, ("event", "run_at", "key"))
+    check.choice("event", (TRIGGERED,))
+    moment, key = check.moment("run_at"), check.word("key", 191)
+    check.end()
+    if moment is not None:
+        payload = {"requested_at": moment, **payload}
+    trigger = parse_trigger(payload, max_user_id=max_user_id())
+    fields = {"event": event, "payload": trigger.as_json(), "run_at": run_at, "next_run_at": run_at}
+    job, created = DueJob.objects.get_or_create(key=key, defaults=fields)
+    return Scheduled(job_id=job.pk, reused=not created)
 
 
 def replay_notifications(

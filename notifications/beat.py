@@ -11,6 +11,7 @@ DELIVER_DUE = "notifications.deliver_due"
 WATCH = "notifications.watch"
 PURGE = "notifications.purge_notifications"
 RUN_REPLAYS = "notifications.run_replays"
+RUN_DUE_JOBS = "notifications.run_due_jobs"
 
 BY_BEAT = "by_beat"
 """Header of the sweeps that beat asks for. No argument: a worker of an older release would refuse it."""
@@ -18,6 +19,8 @@ PURGE_INTERVAL = 600.0
 """Seconds between two purges; each is short, the next one goes on."""
 REPLAY_INTERVAL = 10.0
 """Seconds until a replay operation whose nudge was lost is begun."""
+JOBS_INTERVAL = 10.0
+"""Seconds by which a due job may be late."""
 
 
 def beat_schedule(notifications: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
@@ -34,6 +37,7 @@ def beat_schedule(notifications: Mapping[str, Any] | None = None) -> dict[str, d
             ("notifications-watch", WATCH, sweep),
             ("notifications-purge", PURGE, PURGE_INTERVAL),
             ("notifications-replays", RUN_REPLAYS, REPLAY_INTERVAL),
+            ("notifications-due-jobs", RUN_DUE_JOBS, JOBS_INTERVAL),
         )
     }
     entries["notifications-sweep"]["options"]["headers"] = {BY_BEAT: True}

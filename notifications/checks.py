@@ -106,6 +106,20 @@ def check_alerts(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [Error(f"ALERT_FEISHU_WEBHOOK {problem}.", id="notifications.E009")] if problem else []
 
 
+@register()
+def check_composer(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E011: a composer of triggers that cannot be imported."""
+    try:
+        path = service_options().trigger_composer
+    except ImproperlyConfigured:
+        return []
+    try:
+        import_string(path)
+    except ImportError as error:
+        return [Error(f"TRIGGER_COMPOSER: {error}", id="notifications.E011")]
+    return []
+
+
 _BOUNDS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 
 

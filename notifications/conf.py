@@ -106,6 +106,8 @@ class ServiceOptions:
     """What a custom bot posts: card, post or text."""
     providers: Mapping[str, str] = field(default_factory=lambda: dict(PROVIDERS))
     """Channel name to the dotted path of its provider class."""
+    trigger_composer: str = "notifications.composer.compose"
+    """Dotted path of the function that makes notifications of a trigger."""
     rate_limits: Mapping[str, str] = field(default_factory=dict)
     """Channel name to its endpoints' limits, such as "5/second;100/minute", instead of the provider's; blank: none."""
     redis_url: str = field(default="", repr=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NotRequired, TypedDict
@@ -108,14 +108,8 @@ def parse_payload(payload: object, *, max_user_id: int = MAX_INT64, channel: str
     Raises InvalidNotification listing every field that is wrong and why. Blank rules and their order are the
     Go service's; lengths, types and characters are ours.
     """
-    if not isinstance(payload, Mapping):
-        raise InvalidNotification([("payload", _("must be an object"))])
-    if too_large(payload):
-        raise InvalidNotification([("payload", _("is larger than 128 KiB"))])
-    check = _Check(payload)
-    user_id = check.integer("user_id", required=True)
-    if user_id is not None and not 1 <= user_id <= max_user_id:
-        check.refuse("user_id", _("must be positive") if user_id < 1 else _("is too large"))
+    check = Check(payload, FIELDS)
+    user_id = check.positive("user_id", max_user_id)
     strings = {name: check.identifier(name) for name in IDENTIFIERS}
     check.site_path(strings["target_url"])
     check.moment("requested_at")
@@ -124,9 +118,8 @@ def parse_payload(payload: object, *, max_user_id: int = MAX_INT64, channel: str
     check.integer("notification_id")
     check.version()
     check.unknown()
-    if check.errors:
-        raise InvalidNotification(check.in_order())
-    return NotificationRequest(user_id=user_id or 0, target_id=target_id or 0, channel=channel, **strings, **texts)
+    check.end()
+    return NotificationRequest(user_id=user_id, target_id=target_id or 0, channel=channel, **strings, **texts)
 
 
 def too_large(payload: object) -> bool:
@@ -138,14 +131,27 @@ def too_large(payload: object) -> bool:
     return len(text.encode("utf-8", "surrogatepass")) > MAX_PAYLOAD_BYTES
 
 
-class _Check:
-    """Reads fields one by one and collects what is wrong with them."""
+class Check:
+    """Reads fields one by one and collects what is wrong with them.
+
+    Raises InvalidNotification at once for what has no fields, or is too large to be read.
+    """
 
     ORDER = ("payload", "event_version", "user_id", "preview_id", "dedupe_key", "target_url", "requested_at")
 
-    def __init__(self, payload: Mapping[str, Any]) -> None:
-        self.payload = payload
+    def __init__(self, payload: object, fields: Collection[str]) -> None:
+        if not isinstance(payload, Mapping):
+            raise InvalidNotification([("payload", _("must be an object"))])
+        if too_large(payload):
+            raise InvalidNotification([("payload", _("is larger than 128 KiB"))])
+        self.payload: Mapping[str, Any] = payload
+        self.fields = fields
         self.errors: list[tuple[str, Reason]] = []
+
+    def end(self) -> None:
+        """Raise InvalidNotification if anything was refused."""
+        if self.errors:
+            raise InvalidNotification(self.in_order())
 
     def refuse(self, name: str, reason: Reason) -> None:
         self.errors.append((name, reason))
@@ -168,6 +174,12 @@ class _Check:
             return None
         return value
 
+    def positive(self, name: str, most: int = MAX_INT64) -> int:
+        value = self.integer(name, required=True)
+        if value is not None and not 1 <= value <= most:
+            self.refuse(name, _("must be positive") if value < 1 else _("is too large"))
+        return value or 0
+
     def string(self, name: str, control: re.Pattern[str], limit: int) -> str:
         value = self.payload.get(name)
         if value is None:
@@ -185,10 +197,21 @@ class _Check:
         return value
 
     def identifier(self, name: str) -> str:
+        control = _CONTROL_IN_URL if name == "target_url" else _CONTROL
+        return self.word(name, IDENTIFIERS[name], control=control, required=name in REQUIRED)
+
+    def word(self, name: str, limit: int, *, control: re.Pattern[str] = _CONTROL_IN_URL, required: bool = True) -> str:
         before = len(self.errors)
-        value = self.string(name, _CONTROL_IN_URL if name == "target_url" else _CONTROL, IDENTIFIERS[name])
-        if name in REQUIRED and not value and len(self.errors) == before:
+        value = self.string(name, control, limit)
+        if required and not value and len(self.errors) == before:
             self.refuse(name, _("must not be blank"))
+        return value
+
+    def choice(self, name: str, known: Collection[str]) -> str:
+        before = len(self.errors)
+        value = self.word(name, 64)
+        if len(self.errors) == before and value not in known:
+            self.refuse(name, _("is not supported; known: %(known)s") % {"known": ", ".join(known)})
         return value
 
     def text(self, name: str) -> str:
@@ -200,11 +223,11 @@ class _Check:
         elif url.startswith("//") or "://" in url or "\\" in url:
             self.refuse("target_url", _("must not lead to another site"))
 
-    def moment(self, name: str) -> None:
+    def moment(self, name: str) -> datetime | None:
         value = self.payload.get(name)
         if value is None:
             self.refuse(name, _("is required"))
-            return
+            return None
         moment = value
         if isinstance(value, str):
             try:
@@ -217,9 +240,12 @@ class _Check:
             self.refuse(name, _("must have a time zone"))
         elif is_zero(moment, offset) and not (isinstance(value, str) and _has_nanoseconds(value)):
             self.refuse(name, _("must not be the zero time"))
+        else:
+            return moment
+        return None
 
     def unknown(self) -> None:
-        names = [name for name in self.payload if name not in FIELDS]
+        names = [name for name in self.payload if name not in self.fields]
         for name in names[:MOST_UNKNOWN]:
             self.refuse(_UNSTORABLE.sub("\ufffd", str(name))[:64] or '""', _("is not a known field"))
         if names[MOST_UNKNOWN:]:

@@ -366,3 +366,39 @@ class ReplayOperation(models.Model):
 
     def __str__(self) -> str:
         return f"#{self.pk}"
+
+
+class DueJob(models.Model):
+    """An event that is to happen at a time. jobs.py claims and publishes it."""
+
+    key = models.CharField(_("job key"), max_length=191, unique=True)
+    event = models.CharField(_("event"), max_length=64)
+    payload = models.JSONField(_("payload"))
+    run_at = models.DateTimeField(_("to run"))
+    next_run_at = models.DateTimeField(_("next run"), null=True)
+    """As a record's `next_attempt_at`: its time, the end of a backoff or of a lease; none when done."""
+    lease_token = models.UUIDField(null=True, editable=False)
+    attempts = models.IntegerField(_("attempts"), default=0)
+    last_error = models.CharField(_("error"), max_length=191, blank=True)
+    done_at = models.DateTimeField(_("done"), null=True)
+    created_at = models.DateTimeField(_("created"), db_default=Now())
+
+    class Meta:
+        db_table = "notification_due_jobs"
+        verbose_name = _("due job")
+        verbose_name_plural = _("due jobs")
+        default_permissions = ("view",)
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(done_at__isnull=True, next_run_at__isnull=False)
+                | Q(done_at__isnull=False, next_run_at__isnull=True, lease_token__isnull=True),
+                name="job_scheduled_iff_not_done",
+            ),
+        )
+        indexes = (
+            models.Index(fields=("next_run_at", "id"), name="job_due", condition=Q(next_run_at__isnull=False)),
+            models.Index(fields=("done_at",), name="job_done", condition=Q(done_at__isnull=False)),  # for the purge
+        )
+
+    def __str__(self) -> str:
+        return visible(self.key)

@@ -58,10 +58,15 @@ def nudge_replays() -> bool:
     return True
 
 
-def _publish(task: str) -> None:
+def publish_event(event: str, payload: Any) -> None:
+    """Send an event to the workers. Raises whatever the broker's client does when it is away."""
+    _publish(event, payload)
+
+
+def _publish(task: str, *args: Any) -> None:
     # No queue is named: each project routes the task to one that its workers consume, by default to Celery's own.
     with producers[broker()].acquire(block=True, timeout=1) as producer:
-        current_app.send_task(task, producer=producer, retry=False, ignore_result=True)
+        current_app.send_task(task, args=args, producer=producer, retry=False, ignore_result=True)
 
 
 @lru_cache(maxsize=1)

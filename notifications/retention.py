@@ -33,6 +33,8 @@ class Purged:
     """Those of the records that were dead: nobody replayed them in all that time."""
     attempts: int = 0
     rejected: int = 0
+    jobs: int = 0
+    """Due jobs that were done."""
     more: bool = False
     """Whether it ended early: its time was up or it was to stop, and rows may be left."""
 
@@ -56,7 +58,8 @@ WITH old AS (
 ), gone AS (
     DELETE FROM notification_records WHERE id = ANY(ARRAY(SELECT id FROM old)) RETURNING status, created_at
 )
-SELECT count(*), count(*) FILTER (WHERE status = 'dead'), (SELECT count(*) FROM attempts), 0, max(created_at) FROM gone
+SELECT count(*), count(*) FILTER (WHERE status = 'dead'), (SELECT count(*) FROM attempts), 0, 0, max(created_at)
+FROM gone
 """  # noqa: S608  our own words
 
 PURGE_REJECTED = f"""
@@ -69,14 +72,28 @@ WITH old AS (
 ), gone AS (
     DELETE FROM notification_rejected_requests WHERE id = ANY(ARRAY(SELECT id FROM old)) RETURNING created_at
 )
-SELECT 0, 0, 0, count(*), max(created_at) FROM gone
+SELECT 0, 0, 0, count(*), 0, max(created_at) FROM gone
 """  # noqa: S608  our own words
+
+PURGE_JOBS = """
+WITH old AS (
+    SELECT id FROM notification_due_jobs
+    WHERE done_at >= COALESCE(%(since)s, '-infinity'::timestamptz) AND done_at < %(before)s
+    ORDER BY done_at
+    LIMIT %(batch)s
+    FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM notification_due_jobs WHERE id = ANY(ARRAY(SELECT id FROM old)) RETURNING done_at
+)
+SELECT 0, 0, 0, 0, count(*), max(done_at) FROM gone
+"""
 
 _COUNT = f"""
 WITH old AS MATERIALIZED (SELECT id, status FROM notification_records WHERE {_OLD_RECORD})
 SELECT count(*), count(*) FILTER (WHERE status = 'dead'),
        (SELECT count(*) FROM notification_delivery_attempts JOIN old ON old.id = record_id),
-       (SELECT count(*) FROM notification_rejected_requests WHERE {_OLD_REJECTED})
+       (SELECT count(*) FROM notification_rejected_requests WHERE {_OLD_REJECTED}),
+       (SELECT count(*) FROM notification_due_jobs WHERE done_at < %(before)s)
 FROM old
 """  # noqa: S608  our own words
 
@@ -96,7 +113,7 @@ def purge(
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Purged], object] = lambda done: None,
 ) -> Purged:
-    """Delete final records last changed before this time, with their attempts, and rejected requests as old.
+    """Delete final records last changed before this time, with their attempts; rejected requests and done jobs as old.
 
     budget: seconds after which no further batch is begun. should_stop: asked before each batch.
     progress: told after each batch what was deleted so far.
@@ -105,7 +122,7 @@ def purge(
     """
     done, deadline = Purged(), time.monotonic() + budget
     try:
-        for statement in (PURGE_RECORDS, PURGE_REJECTED):
+        for statement in (PURGE_RECORDS, PURGE_REJECTED, PURGE_JOBS):
             since, taken = None, BATCH
             while taken == BATCH:
                 if should_stop() or time.monotonic() >= deadline:
@@ -132,12 +149,13 @@ def _batch(statement: str, before: datetime, since: datetime | None, done: Purge
     """Delete one batch in a transaction of its own; return its size and how far it came."""
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         cursor.execute(statement, _parameters(before) | {"since": since, "batch": BATCH})
-        records, dead, attempts, rejected, last = cursor.fetchone()
+        records, dead, attempts, rejected, jobs, last = cursor.fetchone()
     done.records += records
     done.dead += dead
     done.attempts += attempts
     done.rejected += rejected
-    return records + rejected, last
+    done.jobs += jobs
+    return records + rejected + jobs, last
 
 
 def _parameters(before: datetime) -> dict[str, Any]:
@@ -145,7 +163,7 @@ def _parameters(before: datetime) -> dict[str, Any]:
 
 
 def _log(done: Purged, before: datetime) -> None:
-    if not (done.records or done.rejected):
+    if not (done.records or done.rejected or done.jobs):
         return
     logger.info(
         "purged %d records, %d rejected requests",
@@ -157,6 +175,7 @@ def _log(done: Purged, before: datetime) -> None:
             "dead": done.dead,
             "attempts": done.attempts,
             "rejected": done.rejected,
+            "jobs": done.jobs,
             "before": before.isoformat(),
             "more": done.more,
         },

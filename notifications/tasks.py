@@ -5,23 +5,27 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
 
 from celery import Task, shared_task, signals
 from celery.exceptions import Reject
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 from notifications import alerts, heartbeats
-from notifications.beat import BY_BEAT, PURGE, RUN_REPLAYS, WATCH
+from notifications.api import request_triggered
+from notifications.beat import BY_BEAT, PURGE, RUN_DUE_JOBS, RUN_REPLAYS, WATCH
 from notifications.conf import service_options
 from notifications.delivery import engine_with_redis
 from notifications.events import InvalidNotification
-from notifications.nudge import TASK, nudge, nudge_arrived
+from notifications.jobs import run_due_jobs
+from notifications.nudge import TASK, nudge, nudge_arrived, publish_event
 from notifications.replay_runner import run as run_operations
 from notifications.retention import cutoff, purge
 from notifications.service import NotificationService
 from notifications.states import Pulse
 from notifications.tallies import fold
+from notifications.triggers import TRIGGERED
 
 logger = logging.getLogger("notifications.tasks")
 
@@ -34,6 +38,9 @@ PURGE_BUDGET = 5.0
 
 REPLAY_BUDGET = 10.0
 """Seconds one run of replay operations goes on; as long as beat's interval, so that one follows the other."""
+
+JOBS_BUDGET = 10.0
+"""Seconds one scan goes on while there are due jobs."""
 
 _stopping = threading.Event()
 _called = threading.Event()
@@ -138,6 +145,13 @@ def run_replays() -> None:
             _replaying.release()
 
 
+# Acked early: beat sends the next in some seconds.
+@shared_task(name=RUN_DUE_JOBS, ignore_result=True, acks_late=False)
+def publish_due_jobs() -> None:
+    """Publish the events whose time has come."""
+    run_due_jobs(publish_event, budget=JOBS_BUDGET, should_stop=_stopping.is_set)
+
+
 # Acked late: until the row is committed this message is all there is of the request.
 @shared_task(name=FEISHU_REQUESTED, ignore_result=True, acks_late=True, typing=False)
 def handle_feishu_requested(*args: Any, **kwargs: Any) -> dict[str, Any] | None:
@@ -146,22 +160,34 @@ def handle_feishu_requested(*args: Any, **kwargs: Any) -> dict[str, Any] | None:
     Returns the HandleResult as a dict; None for a payload that was refused and is kept as a RejectedRequest.
     """
     service = NotificationService()
+    result = _take(FEISHU_REQUESTED, lambda payload: service.handle_feishu_requested(payload).as_json(), args, kwargs)
+    return cast("dict[str, Any] | None", result)
+
+
+@shared_task(name=TRIGGERED, ignore_result=True, acks_late=True, typing=False)
+def handle_triggered(*args: Any, **kwargs: Any) -> None:
+    """Take one trigger: one argument, its payload of docs/events.md. One that is refused is kept."""
+    _take(TRIGGERED, request_triggered, args, kwargs)
+
+
+def _take(source: str, handle: Callable[[Any], object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+    """Handle the one argument of an event; keep it if it is refused, put it back while PostgreSQL is away."""
     payload: Any = args[0] if args else kwargs.pop("payload", None)
     try:
         if args[1:] or kwargs:
             payload = {"args": list(args), "kwargs": kwargs}
             raise InvalidNotification([("payload", "must be the only argument")])
-        return service.handle_feishu_requested(payload).as_json()
+        return handle(payload)
     except InvalidNotification as error:
-        _keep(service, payload, error)
+        _keep(source, payload, error)
     except (OperationalError, InterfaceError) as error:
         _put_back(error)
     return None
 
 
-def _keep(service: NotificationService, payload: Any, error: InvalidNotification) -> None:
+def _keep(source: str, payload: Any, error: InvalidNotification) -> None:
     try:
-        service.reject(FEISHU_REQUESTED, payload, error)
+        NotificationService().reject(source, payload, error)
     except (OperationalError, InterfaceError) as away:
         _put_back(away)
 

@@ -19,7 +19,13 @@ from django.utils import timezone
 
 from dev.demo.stage import ROOT, Stage, StageError, wait_until
 from dev.other_app import other_app
-from notifications.api import InvalidNotification, NotificationPayload, request_notification, resume_channel
+from notifications.api import (
+    InvalidNotification,
+    NotificationPayload,
+    request_notification,
+    resume_channel,
+    schedule_job,
+)
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
 
 RUN = secrets.token_hex(3)
@@ -39,13 +45,15 @@ class Part:
     """What its endpoint answers; none for a user without a channel."""
     note: str = ""
     """What a reader of the verdict should know."""
+    key: str = ""
+    """The producer's key, where the service makes it."""
     user_id: int = 0
     webhook_key: str = field(default="", repr=False)
 
     @property
     def dedupe_key(self) -> str:
         """The producer's key."""
-        return f"{self.user_id}:{self.name}:{RUN}"
+        return self.key or f"{self.user_id}:{self.name}:{RUN}"
 
     @property
     def record(self) -> NotificationRecord | None:
@@ -76,6 +84,7 @@ class Scenario:
         self.hopeless = Part("endpoint never works", "dead", 0, ("status:500",))
         self.replayed = Part("message refused, replayed later", "sent", 1, ("code:9499",))
         self.paused = Part("bot removed, channel resumed later", "sent", 1, ("code:19001",))
+        self.due_job = Part("due job, trigger, composer, Feishu", "sent", 1)
         self.scheduled = Part("scheduled for later", "sent", 1)
         self.invalid = Part("invalid payload", "rejected", 0)
         self.parts = [part for part in vars(self).values() if isinstance(part, Part)]
@@ -113,6 +122,7 @@ class Scenario:
             for part in (self.no_channel, self.flaky, self.reset, self.slow, self.hopeless, self.replayed, self.paused):
                 request_notification(self._payload(part))
             request_notification(self._payload(self.scheduled), deliver_at=timezone.now() + timedelta(seconds=5))
+        self._schedule_a_job()
         self._ask_for_what_is_invalid()
         self._replay()
         self._resume()
@@ -126,6 +136,21 @@ class Scenario:
         self.other_app.send_task(
             "notification.feishu.requested", args=[self._payload(part)], queue="notifications", ignore_result=True
         )
+
+    def _schedule_a_job(self) -> None:
+        """Let a trigger happen in a moment: beat finds the job, a worker composes its notification and sends it."""
+        trigger = {
+            "trigger_id": f"trigger-{RUN}",
+            "user_id": self.due_job.user_id,
+            "trigger_type": "important_urgent_task",
+            "source": "worker_due_job",
+            "target_type": "task_pool",
+            "target_id": self.due_job.user_id,
+            "idempotency_key": RUN,
+            "trace_id": f"demo-{RUN}",
+        }
+        schedule_job("active_schedule.triggered", trigger, timezone.now() + timedelta(seconds=1), f"demo-{RUN}")
+        self.due_job.key = f"{self.due_job.user_id}:important_urgent_task:key:{RUN}"
 
     def _ask_for_what_is_invalid(self) -> None:
         wrong = self._payload(self.invalid) | {"target_url": "https://elsewhere.example/", "preview_id": ""}

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from notifications.admin import channels, records, rejected, replays
+from notifications.admin import channels, jobs, records, rejected, replays
 
-__all__ = ["channels", "records", "rejected", "replays"]
+__all__ = ["channels", "jobs", "records", "rejected", "replays"]

@@ -557,6 +557,7 @@ class TestPurge:
         assert statuses() == ["pending", "sent"]
         assert said == (
             "2 notifications were deleted.\n  dead ones among them: 1\n  their attempts: 2\n  rejected requests: 1\n"
+            "  due jobs that were done: 0\n"
         )
 
     def test_days_win_over_the_setting(self, old: datetime, change: Callable[..., None]) -> None:
@@ -574,6 +575,7 @@ class TestPurge:
             "  dead ones among them: 1\n"
             "  their attempts: 2\n"
             "  rejected requests: 1\n"
+            "  due jobs that were done: 0\n"
         )
 
     @pytest.mark.parametrize("args", [(), ("--dry-run",)])

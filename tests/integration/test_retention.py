@@ -206,7 +206,7 @@ class TestBatches:
 
         done = purge(BEFORE, progress=lambda done: seen.append((done.records, done.rejected)))
 
-        assert seen == [(2, 0), (4, 0), (5, 0), (5, 2), (5, 4), (5, 5)]
+        assert seen == [(2, 0), (4, 0), (5, 0), (5, 2), (5, 4), (5, 5), (5, 5)]
         assert (done.more, left()) == (False, set())
 
     def test_each_begins_where_the_last_one_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +222,7 @@ class TestBatches:
 
         purge(BEFORE)
 
-        assert begun == [None, ages[1], ages[3], None]  # the last one is for rejected requests
+        assert begun == [None, ages[1], ages[3], None, None]  # the last two are for rejected requests and done jobs
 
     def test_the_oldest_go_first(self) -> None:
         youngest, *_older = (old(created_at=OLD - timedelta(days=days)) for days in (1, 3, 2))
@@ -263,7 +263,7 @@ class TestBatches:
     ) -> None:
         for _ in range(5):
             old()
-        seconds = iter([0.25, 60, 0, 0])
+        seconds = iter([0.25, 60, 0, 0, 0])
         monkeypatch.setattr(retention, "_batch", slowly(retention._batch, time, seconds))
 
         purge(BEFORE)

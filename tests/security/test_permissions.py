@@ -18,6 +18,7 @@ from notifications import api, replays
 from notifications.criteria import Criteria
 from notifications.models import (
     DeliveryAttempt,
+    DueJob,
     NotificationRecord,
     RejectedRequest,
     ReplayOperation,
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.django_db
 ADDRESS = "https://www.feishu.cn/flow/api/trigger-webhook/canary0123456789"
 LOGIN, OK, BACK, NO, NOT_SO = "login", 200, 302, 403, 405
 AS_OF = "2026-05-01T08:00:00+00:00"
-VIEWS = ("view_notificationrecord", "view_usernotificationchannel", "view_rejectedrequest")
+VIEWS = ("view_notificationrecord", "view_usernotificationchannel", "view_rejectedrequest", "view_duejob")
 PEOPLE: dict[str, dict[str, Any] | None] = {
     "anonymous": None,
     "user": {"permissions": VIEWS, "is_staff": False},
@@ -75,6 +76,11 @@ PAGES = {
     "notifications_replayoperation_delete": LOOK_ONLY,
     "notifications_replayoperation_change": Page((OK, NO), (OK, NO)),
     "notifications_replayoperation_cancel": Page((NO, NO), (NOT_SO, BACK), changes=True),
+    "notifications_duejob_changelist": Page((OK, OK), (OK, OK)),
+    "notifications_duejob_add": LOOK_ONLY,
+    "notifications_duejob_history": Page((OK, OK), (OK, OK)),
+    "notifications_duejob_delete": LOOK_ONLY,
+    "notifications_duejob_change": Page((OK, NO), (OK, NO)),
     "notifications_rejectedrequest_changelist": Page((OK, OK), (OK, OK)),
     "notifications_rejectedrequest_add": LOOK_ONLY,
     "notifications_rejectedrequest_history": Page((OK, OK), (OK, OK)),
@@ -104,13 +110,14 @@ class Rows:
     channel: UserNotificationChannel
     rejected: RejectedRequest
     operation: ReplayOperation
+    job: DueJob
     stranger: User
 
     def of(self, model: str, action: str = "") -> Any:
         """Return the row of a model, by its name in an address, that the action would change."""
         record = self.dead if action in ("", "replay") else self.waiting
         rows = {"notificationrecord": record, "usernotificationchannel": self.channel}
-        return (rows | {"replayoperation": self.operation}).get(model, self.rejected)
+        return (rows | {"replayoperation": self.operation, "duejob": self.job}).get(model, self.rejected)
 
 
 @pytest.fixture
@@ -130,6 +137,9 @@ def rows(db: None, monkeypatch: pytest.MonkeyPatch) -> Rows:
         ),
         rejected=RejectedRequest.objects.create(source="x", payload="{}", errors=[]),
         operation=replays.create(Criteria(), None, "mended"),
+        job=DueJob.objects.create(
+            key="job", event="active_schedule.triggered", payload={}, run_at=timezone.now(), next_run_at=timezone.now()
+        ),
         stranger=User.objects.create(username="stranger"),
     )
 
@@ -156,6 +166,7 @@ def browser(db: None) -> Callable[..., Client]:
 def stored() -> list[list[dict[str, Any]]]:
     """Return everything that is in the app's tables."""
     models: Any = (NotificationRecord, DeliveryAttempt, UserNotificationChannel, RejectedRequest, ReplayOperation)
+    models = (*models, DueJob)
     return [list(model._default_manager.order_by("pk").values()) for model in models]
 
 

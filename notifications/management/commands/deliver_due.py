@@ -13,9 +13,13 @@ from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
 from notifications import heartbeats
 from notifications.alerts import look_now_and_then
+from notifications.api import request_triggered
 from notifications.delivery import Engine, RetryResult
+from notifications.events import InvalidNotification
+from notifications.jobs import run_due_jobs
 from notifications.management.commands._base import Command as Base, Stop, positive_int, stop_on_signals
 from notifications.replay_runner import run as run_replays
+from notifications.service import NotificationService
 from notifications.states import Pulse
 
 logger = logging.getLogger("notifications.deliver_due")
@@ -78,6 +82,7 @@ class Command(Base):
             before = total.scanned
             try:
                 run_replays(0)  # a batch of each loop: there may be no worker to do it
+                run_due_jobs(_let_happen)
                 _drain(engine, 0, stop, total)
             except Error as error:
                 # The type only: the text may name the database's address.
@@ -101,6 +106,14 @@ class Command(Base):
         ):
             if count:
                 self.stdout.write(f"  {label}: {count}")
+
+
+def _let_happen(event: str, payload: object) -> None:
+    """Handle a due event here: there may be no worker to send it to. What is refused is kept, as a worker does."""
+    try:
+        request_triggered(payload)
+    except InvalidNotification as error:
+        NotificationService().reject(event, payload, error)
 
 
 def _drain(engine: Engine, limit: int, stop: Stop, total: RetryResult) -> None:

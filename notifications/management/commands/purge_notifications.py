@@ -60,7 +60,7 @@ class Command(Base):
             self._report(done, dry_run=options["dry_run"])
 
     def _progress(self, done: Purged) -> None:
-        deleted = done.records + done.rejected
+        deleted = done.records + done.rejected + done.jobs
         if deleted - self.told >= STEP and not self.quiet:
             self.told = deleted
             self.stdout.write(gettext("%(count)d deleted so far") % {"count": deleted})
@@ -80,6 +80,7 @@ class Command(Base):
             (gettext("dead ones among them"), done.dead),
             (gettext("their attempts"), done.attempts),
             (gettext("rejected requests"), done.rejected),
+            (gettext("due jobs that were done"), done.jobs),
         ):
             self.stdout.write(f"  {label}: {count}")
         if done.more:
