@@ -50,7 +50,7 @@ def test_without_the_guard_the_soak_fails(control: str, faults: str) -> None:
 
 def _soak(control: str, faults: str, seed: str) -> subprocess.CompletedProcess[str]:
     knobs = {"CHAOS_CONTROL": control, "CHAOS_FAULTS": faults, "CHAOS_SEED": seed}
-    knobs |= {"CHAOS_MINUTES": "0.6", "CHAOS_RATE": "90", "CHAOS_JSON": ""}
+    knobs |= {"CHAOS_MINUTES": "0.45", "CHAOS_RATE": "90", "CHAOS_JSON": ""}
     return subprocess.run(
         [sys.executable, "-m", "dev.chaos"],
         cwd=ROOT, env=os.environ | knobs, capture_output=True, text=True, timeout=400, check=False,

@@ -322,7 +322,7 @@ class TestHostileText:
         nested = json.loads("[" * 100 + "1" + "]" * 100)  # the deepest that is kept
         record = make_record(provider_response=nested)
 
-        assert 'n-block">[' in page(admin_client, f"{LIST}{record.pk}/change/")
+        assert 'n-block" tabindex="0">[' in page(admin_client, f"{LIST}{record.pk}/change/")
 
 
 class TestRejected:

@@ -237,6 +237,7 @@ class Tally:
         assert (request.user_id, request.target_id) == (value["user_id"], value.get("target_id") or 0)
 
 
+@pytest.mark.no_cover  # counting lines would double its time
 def test_a_hundred_thousand_payloads_are_judged_by_the_rules() -> None:
     tally = Tally()
 
@@ -291,6 +292,7 @@ def provider(change: Callable[..., None]) -> MemoryProvider:
 
 @pytest.mark.django_db
 class TestThroughTheTask:
+    @pytest.mark.no_cover
     def test_each_is_stored_and_sent_or_kept_with_its_reasons(
         self, provider: MemoryProvider, admin_client: Client
     ) -> None:
