@@ -205,8 +205,8 @@ class TestFiltersAndSearch:
         plan = response.context["cl"].queryset.order_by().explain()
 
         assert "Seq Scan" not in plan
-        for index in ("notification_dedupe", "notification_trace", "notification_records_pkey", "user_id"):
-            assert index in plan
+        for read in ("notification_dedupe", "notification_trace", "(id = 77)", "(user_id = 77)"):
+            assert read in plan
 
     def test_the_date_hierarchy_lists_every_step_between_first_and_last(self, admin_client: Client) -> None:
         for year, month, day in ((2024, 12, 30), (2025, 1, 2)):
