@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import cast
 
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import DatabaseError, transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.utils.translation import gettext_lazy as _
 
 from notifications.composer import composer
@@ -86,8 +86,8 @@ def request_triggered(payload: object) -> list[Accepted]:
     trigger = parse_trigger(payload, max_user_id=max_user_id())
     try:
         made = list(composer()(trigger))
-    except (InvalidNotification, DatabaseError):
-        raise
+    except (InvalidNotification, OperationalError, InterfaceError):
+        raise  # the last two: PostgreSQL is away, and the trigger can happen later
     except Exception as error:
         # Kept as refused by the entrances, so that a bug of a composer loses no trigger. The type only, it is foreign.
         text = _("the composer failed: %(error)s") % {"error": type(error).__name__}
@@ -104,7 +104,7 @@ class Scheduled:
     """Whether the key was known before; then that job stays as it is."""
 
 
-def schedule_job(event: str, payload: Mapping[str, object], run_at: datetime, key: str) -> Scheduled:
+def schedule_job(event: str, payload: object, run_at: datetime, key: str) -> Scheduled:
     """Let an event happen at a time, once your transaction has committed.
 
     event: "active_schedule.triggered". payload: the event's, checked now; `requested_at` is `run_at` by default.
@@ -115,10 +115,10 @@ def schedule_job(event: str, payload: Mapping[str, object], run_at: datetime, ke
     check.choice("event", (TRIGGERED,))
     moment, key = check.moment("run_at"), check.word("key", 191)
     check.end()
-    if moment is not None:
+    if isinstance(payload, Mapping):
         payload = {"requested_at": moment, **payload}
     trigger = parse_trigger(payload, max_user_id=max_user_id())
-    fields = {"event": event, "payload": trigger.as_json(), "run_at": run_at, "next_run_at": run_at}
+    fields = {"event": event, "payload": trigger.as_json(), "run_at": moment, "next_run_at": moment}
     job, created = DueJob.objects.get_or_create(key=key, defaults=fields)
     return Scheduled(job_id=job.pk, reused=not created)
 

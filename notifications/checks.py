@@ -11,11 +11,12 @@ from django.core.checks import CheckMessage, Error, Tags, Warning as Caution, re
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, models, router
 from django.utils.module_loading import import_string
+from limits import parse_many
 
 from notifications.conf import known_names, service_options
 from notifications.models import NotificationRecord
+from notifications.providers.feishu_bot import RULES as BOT_RULES
 from notifications.secret import Secret
-from notifications.sinks import bot_problem
 
 
 @register()
@@ -102,8 +103,29 @@ def check_alerts(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         options = service_options()
     except ImproperlyConfigured:
         return []
-    problem = bot_problem(options) if options.alert_feishu_webhook else ""
+    problem = BOT_RULES.problem(options.alert_feishu_webhook, options) if options.alert_feishu_webhook else ""
     return [Error(f"ALERT_FEISHU_WEBHOOK {problem}.", id="notifications.E009")] if problem else []
+
+
+@register()
+def check_rate_limits(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E012: a rate limit that cannot be read."""
+    try:
+        limits = service_options().rate_limits
+    except ImproperlyConfigured:
+        return []
+    return [
+        Error(f"RATE_LIMITS: {channel}: {text!r} is no limit such as 5/second;100/minute.", id="notifications.E012")
+        for channel, text in limits.items()
+        if text and not _is_limit(text)
+    ]
+
+
+def _is_limit(text: str) -> bool:
+    try:
+        return bool(parse_many(text))
+    except ValueError:
+        return False
 
 
 @register()

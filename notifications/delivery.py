@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
@@ -92,7 +93,12 @@ class Engine:
         self.should_stop = should_stop
         self.called = called or threading.Event()
         self.heed_health = heed_health
-        self.rates = RateLimits(locks.gateway if locks else None, limits_of(self.providers, self.options.rate_limits))
+
+    @cached_property
+    def rates(self) -> RateLimits:
+        """The limits of the endpoints; read when something is claimed, since many engines only accept requests."""
+        gateway = self.locks.gateway if self.locks else None
+        return RateLimits(gateway, limits_of(self.providers, self.options.rate_limits))
 
     def deliver_due(
         self,

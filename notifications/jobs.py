@@ -53,6 +53,11 @@ SET next_run_at = statement_timestamp()
         + LEAST(%(first)s * 2.0 ^ LEAST(attempts - 1, 10), %(longest)s) * interval '1 second',
     lease_token = NULL,
     last_error = %(error)s
+WHERE id = %(failed)s AND lease_token = %(token)s
+"""
+_GIVE_BACK = """
+UPDATE notification_due_jobs
+SET next_run_at = statement_timestamp(), lease_token = NULL, attempts = attempts - 1
 WHERE id = ANY(%(ids)s) AND lease_token = %(token)s
 """
 
@@ -72,7 +77,8 @@ class ClaimedJob:
 def run_due_jobs(publish: Publish, *, budget: float = 0.0, should_stop: Callable[[], bool] = lambda: False) -> int:
     """Publish the jobs that are due, batch after batch, and return how many.
 
-    publish: where one fails, it and what is left of its batch are put off, and the run ends.
+    publish: where one fails, that job is put off and the run ends; what is left of its batch stays due, so that one
+    that always fails holds up no other.
     budget: seconds after which no further batch is begun. should_stop: asked before each batch.
     Any number may run at once. Raises RuntimeError inside a transaction of the caller, DatabaseError where PostgreSQL
     is away: what was claimed then becomes due again when its lease ends.
@@ -99,24 +105,26 @@ def claim_jobs(token: str) -> list[ClaimedJob]:
 def publish_jobs(jobs: list[ClaimedJob], token: str, publish: Publish) -> int:
     """Publish claimed jobs and write down what came of it. Returns how many were published."""
     done: list[int] = []
-    failure = ""
+    parameters: dict[str, Any] = {"token": token, "first": FIRST_PAUSE, "longest": LONGEST_PAUSE, "failed": None}
     for job in jobs:
         try:
             publish(job.event, job.payload)
         except Error:
             raise
         except Exception as error:  # whatever the broker's client raises; the text may name its address
-            failure = type(error).__name__
+            parameters |= {"failed": job.job_id, "error": type(error).__name__}
             logger.warning(
-                "due jobs put off: %s", failure, extra={"event": "job.put_off", "job_id": job.job_id, "error": failure}
+                "due job put off: %s",
+                type(error).__name__,
+                extra={"event": "job.put_off", "job_id": job.job_id, "error": type(error).__name__},
             )
             break
         done.append(job.job_id)
     with connection.cursor() as cursor:
         if done:
-            cursor.execute(_DONE, {"ids": done, "token": token})
-        if left := [job.job_id for job in jobs if job.job_id not in set(done)]:
-            bounds = {"first": FIRST_PAUSE, "longest": LONGEST_PAUSE}
-            parameters: dict[str, Any] = {"ids": left, "token": token, "error": failure, **bounds}
+            cursor.execute(_DONE, parameters | {"ids": done})
+        if parameters["failed"]:
             cursor.execute(_PUT_OFF, parameters)
+        if left := [job.job_id for job in jobs[len(done) + 1 :]]:
+            cursor.execute(_GIVE_BACK, parameters | {"ids": left})
     return len(done)

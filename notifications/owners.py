@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from smtplib import SMTPRecipientsRefused
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -42,6 +43,9 @@ def tell_owners() -> int:
         channel_id, user_id, channel, reason = owed
         try:
             _mail(user_id, channel, reason)
+        except SMTPRecipientsRefused:  # nobody can be told at that address, and the others must not wait for it
+            logger.warning("owner cannot be told: the address is refused", extra={"event": "owner.not_told"})
+            continue
         except Exception as error:  # whatever a mail backend raises
             with connection.cursor() as cursor:
                 cursor.execute(_NOT_TOLD, {"channel": channel_id})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from django.contrib.auth import get_user_model
@@ -59,6 +60,14 @@ class NotificationQuerySet(Base):
         """Return the number of records per status."""
         rows: Any = self.order_by().values_list("status").annotate(models.Count("id"))
         return dict(rows)
+
+
+def database_now() -> datetime:
+    """Return the time by PostgreSQL's clock, which stamps the records."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement_timestamp()")
+        now: datetime = cursor.fetchone()[0]
+    return now
 
 
 def max_user_id() -> int:

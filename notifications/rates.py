@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import cast
 
 import redis
@@ -31,8 +32,6 @@ class RateLimits:
     def __init__(self, gateway: RedisGateway | None, limits: Mapping[str, str]) -> None:
         self.gateway = gateway
         self.windows = {channel: parse_many(text) for channel, text in limits.items() if text}
-        self._shared: MovingWindowRateLimiter | None = None
-        self._local = MovingWindowRateLimiter(MemoryStorage())
 
     def waits(self, rows: Sequence[Claimed]) -> dict[int, float]:
         """Return the seconds to wait, by record id, of the rows that may not be sent yet; the others are counted.
@@ -61,22 +60,27 @@ class RateLimits:
         try:
             if self.gateway is None:
                 raise RedisAway
-            return self.gateway.run(lambda client: _hit(self._redis(client), windows, key))
+            return self.gateway.run(lambda client: _hit(_shared(client.connection_pool), windows, key))
         except RedisAway:
             cautious = [type(item)(math.ceil(item.amount / CAUTION), item.multiples) for item in windows]
-            return _hit(self._local, cautious, key)
-
-    def _redis(self, client: redis.Redis) -> MovingWindowRateLimiter:
-        if self._shared is None:
-            pool = client.connection_pool
-            self._shared = MovingWindowRateLimiter(RedisStorage("redis://", pool, key_prefix="smartmate:rate"))
-        return self._shared
+            return _hit(_local(), cautious, key)
 
 
 def limits_of(providers: Mapping[str, Provider], configured: Mapping[str, str]) -> dict[str, str]:
     """Return the limits by channel: the provider's own unless RATE_LIMITS says another. A blank one lifts it."""
     own = {channel: cast(str, getattr(provider, "limits", "")) for channel, provider in providers.items()}
     return own | dict(configured)
+
+
+@lru_cache(maxsize=4)
+def _shared(pool: redis.ConnectionPool) -> MovingWindowRateLimiter:
+    return MovingWindowRateLimiter(RedisStorage("redis://", pool, key_prefix="smartmate:rate"))
+
+
+@lru_cache(maxsize=1)
+def _local() -> MovingWindowRateLimiter:
+    """Return the one of this process: drains come and go, what they sent counts on."""
+    return MovingWindowRateLimiter(MemoryStorage())
 
 
 def _hit(limiter: MovingWindowRateLimiter, windows: Iterable[RateLimitItem], key: str) -> float:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
@@ -15,6 +15,7 @@ from notifications.criteria import Criteria, InvalidCriteria, Problem
 from notifications.message import visible
 from notifications.models import ReplayOperation
 from notifications.nudge import nudge_replays
+from notifications.querysets import database_now
 from notifications.states import UNFINISHED, OperationStatus
 
 logger = logging.getLogger("notifications.replays")
@@ -72,14 +73,6 @@ def cancel(operation: ReplayOperation, actor: AbstractBaseUser | None) -> bool:
     if stopped:
         log_operation(operation, OperationStatus.CANCELLED, actor)
     return bool(stopped)
-
-
-def database_now() -> datetime:
-    """Return the time by PostgreSQL's clock, which stamps the records."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT statement_timestamp()")
-        now: datetime = cursor.fetchone()[0]
-    return now
 
 
 def _problems(reason: str, rate: int | None, as_of: datetime | None) -> list[Problem]:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.mail import EmailMessage
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
-from notifications.conf import ServiceOptions, service_options
+from notifications.conf import service_options
 from notifications.providers.base import SendResult
-from notifications.providers.http import HttpPoster, origin_of
-
-BOT_HOSTS = ("open.feishu.cn", "open.larksuite.com")
-BOT_PATH = re.compile(r"/open-apis/bot/v2/hook/[A-Za-z0-9_-]{8,128}")
+from notifications.providers.feishu_bot import RULES
+from notifications.providers.http import HttpPoster
 
 Sink = Callable[[str, str], None]
 """Takes subject and text."""
@@ -38,20 +34,6 @@ def sinks() -> dict[str, Sink]:
     return found
 
 
-def bot_problem(options: ServiceOptions) -> str:
-    """Return why ALERT_FEISHU_WEBHOOK cannot be used, or an empty string."""
-    url = options.alert_feishu_webhook
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "is not an address"
-    if origin_of(url) not in options.sandbox_origins and (parts.scheme != "https" or parts.netloc not in BOT_HOSTS):
-        return f"must begin with https:// and be on one of {', '.join(BOT_HOSTS)}"
-    if not BOT_PATH.fullmatch(parts.path) or parts.query or parts.fragment or "@" in parts.netloc:
-        return "must be /open-apis/bot/v2/hook/ and a key"
-    return ""
-
-
 def _email(subject: str, text: str) -> None:
     EmailMessage(
         f"SmartMate: {subject}", text, from_email=settings.SERVER_EMAIL, to=list(service_options().alert_emails)
@@ -60,7 +42,7 @@ def _email(subject: str, text: str) -> None:
 
 def _feishu(subject: str, text: str) -> None:
     options = service_options()
-    if problem := bot_problem(options):
+    if problem := RULES.problem(options.alert_feishu_webhook, options):
         raise SinkFailed(f"ALERT_FEISHU_WEBHOOK {problem}")
     body = {"msg_type": "text", "content": {"text": f"SmartMate: {text}"}}
     answer = _poster().post(options.alert_feishu_webhook, json.dumps(body, ensure_ascii=False).encode(), {})

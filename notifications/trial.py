@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import uuid
-from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import connection
 from django.utils import timezone
 from django.utils.translation import gettext
 
@@ -17,7 +15,8 @@ from notifications import health
 from notifications.conf import service_options
 from notifications.events import EVENT_VERSION
 from notifications.models import NotificationRecord, UserNotificationChannel
-from notifications.service import NotificationService
+from notifications.querysets import database_now
+from notifications.service import HandleResult, NotificationService
 from notifications.states import FINAL, Status, TestStatus
 
 
@@ -34,7 +33,7 @@ def send_test(user: AbstractBaseUser, text: str = "", *, channel: str = "feishu"
 
     text: what it says, by default that the channel works. Raises InvalidNotification for a text that cannot be sent.
     """
-    return _deliver(_service(), _payload(user, f"{uuid.uuid4()}", text), channel)
+    return _noted(_service().handle_feishu_requested(_payload(user, f"{uuid.uuid4()}", text), channel=channel))
 
 
 def send_own_test(user: AbstractBaseUser) -> NotificationRecord:
@@ -43,14 +42,12 @@ def send_own_test(user: AbstractBaseUser) -> NotificationRecord:
     The interval's number is in the dedupe key, so the table itself holds everybody to it: all processes, on
     PostgreSQL's clock, and a user who deletes the channel and makes it anew.
     """
-    service, interval = _service(), service_options().test_interval
-    now = _database_clock()
+    interval, now = service_options().test_interval, database_now()
     number = math.floor(now.timestamp() / interval)
-    payload = _payload(user, f"{interval:g}:{number}", "")
-    [accepted] = service.accept([payload])
-    if accepted.reused:
+    result = _service().handle_feishu_requested(_payload(user, f"{interval:g}:{number}", ""))
+    if result.reused and not result.delivered:
         raise TooSoon(max(1, math.ceil((number + 1) * interval - now.timestamp())))
-    return _deliver(service, payload, "feishu")
+    return _noted(result)
 
 
 def error_of(record: NotificationRecord) -> str:
@@ -80,8 +77,8 @@ def _payload(user: AbstractBaseUser, number: str, text: str) -> dict[str, Any]:
     }
 
 
-def _deliver(service: NotificationService, payload: dict[str, Any], channel: str) -> NotificationRecord:
-    result = service.handle_feishu_requested(payload, channel=channel)
+def _noted(result: HandleResult) -> NotificationRecord:
+    """Write down beside the channel what came of a test, and return its record."""
     record = NotificationRecord.objects.get(pk=result.record_id)
     if record.status in FINAL:
         sent = record.status == Status.SENT
@@ -95,10 +92,3 @@ def _deliver(service: NotificationService, payload: dict[str, Any], channel: str
         for channel_id in unwell if sent else ():
             health.resume(channel_id, service_options())
     return record
-
-
-def _database_clock() -> datetime:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT statement_timestamp()")
-        now: datetime = cursor.fetchone()[0]
-    return now

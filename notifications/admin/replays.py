@@ -19,7 +19,8 @@ from notifications.admin.replay_columns import ReplayColumns
 from notifications.admin.replay_form import RATE, OrderForm, canonical
 from notifications.criteria import breakdown
 from notifications.models import ReplayOperation
-from notifications.replays import cancel, create, database_now
+from notifications.querysets import database_now
+from notifications.replays import cancel, create
 from notifications.states import Status
 
 if TYPE_CHECKING:

@@ -78,9 +78,12 @@ _STOPPED_BY = (Status.FAILED, *_STOPPED)
 
 def explain(record: NotificationRecord) -> list[str]:
     """Return the sentences that stand at the top of a record's page: why, what happens next, what to do."""
-    sentences = [_state(record)]
     if waits := WAITS.get(record.wait_reason):
-        return [*sentences, str(waits)]
+        # The time of its next attempt is a promise only where a limit made it; else it waits for its endpoint.
+        limited = record.wait_reason == WaitReason.RATE_LIMITED
+        why = CODES.get(record.last_error_code) if record.status == Status.FAILED else None
+        return [*([_state(record)] if limited else []), str(waits), *([str(why)] if why else [])]
+    sentences = [_state(record)]
     if record.status in _STOPPED_BY and (meaning := CODES.get(record.last_error_code)):
         sentences.append(str(meaning))
     if record.status in _STOPPED:

@@ -16,11 +16,14 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 from django.views.debug import SafeExceptionReporterFilter
 
+from notifications.admin.channels import MOST_TESTS
 from notifications.conf import PROVIDERS, service_options
-from notifications.models import UserNotificationChannel
+from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers import get_provider
-from notifications.providers.base import ChannelRules
+from notifications.providers.base import ChannelRules, SendResult
 from notifications.providers.feishu import check_webhook_url
+from notifications.providers.memory import MemoryProvider
+from notifications.states import WaitReason
 from tests.integration.rows import LIST, make_attempt, make_record
 
 pytestmark = pytest.mark.django_db
@@ -399,3 +402,76 @@ class TestLooking:
         assert "Webhook address:" in html
         assert "Last test" not in html
         assert "Delete the stored token" not in html
+
+
+class TestActions:
+    """What an operator presses when an endpoint is not well."""
+
+    @pytest.fixture
+    def provider(self, change: Callable[..., None]) -> MemoryProvider:
+        change(PROVIDERS={"feishu": "notifications.providers.memory.MemoryProvider"})
+        configured = get_provider("feishu")
+        assert isinstance(configured, MemoryProvider)
+        return configured
+
+    @pytest.fixture
+    def paused(self, stored: UserNotificationChannel) -> UserNotificationChannel:
+        stored.paused_at, stored.pause_reason = timezone.now(), "code 19001"
+        stored.save()
+        make_record("failed", user_id=stored.user_id, wait_reason=WaitReason.CHANNEL_PAUSED)
+        return stored
+
+    def press(self, client: Client, action: str, *channels: UserNotificationChannel) -> str:
+        data = {"action": action, "_selected_action": [channel.pk for channel in channels]}
+        return str(client.post(URL, data, follow=True).content.decode())
+
+    def waiting(self) -> bool:
+        return NotificationRecord.objects.filter(wait_reason=WaitReason.CHANNEL_PAUSED).exists()
+
+    def test_resuming_ends_the_pause_lets_go_what_waited_and_is_kept(
+        self, admin_client: Client, paused: UserNotificationChannel
+    ) -> None:
+        html = self.press(admin_client, "resume", paused)
+
+        paused.refresh_from_db()
+        assert "1 channel was resumed." in html
+        assert (paused.paused_at, paused.pause_reason, self.waiting()) == (None, "", False)
+        assert LogEntry.objects.get().change_message == "Resumed."
+
+    def test_resuming_what_is_well_changes_nothing(self, admin_client: Client, stored: UserNotificationChannel) -> None:
+        assert "0 channels were resumed." in self.press(admin_client, "resume", stored)
+        assert not LogEntry.objects.exists()
+
+    def test_a_test_that_arrives_reaches_a_paused_endpoint_and_ends_the_pause(
+        self, admin_client: Client, paused: UserNotificationChannel, provider: MemoryProvider
+    ) -> None:
+        html = self.press(admin_client, "send_test", paused)
+
+        paused.refresh_from_db()
+        assert "the test message was delivered" in html
+        assert (len(provider.requests), paused.last_test_status, paused.paused_at) == (1, "success", None)
+        assert not self.waiting()
+
+    def test_a_test_that_fails_says_why_and_the_pause_stays(
+        self, admin_client: Client, paused: UserNotificationChannel, provider: MemoryProvider
+    ) -> None:
+        refusal = SendResult(outcome="permanent_fail", error_code="provider_config", error_message="code 19007")
+        provider.script(refusal)
+
+        html = self.press(admin_client, "send_test", paused)
+
+        paused.refresh_from_db()
+        assert "provider_config: code 19007" in html
+        assert (paused.last_test_status, paused.pause_reason) == ("failed", "code 19001")
+        assert self.waiting()
+
+    def test_no_more_are_tested_at_once_than_a_request_can_wait_for(
+        self, admin_client: Client, make_user: Callable[..., User], provider: MemoryProvider
+    ) -> None:
+        many = [
+            UserNotificationChannel.objects.create(user=make_user(f"user{number}"), webhook_url=ADDRESS)
+            for number in range(MOST_TESTS + 1)
+        ]
+
+        assert f"Choose {MOST_TESTS} channels at most" in self.press(admin_client, "send_test", *many)
+        assert provider.requests == []

@@ -13,11 +13,11 @@ from django.test import Client
 from django.utils import timezone
 
 from notifications.admin.display import absolute
-from notifications.admin.wording import CODES, REMEDIES, explain
+from notifications.admin.wording import CODES, REMEDIES, WAITS, explain
 from notifications.claim import claim
 from notifications.conf import service_options
 from notifications.models import NotificationRecord, UserNotificationChannel
-from notifications.states import ErrorCode, Status
+from notifications.states import ErrorCode, Status, WaitReason
 from tests.integration.rows import LIST, make_attempt, make_record
 
 pytestmark = pytest.mark.django_db
@@ -58,6 +58,25 @@ class TestSentences:
         assert absolute(record.next_attempt_at) in sentence
         assert "worker-2:9" in sentence
         assert "worker-1:7" not in sentence
+
+    @pytest.mark.parametrize("reason", [WaitReason.CHANNEL_PAUSED, WaitReason.ENDPOINT_FAILING])
+    @pytest.mark.parametrize("status", ["pending", "failed", "sending"])
+    def test_one_that_waits_for_its_endpoint_says_so_and_promises_no_time(self, status: str, reason: str) -> None:
+        record = make_record(status, wait_reason=reason, last_error_code="provider_config")
+
+        first, *why = explain(record)
+
+        assert first == str(WAITS[reason])
+        assert why == ([str(CODES["provider_config"])] if status == "failed" else [])
+
+    def test_one_that_waits_for_a_rate_limit_says_until_when(self) -> None:
+        record = make_record("pending", wait_reason=WaitReason.RATE_LIMITED)
+
+        when, why = explain(record)
+
+        assert record.next_attempt_at
+        assert absolute(record.next_attempt_at) in when
+        assert why == str(WAITS[WaitReason.RATE_LIMITED])
 
     def test_a_worker_that_left_no_name_is_not_named(self) -> None:
         record = make_record("sending", attempt_count=1)

@@ -321,7 +321,7 @@ def test_an_address_that_is_no_bots_is_not_called(
 
     look()
 
-    assert "ALERT_FEISHU_WEBHOOK must begin with https:// and be on one of" in caplog.text
+    assert "ALERT_FEISHU_WEBHOOK must be on open.feishu.cn or open.larksuite.com" in caplog.text
 
 
 def test_the_periodic_task_looks(bot: Bot) -> None:

@@ -16,6 +16,7 @@ from django.utils import timezone
 from notifications import tasks
 from notifications.api import InvalidNotification, request_triggered, schedule_job
 from notifications.jobs import claim_jobs, run_due_jobs
+from notifications.management.commands.deliver_due import _let_happen
 from notifications.models import DueJob, NotificationRecord, RejectedRequest
 from notifications.retention import Purged, purge
 from notifications.triggers import Trigger
@@ -138,6 +139,8 @@ class TestScheduling:
         with pytest.raises(InvalidNotification) as refused:
             schedule_job("no.such.event", trigger(), naive, " ")
         assert {name for name, _reason in refused.value.errors} == {"event", "run_at", "key"}
+        with pytest.raises(InvalidNotification, match="payload"):
+            schedule_job(TRIGGERED, ["no", "fields"], timezone.now(), "job")
         with pytest.raises(InvalidNotification, match="source"):
             schedule_job(TRIGGERED, trigger(source="x"), timezone.now(), "job")
         assert not DueJob.objects.exists()
@@ -193,12 +196,37 @@ class TestScanner:
 
         assert run_due_jobs(away) == 0
 
-        for job in DueJob.objects.all():
-            assert (job.done_at, job.lease_token, job.last_error) == (None, None, "ConnectionResetError")
-            assert job.next_run_at is not None
-            assert job.next_run_at > timezone.now()
+        first, *others = DueJob.objects.order_by("pk")
+        assert (first.done_at, first.lease_token, first.last_error) == (None, None, "ConnectionResetError")
+        assert first.next_run_at is not None
+        assert first.next_run_at > timezone.now()
+        assert [(job.done_at, job.lease_token, job.attempts) for job in others] == [(None, None, 0)] * 2
         DueJob.objects.update(next_run_at=timezone.now() - timedelta(seconds=1))
         assert run_due_jobs(lambda event, payload: None) == 3
+
+    def test_one_that_always_fails_holds_up_no_other(self) -> None:
+        first, *_others = [schedule(f"job{number}", trigger_id=f"trg-{number}") for number in range(3)]
+        published: list[str] = []
+
+        def broken(event: str, payload: dict[str, Any]) -> None:
+            if payload["trigger_id"] == "trg-0":
+                raise ValueError
+            published.append(payload["trigger_id"])
+
+        runs = [run_due_jobs(broken) for _scan in range(2)]
+
+        assert (runs, sorted(published)) == ([0, 2], ["trg-1", "trg-2"])
+        assert DueJob.objects.get(done_at__isnull=True).pk == first
+
+    def test_without_a_worker_deliver_due_lets_them_happen_and_keeps_what_is_refused(
+        self, change: Callable[..., None]
+    ) -> None:
+        schedule("good")
+        _let_happen(TRIGGERED, trigger(source="api_dry_run"))
+
+        assert run_due_jobs(_let_happen) == 1
+        assert NotificationRecord.objects.get().trigger_id == "trg-1"
+        assert RejectedRequest.objects.get().source == TRIGGERED
 
     def test_the_purge_takes_jobs_that_are_long_done_and_no_other(self) -> None:
         schedule("done")

@@ -466,7 +466,7 @@ class TestTry:
         """Return a function that sets the time by which tests are counted."""
 
         def set_clock(seconds: float) -> None:
-            monkeypatch.setattr(trial, "_database_clock", lambda: datetime.fromtimestamp(seconds, UTC))
+            monkeypatch.setattr(trial, "database_now", lambda: datetime.fromtimestamp(seconds, UTC))
 
         return set_clock
 

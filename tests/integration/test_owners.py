@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from smtplib import SMTPRecipientsRefused
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -57,7 +58,7 @@ def test_a_channel_that_works_is_nobodys_concern() -> None:
     assert tell_owners() == 0
 
 
-def test_a_mail_that_fails_is_tried_again(settings: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mail_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     paused()
     with monkeypatch.context() as broken:
         broken.setattr("notifications.owners.EmailMessage.send", lambda self: 1 / 0)
@@ -65,6 +66,22 @@ def test_a_mail_that_fails_is_tried_again(settings: object, monkeypatch: pytest.
 
     assert tell_owners() == 1
     assert len(mail.outbox) == 1
+
+
+def test_an_address_that_is_refused_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    paused("refused", paused_at=timezone.now() - timedelta(hours=1))
+    paused("other")
+    send = mail.EmailMessage.send
+
+    def refuse(message: mail.EmailMessage) -> int:
+        if message.to == ["refused@example.com"]:
+            raise SMTPRecipientsRefused({"refused@example.com": (550, b"no such user")})
+        return send(message)
+
+    monkeypatch.setattr("notifications.owners.EmailMessage.send", refuse)
+
+    assert tell_owners() == 1
+    assert [message.to for message in mail.outbox] == [["other@example.com"]]
 
 
 def test_an_owner_without_an_address_holds_up_nobody() -> None:

@@ -7,15 +7,16 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth import get_user_model
 
-from notifications.conf import service_options
+from notifications.api import request_notification
 from notifications.delivery import Engine
 from notifications.locks import Locks
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers import configured_providers
 from notifications.providers.memory import MemoryProvider
-from notifications.rates import RateLimits, limits_of
+from notifications.rates import limits_of
 from notifications.redis_gateway import RedisGateway, gateway
 from notifications.states import Status, WaitReason
+from tests.conftest import payload
 from tests.integration.test_delivery import NOW, Clock, clock, options, record
 
 __all__ = ["clock"]
@@ -92,7 +93,9 @@ def test_without_redis_each_process_takes_a_fifth(memory: MemoryProvider, clock:
         record(f"k{number}", user_id=user)
     nowhere = RedisGateway("redis://127.0.0.1:1/0", timeout=0.2, silence=60)
 
-    assert limited(memory, clock, "10/day", redis=nowhere).deliver_due().sent == 2
+    sent = [limited(memory, clock, "10/day", redis=nowhere).deliver_due(limit=1).sent for _drain in range(4)]
+
+    assert sent == [1, 1, 0, 0], "one drain after the other, and still a fifth for the process"
 
 
 def test_a_channel_without_a_limit_asks_nobody(memory: MemoryProvider, clock: Clock) -> None:
@@ -120,5 +123,10 @@ def test_an_endpoint_is_named_without_its_address(memory: MemoryProvider, clock:
     assert [key for key in keys if "canary" in key] == []
 
 
-def test_no_limits_no_windows() -> None:
-    assert RateLimits(None, limits_of({}, service_options().rate_limits)).waits([]) == {}
+def test_accepting_a_request_costs_nothing_for_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def costly(*args: object) -> None:
+        raise AssertionError("limits are for sending")
+
+    monkeypatch.setattr("notifications.delivery.RateLimits", costly)
+
+    request_notification(payload())

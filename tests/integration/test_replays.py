@@ -17,8 +17,9 @@ from django.utils import timezone
 from notifications import replay_runner, tasks
 from notifications.criteria import Criteria, InvalidCriteria, breakdown
 from notifications.models import NotificationRecord, ReplayOperation
+from notifications.querysets import database_now
 from notifications.replay_runner import pace, step
-from notifications.replays import cancel, create, database_now
+from notifications.replays import cancel, create
 from tests.integration.rows import make_record
 from tests.integration.test_query_plan import fill, nodes
 

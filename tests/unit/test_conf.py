@@ -191,6 +191,23 @@ class TestChecks:
 
         assert found() == {"E008": "NOTIFICATIONS['ENCRYPTION_KEYS'] must hold Fernet keys"}
 
+    def test_e009_an_address_for_alerts_that_is_no_bots(self, change: Change) -> None:
+        change(ALERT_FEISHU_WEBHOOK="https://open.feishu.cn/elsewhere")
+
+        assert found() == {"E009": "ALERT_FEISHU_WEBHOOK must be /open-apis/bot/v2/hook/ and a key."}
+
+    @pytest.mark.parametrize("path", ["no.such.composer", "notifications.composer.nothing"])
+    def test_e011_a_composer_that_cannot_be_imported(self, change: Change, path: str) -> None:
+        change(TRIGGER_COMPOSER=path)
+
+        assert list(found()) == ["E011"]
+
+    @pytest.mark.parametrize("text", ["often", "5/fortnight", "x/second"])
+    def test_e012_a_rate_limit_that_cannot_be_read(self, change: Change, text: str) -> None:
+        change(RATE_LIMITS={"feishu": text, "email": "1/second", "webhook": ""})
+
+        assert found() == {"E012": f"RATE_LIMITS: feishu: {text!r} is no limit such as 5/second;100/minute."}
+
     def test_e010_another_database_than_postgresql(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Sqlite:
             vendor = "sqlite"

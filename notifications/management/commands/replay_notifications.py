@@ -16,8 +16,9 @@ from django.utils.translation import gettext, gettext_lazy as _, ngettext
 from notifications.criteria import Criteria, InvalidCriteria, breakdown
 from notifications.management.commands._base import Command as Base, Stop, positive_int, stop_on_signals
 from notifications.models import ReplayOperation
+from notifications.querysets import database_now
 from notifications.replay_runner import run
-from notifications.replays import create, database_now
+from notifications.replays import create
 from notifications.states import UNDELIVERED, OperationStatus, Status
 
 OPTIONS = {
