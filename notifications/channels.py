@@ -112,7 +112,7 @@ def apply(wanted: Settings, channel: UserNotificationChannel) -> set[str]:
         given |= {"last_test_status": TestStatus.NEVER, "last_test_error": "", "last_test_at": None}
         given |= {"paused_at": None, "pause_reason": "", "failures": 0, "probe_at": None}
         if channel.paused_at or channel.probe_at:
-            given["resumed_at"] = timezone.now()  # the next sweep lets go what waited
+            given["release_at"] = timezone.now()  # the next sweep lets go what waited
     for name, value in given.items():
         setattr(channel, name, value)
     return {*given, "updated_at"}

@@ -43,7 +43,7 @@ RETURNING id
 # The address as it was claimed: a late answer must not pause a channel that has been mended meanwhile.
 _PAUSE = f"""
 UPDATE user_notification_channels
-SET paused_at = {_NOW}, pause_reason = %(reason)s, resumed_at = NULL, updated_at = {_NOW}
+SET paused_at = {_NOW}, pause_reason = %(reason)s, release_at = NULL, updated_at = {_NOW}
 WHERE id = %(channel)s AND paused_at IS NULL AND webhook_url = %(webhook_url)s
 RETURNING user_id
 """  # noqa: S608  our own words
@@ -59,22 +59,36 @@ RETURNING failures - %(count)s < %(probe_after)s AND probe_at IS NOT NULL
 
 _RECOVERED = f"""
 UPDATE user_notification_channels
-SET failures = 0, probe_at = NULL, resumed_at = CASE WHEN probe_at IS NOT NULL THEN {_NOW} ELSE resumed_at END
+SET failures = 0, probe_at = NULL, release_at = CASE WHEN probe_at IS NOT NULL THEN {_NOW} ELSE release_at END
 WHERE id = %(channel)s AND failures > 0
-RETURNING resumed_at IS NOT NULL
+RETURNING release_at IS NOT NULL
 """  # noqa: S608  our own words
 
 _RESUME = f"""
 UPDATE user_notification_channels
-SET paused_at = NULL, pause_reason = '', failures = 0, probe_at = NULL, resumed_at = {_NOW}, updated_at = {_NOW}
+SET paused_at = NULL, pause_reason = '', failures = 0, probe_at = NULL, release_at = {_NOW}, updated_at = {_NOW}
 WHERE id = %(channel)s
 RETURNING id
 """  # noqa: S608  our own words
 
 _TO_TEND = f"""
 SELECT id FROM user_notification_channels
-WHERE resumed_at IS NOT NULL OR probe_at <= {_NOW} + %(interval)s * interval '1 second'
+WHERE release_at <= {_NOW} OR probe_at <= {_NOW} + %(interval)s * interval '1 second'
 ORDER BY id
+"""  # noqa: S608  our own words
+
+# Each sweep interval has one batch, whichever process comes first: the rate holds for all of them together.
+_TAKE_TURN = f"""
+UPDATE user_notification_channels
+SET release_at = CASE WHEN probe_at IS NULL THEN {_NOW} + %(interval)s * interval '1 second' END
+WHERE id = %(channel)s AND paused_at IS NULL AND (probe_at IS NOT NULL OR release_at <= {_NOW})
+RETURNING id
+"""  # noqa: S608  our own words
+
+_BEGIN_RELEASE = f"""
+UPDATE user_notification_channels SET release_at = COALESCE(release_at, {_NOW})
+WHERE id = %(channel)s AND paused_at IS NULL
+RETURNING id
 """  # noqa: S608  our own words
 
 # One statement lets go what may go now: all of a batch where the endpoint is well, one where it is to be probed.
@@ -101,7 +115,7 @@ WHERE record.id = placed.id
 """  # noqa: S608  our own words
 
 _DONE = """
-UPDATE user_notification_channels SET resumed_at = NULL WHERE id = %(channel)s AND resumed_at IS NOT NULL
+UPDATE user_notification_channels SET release_at = NULL WHERE id = %(channel)s AND release_at IS NOT NULL
 """
 
 
@@ -159,11 +173,14 @@ def resume(channel_id: int, options: ServiceOptions, clock: Clock | None = None)
 
 
 def let_go(channel_id: int, options: ServiceOptions, clock: Clock | None = None) -> int:
-    """Let waiting records of a channel go, oldest first, as many as the rate allows until the next sweep.
+    """Let waiting records of a channel go, oldest first, as many as the rate allows for one sweep interval.
 
-    While the endpoint is failing, one of them is made due for the next probe. Returns how many.
+    While the endpoint is failing, one of them is made due for the next probe. Returns how many; none if another process
+    has done so in this interval.
     """
     batch = max(1, round(options.resume_rate * options.sweep_interval))
+    if not _run(_TAKE_TURN, channel_id, clock, interval=options.sweep_interval):
+        return 0
     with connection.cursor() as cursor:
         cursor.execute(_LET_GO, _parameters(channel_id, clock, batch=batch, rate=options.resume_rate))
         released: int = cursor.rowcount
@@ -202,7 +219,8 @@ def _take_probe(channel_id: int, options: ServiceOptions, clock: Clock | None) -
 def _pause(channel_id: int, item: Settled, options: ServiceOptions, clock: Clock | None) -> None:
     reason = clean_text(item.result.error_message, 191)
     if not _run(_PAUSE, channel_id, clock, reason=reason, webhook_url=_address(item)):
-        let_go(channel_id, options, clock)  # it was mended meanwhile, unless it is paused already
+        if _run(_BEGIN_RELEASE, channel_id, clock):  # it was mended meanwhile, unless it is paused already
+            let_go(channel_id, options, clock)
     else:
         logger.warning(
             "channel %d paused: %s",

@@ -199,8 +199,8 @@ class UserNotificationChannel(models.Model):
     pause_reason = models.CharField(_("reason of the pause"), max_length=191, blank=True)
     owner_told_at = models.DateTimeField(_("owner told of the pause"), null=True, blank=True, editable=False)
     """The `paused_at` that the owner was told of."""
-    resumed_at = models.DateTimeField(_("resumed"), null=True, blank=True, editable=False)
-    """Set while records that waited are being let go."""
+    release_at = models.DateTimeField(_("next release"), null=True, blank=True, editable=False)
+    """When the next of the records that wait may be let go; none while nothing is being let go."""
     failures = models.IntegerField(_("failures in a row"), default=0, db_default=0, editable=False)
     probe_at = models.DateTimeField(_("next probe"), null=True, blank=True, editable=False)
     """Set while the endpoint keeps failing and only one record per interval is sent."""
@@ -221,7 +221,7 @@ class UserNotificationChannel(models.Model):
             models.Index(
                 fields=("id",),
                 name="channel_to_tend",
-                condition=Q(resumed_at__isnull=False) | Q(probe_at__isnull=False),
+                condition=Q(release_at__isnull=False) | Q(probe_at__isnull=False),
             ),
             # Few are paused among many: metrics and alerts look for them every minute.
             models.Index(fields=("paused_at",), name="channel_paused", condition=Q(paused_at__isnull=False)),

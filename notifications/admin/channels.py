@@ -148,7 +148,7 @@ class UserNotificationChannelAdmin(Base):
             return format_html("{} {}", badge("paused", _("paused")), age(channel.paused_at))
         if channel.probe_at:
             return format_html("{} {}", badge("failing", _("failing, probed")), age(channel.probe_at))
-        if channel.resumed_at:
+        if channel.release_at:
             return badge("resumed", _("well, letting go what waited"))
         return badge("well", _("well"))
 

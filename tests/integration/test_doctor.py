@@ -34,8 +34,9 @@ WEBHOOK = "https://www.feishu.cn/flow/api/trigger-webhook/canary0123456789"
 
 
 @pytest.fixture(autouse=True)
-def _well(change: Callable[..., None], settings: Any) -> None:
+def _well(change: Callable[..., None], settings: Any, redis_client: redis.Redis) -> None:
     """A site with nothing to complain of, as far as a test can be one."""
+    redis_client.delete("notifications", "deliver")  # what other tests have asked workers for
     change(ALERT_EMAILS=["ops@example.com"], SANDBOX_ORIGINS=[])
     settings.HTTPS = True
     for pulse in Pulse:

@@ -132,7 +132,7 @@ class TestResume:
         due = NotificationRecord.objects.order_by("id").values_list("next_attempt_at", "wait_reason")
         assert list(due) == [(NOW + timedelta(seconds=10 + wait), "") for wait in (0, 2, 4)]
         channel.refresh_from_db()
-        assert (channel.paused_at, channel.pause_reason, channel.resumed_at) == (None, "", None)
+        assert (channel.paused_at, channel.pause_reason, channel.release_at) == (None, "", None)
 
     def test_what_does_not_fit_into_this_sweep_follows_with_the_next(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
@@ -145,10 +145,15 @@ class TestResume:
         assert health.resume(channel.pk, slow, clock)
         assert [state[3] for state in states()] == ["", "", "channel_paused"]
 
+        for _process in range(3):
+            health.tend(slow, clock)
+        assert [state[3] for state in states()] == ["", "", "channel_paused"], "the rate holds for all together"
+
+        clock.forward(seconds=1)
         health.tend(slow, clock)
         assert [state[3] for state in states()] == ["", "", ""]
         channel.refresh_from_db()
-        assert channel.resumed_at is None
+        assert channel.release_at is None
 
     def test_nothing_of_a_channel_that_is_paused_again_goes(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
@@ -157,7 +162,7 @@ class TestResume:
         UserNotificationChannel.objects.update(paused_at=NOW)
         deliver(memory, clock)
 
-        UserNotificationChannel.objects.update(resumed_at=NOW)
+        UserNotificationChannel.objects.update(release_at=NOW)
         health.tend(options(), clock)
 
         assert [state[3] for state in states()] == ["channel_paused"]

@@ -187,7 +187,7 @@ class TestSave:
         assert (shown["paused"], shown["paused_at"], shown["pause_reason"]) == (False, None, "")
         stored.refresh_from_db()
         assert (stored.failures, stored.probe_at) == (0, None)
-        assert stored.resumed_at, "what waited would wait for ever"
+        assert stored.release_at, "what waited would wait for ever"
 
     def test_a_rotation_meanwhile_is_not_undone(
         self, browser: Client, stored: UserNotificationChannel, monkeypatch: pytest.MonkeyPatch
