@@ -14,7 +14,7 @@ from django.contrib.auth.models import User
 from django.utils import translation
 from pytest_django import Settings
 
-from notifications import alerts, heartbeats, readiness
+from notifications import alerts, heartbeats, rates, readiness
 from notifications.conf import service_options
 from notifications.models import UserNotificationChannel
 from notifications.providers import get_provider
@@ -56,7 +56,7 @@ def redis_client() -> Iterator[redis.Redis]:
 @pytest.fixture(autouse=True)
 def _fresh_caches() -> None:
     """No options, provider or gateway of one test is seen by the next, nor that Redis was away."""
-    for cached in (service_options, get_provider, gateway):
+    for cached in (service_options, get_provider, gateway, rates._local):
         cached.cache_clear()
     heartbeats._turns.clear()
     readiness._MIGRATED.clear()

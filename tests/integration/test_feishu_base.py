@@ -91,7 +91,7 @@ def test_the_engine_keeps_the_token_over_retries_and_changes_it_for_a_replay(
     make_user: Callable[..., Any], change: Callable[..., None]
 ) -> None:
     with Sandbox() as sandbox:
-        change(SANDBOX_ORIGINS=[sandbox.origin], RETRY_BASE_DELAY=0.001)
+        change(SANDBOX_ORIGINS=[sandbox.origin], RETRY_BASE_DELAY=0.001, RATE_LIMITS={"feishu_base": ""})
         url = f"{sandbox.origin}{PATH}{KEY}"
         user = make_user()
         UserNotificationChannel.objects.create(user=user, channel="feishu_base", webhook_url=url)
