@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -22,6 +24,7 @@ from dev.postgres import Postgres
 from dev.procfile import Handle, Processes
 from dev.valkey import Valkey
 from notifications.testing.sandbox import Sandbox
+from tests.acceptance.shell import Shell
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
@@ -55,12 +58,30 @@ def wait_until(true: Callable[[], T], what: str | Callable[[], str], patience: f
 class Site:
     """Real processes around one database, one Valkey and one sandbox."""
 
-    def __init__(self, processes: Processes, sandbox: Sandbox, valkey: Valkey, env: dict[str, str]) -> None:
+    def __init__(self, processes: Processes, sandbox: Sandbox, valkey: Valkey, env: dict[str, str], logs: Path) -> None:
         self.processes = processes
         self.sandbox = sandbox
         self.valkey = valkey
         self.env = env
+        self.logs = logs
+        self._shell: Shell | None = None
         self._users = 0
+
+    @property
+    def shell(self) -> Shell:
+        """The process that runs code in the project, with the environment as it is now."""
+        env = {"DJANGO_SETTINGS_MODULE": "smartmate.settings"} | self.env
+        if self._shell and self._shell.env != env:
+            self.close()
+        if not self._shell:
+            self._shell = Shell(ROOT, env, self.logs / "shell.log", patience=PATIENCE)
+        return self._shell
+
+    def close(self) -> None:
+        """End what the site started for itself."""
+        if self._shell:
+            self._shell.close()
+        self._shell = None
 
     def start(self, name: str, **env: str) -> Handle:
         """Start an entry of the Procfile."""
@@ -73,7 +94,12 @@ class Site:
         return worker
 
     def run(self, code: str, **env: str) -> Any:
-        """Run Python inside the project, as another app of it would; `result` is returned through JSON."""
+        """Run Python inside the project, as another app of it would; `result` is returned through JSON.
+
+        env: what is different for this code, which then gets a process of its own from the start.
+        """
+        if not env:
+            return self.shell.run(code)
         program = f"import django, json; django.setup()\nresult = None\n{code}\nprint('RESULT', json.dumps(result))"
         done = subprocess.run(
             [sys.executable, "-c", program],
@@ -174,7 +200,7 @@ def payload(user: int, key: str, **changes: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def running_site(logs: Path, *, postgres: Postgres | None = None, **more: str) -> Iterator[Site]:
-    """Bring up a site: an empty migrated database, Valkey and sandbox; processes are started by the test.
+    """Bring up a site: a migrated, empty database, Valkey and sandbox; processes are started by the test.
 
     postgres: a server that the test may stop; by default a database on the one all tests share.
     more: environment; with a DATABASE_URL in it no database is made.
@@ -184,6 +210,7 @@ def running_site(logs: Path, *, postgres: Postgres | None = None, **more: str) -
         valkey.start()
         stack.callback(valkey.kill)
         sandbox = stack.enter_context(Sandbox())
+        migrated = not postgres and "DATABASE_URL" not in more
         if "DATABASE_URL" not in more:
             more["DATABASE_URL"] = postgres.url if postgres else stack.enter_context(database())
         env = os.environ | BOUNDS | {
@@ -192,22 +219,44 @@ def running_site(logs: Path, *, postgres: Postgres | None = None, **more: str) -
             "HOST": "127.0.0.1",
         } | more  # fmt: skip
         processes = stack.enter_context(Processes(ROOT / "Procfile", logs, env))
-        site = Site(processes, sandbox, valkey, env)
-        release = processes.start("release")
-        assert release.wait(PATIENCE) == 0, release.log
+        site = Site(processes, sandbox, valkey, env, logs)
+        stack.callback(site.close)
+        if not migrated:
+            release = processes.start("release")
+            assert release.wait(PATIENCE) == 0, release.log
         yield site
 
 
 @contextlib.contextmanager
 def database() -> Iterator[str]:
-    """Make an empty database on the server of DATABASE_URL, and drop it afterwards."""
+    """Make a migrated, empty database on the server of DATABASE_URL, and drop it afterwards."""
+    with _database(_migrated()) as url:
+        yield url
+
+
+@cache
+def _migrated() -> str:
+    """Return the name of the database that others are copies of: migrating each would take seconds."""
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    url = stack.enter_context(_database("template1"))
+    done = subprocess.run(
+        [sys.executable, "manage.py", "migrate", "--noinput"],
+        cwd=ROOT, env=os.environ | {"DATABASE_URL": url}, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return urlsplit(url).path[1:]
+
+
+@contextlib.contextmanager
+def _database(template: str) -> Iterator[str]:
     server = os.environ["DATABASE_URL"]
     name = f"acceptance_{uuid.uuid4().hex[:12]}"
     assert re.fullmatch(r"\w+", name)
     with contextlib.closing(psycopg2.connect(server)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE {name}")
+            cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
             try:
                 yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
             finally:

@@ -34,7 +34,6 @@ class FaultSite(Site):
     """
 
     marks: Path
-    logs: Path
     postgres: Postgres | None
     stack: contextlib.ExitStack
 
@@ -50,8 +49,12 @@ class FaultSite(Site):
         """End a ``hold``."""
         (self.marks / point).write_text("go")
 
-    def drain(self, **env: str) -> subprocess.CompletedProcess[str]:
+    def drain(self) -> None:
         """Deliver what is due in a process of its own, with locks, once."""
+        self.run(LOCKED_DRAIN)
+
+    def drain_with(self, **env: str) -> subprocess.CompletedProcess[str]:
+        """Do the same with these changes to its environment; it may not come to its end."""
         return subprocess.run(
             [sys.executable, "-c", f"import django; django.setup()\n{LOCKED_DRAIN}"],
             cwd=ROOT, env=self.env | env, capture_output=True, text=True, timeout=60, check=False,
@@ -61,7 +64,7 @@ class FaultSite(Site):
         """Drain again and again until the records are in these statuses."""
 
         def once() -> bool:
-            self.drain(**env)
+            self.drain_with(**env) if env else self.drain()
             return self.statuses() == statuses
 
         wait_until(once, lambda: f"{statuses}, not {self.statuses()}", 120)
@@ -164,8 +167,9 @@ def running_fault_site(folder: Path, *, own_postgres: bool = False, **env: str) 
         marks.mkdir()
         bounds = {"DJANGO_SETTINGS_MODULE": FAULTS, "FAULT_MARKS": str(marks), "NOTIFICATIONS_LEASE": "300"}
         running = stack.enter_context(running_site(folder, postgres=postgres, **(bounds | env)))
-        site = FaultSite(running.processes, running.sandbox, running.valkey, running.env)
-        site.marks, site.logs, site.postgres = marks, folder, postgres
+        site = FaultSite(running.processes, running.sandbox, running.valkey, running.env, folder)
+        stack.callback(site.close)
+        site.marks, site.postgres = marks, postgres
         with contextlib.ExitStack() as site.stack:
             yield site
 

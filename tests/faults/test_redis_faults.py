@@ -25,7 +25,7 @@ def drains_going_on(site: FaultSite, number: int) -> Iterator[None]:
 
     def again() -> None:
         while not over.is_set():
-            site.drain()
+            site.drain_with()
 
     threads = [threading.Thread(target=again) for _ in range(number)]
     for thread in threads:
@@ -244,7 +244,7 @@ def test_fault_17_redis_failover(site: FaultSite, tmp_path: Path) -> None:
     with private_directory() as folder, Valkey(folder) as replica:  # it never heard of the lock
         first = site.start_drain(**long)
         site.sandbox.wait_for(1, 60, key=key)
-        site.drain(REDIS_URL=replica.url, **long)
+        site.drain_with(REDIS_URL=replica.url, **long)
         site.sandbox.release()
         assert first.wait(60) == 0
 
@@ -259,7 +259,7 @@ def test_fault_19_lock_reply_lost(site: FaultSite) -> None:
     [record] = site.request(user, "k")
     proxy.lose_reply_to(b"smartmate:lock:")
 
-    site.drain(**env)
+    site.drain_with(**env)
     assert (proxy.lost_replies, site.sends()) == (1, {record: 1})
     with site.redis() as client:
         assert len(list(client.scan_iter("smartmate:lock:*"))) == 1  # nobody knows whose it is

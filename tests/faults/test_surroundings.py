@@ -38,7 +38,7 @@ def test_fault_28_receiver_faults(site: FaultSite) -> None:
     for answer, user in users.items():
         site.request(user, answer)
 
-    site.drain(NOTIFICATIONS_RETRY_BASE_DELAY="300")
+    site.drain_with(NOTIFICATIONS_RETRY_BASE_DELAY="300")
 
     rows = site.rows("SELECT dedupe_key, status, last_error_code, attempt_count FROM notification_records")
     assert {key: (status, code) for key, status, code, _attempts in rows} == ANSWERS
@@ -70,7 +70,7 @@ def test_fault_27_clock_jump(site: FaultSite, jump: str) -> None:
     clock = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": jump, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     failing, _key = site.add_user("status:503", "ok")
     [waiting] = site.request(failing, "waits for its backoff")
-    site.drain(NOTIFICATIONS_RETRY_BASE_DELAY="3600", NOTIFICATIONS_RETRY_MAX_DELAY="3600")
+    site.drain_with(NOTIFICATIONS_RETRY_BASE_DELAY="3600", NOTIFICATIONS_RETRY_MAX_DELAY="3600")
     user, key = site.add_user("hold")
     [in_hand] = site.request(user, "is being sent")
     long = {"NOTIFICATIONS_TOTAL_TIMEOUT": "100", "NOTIFICATIONS_READ_TIMEOUT": "100"}

@@ -31,7 +31,7 @@ def test_fault_01_kill_before_claim(site: FaultSite) -> None:
 def test_fault_02_kill_after_claim(site: FaultSite) -> None:
     user, _key = site.add_user()
     [record] = site.request(user, "k")
-    assert site.drain(FAULTS="after_claim=kill").returncode == -signal.SIGKILL
+    assert site.drain_with(FAULTS="after_claim=kill").returncode == -signal.SIGKILL
 
     site.drain()
     assert site.sends() == {}  # its lease holds
@@ -46,7 +46,7 @@ def test_fault_02_kill_after_claim(site: FaultSite) -> None:
 def test_fault_03_kill_after_http(site: FaultSite) -> None:
     user, _key = site.add_user()
     [record] = site.request(user, "k")
-    assert site.drain(FAULTS="after_send=kill").returncode == -signal.SIGKILL
+    assert site.drain_with(FAULTS="after_send=kill").returncode == -signal.SIGKILL
 
     site.drain()
     site.leases_run_out()
@@ -64,7 +64,7 @@ def test_fault_03_kill_after_settle(site: FaultSite) -> None:
     user, _key = site.add_user()
     [record] = site.request(user, "k")
 
-    assert site.drain(FAULTS="after_settle=kill").returncode == -signal.SIGKILL
+    assert site.drain_with(FAULTS="after_settle=kill").returncode == -signal.SIGKILL
     site.locks_run_out()
     site.drain()
 
@@ -243,7 +243,7 @@ def test_fault_31_fd_exhaustion(site: FaultSite) -> None:
     site.retries_are_due()
     site.leases_run_out()
     site.locks_run_out()
-    site.drain()
+    site.drain_until({"sent": len(records)})
 
     assert site.sends() == dict.fromkeys(records, 1)
     site.assert_promise()
