@@ -12,6 +12,7 @@ from notifications.message import trim, truncate_text
 DEPTH = 100
 """Levels that JSON may have: whoever reads it back, however deep in calls, must not run out of stack."""
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -34,7 +35,7 @@ def clean_json(value: Any) -> str | None:
 def _plain_json(value: Any) -> str:
     """Return the JSON of what holds nothing odd, as nearly every value does; or an empty string."""
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text = _ENCODE(value)
         text.encode()
     except Exception:  # a foreign object may raise anything when it is shown
         return ""
@@ -43,7 +44,7 @@ def _plain_json(value: Any) -> str:
 
 def _cleaned_json(value: Any) -> str:
     try:
-        return json.dumps(_storable(value), allow_nan=False, ensure_ascii=False)
+        return _ENCODE(_storable(value))
     except Exception:
         return json.dumps("(not representable as JSON)")
 

@@ -25,15 +25,15 @@ def conceal(value: Any, secrets: Collection[str]) -> Any:
 
 def _concealed(value: Any, secrets: Collection[str]) -> Any:
     match value:
-        case dict():
-            return {_concealed(key, secrets): _concealed(item, secrets) for key, item in value.items()}
-        case list() | tuple():
-            return [_concealed(item, secrets) for item in value]
         case str():
             for secret in secrets:
                 value = value.replace(secret, STARS)
             plain = _unescaped(value)
-            return STARS if any(secret in plain for secret in secrets) else value
+            return value if plain is value or not any(secret in plain for secret in secrets) else STARS
+        case dict():
+            return {_concealed(key, secrets): _concealed(item, secrets) for key, item in value.items()}
+        case list() | tuple():
+            return [_concealed(item, secrets) for item in value]
         case _:
             return STARS if str(value) in secrets else value
 

@@ -14,6 +14,8 @@ from notifications.providers.http import Answer, HttpPoster
 from notifications.secret import SecretUnreadable
 from notifications.states import AuthType, ErrorCode, Outcome
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+
 
 class WebhookProvider(ABC):
     """Skips who cannot be told, reads the secrets, checks the address, and hides the secrets in what comes back."""
@@ -102,4 +104,4 @@ class WebhookProvider(ABC):
 
 def as_json(payload: Any) -> bytes:
     """Return the body of a request."""
-    return json.dumps(payload, ensure_ascii=False).encode()
+    return _ENCODE(payload).encode()
