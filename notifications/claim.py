@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -148,7 +149,9 @@ def claim(
     sql = IN_INDEX_ORDER + CLAIM_SQL.format(only="")
     if record_id is not None:
         sql = CLAIM_SQL.format(only="AND id = %(record_id)s")
-    with transaction.atomic(durable=True), connection.cursor() as cursor:
+    # One message to the server is one transaction; BEGIN and COMMIT would be round trips of their own.
+    outer = transaction.atomic(durable=True) if connection.in_atomic_block else contextlib.nullcontext()
+    with outer, connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         if cursor.description is None:  # psycopg 3 shows each statement's answer, psycopg2 the last one's
             cursor.nextset()

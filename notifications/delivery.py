@@ -23,7 +23,7 @@ from notifications.rates import RateLimits, limits_of
 from notifications.redis_gateway import gateway
 from notifications.senders import Senders
 from notifications.settle import HELD_UP_FOR, Settled, log_attempt, note_lost_attempts, settle, settled, without_attempt
-from notifications.states import Cause, WaitReason
+from notifications.states import Cause, Outcome, WaitReason
 
 logger = logging.getLogger("notifications.delivery")
 
@@ -64,6 +64,11 @@ class _Flight:
     result: SendResult | None = None
     began: float = 0.0
     ended: float = 0.0
+
+    @property
+    def as_usual(self) -> bool:
+        """Whether the message was delivered for certain, and that is no news of its endpoint."""
+        return self.result is not None and self.result.outcome == Outcome.SUCCESS and not self.row.failures
 
 
 class Engine:
@@ -118,6 +123,7 @@ class Engine:
         names = list(channels or self.providers)
         deadline = time.monotonic() + self.options.drain_budget
         senders = Senders(self.options.send_slots, self._send)
+        back: list[_Flight] = []
         call_at = 0.0
         health.tend_in_turn(self.options, self.clock)
 
@@ -135,12 +141,19 @@ class Engine:
                     if total.more and time.monotonic() >= call_at:
                         on_backlog()
                         call_at = time.monotonic() + CALL_FOR_HELP
+                self._finish(back, total)
+                back = []
                 if senders.in_flight:
-                    self._finish(senders.gather(lambda: self.called.is_set() and room_now() > 0), total)
+                    back = senders.gather(lambda: self.called.is_set() and room_now() > 0)
+                    # Slots do not wait for the writing down while there is a backlog; but what may hold up others of
+                    # its endpoint, or let them go, is noted before anything else is claimed.
+                    if not (total.more and all(flight.as_usual for flight in back)):
+                        self._finish(back, total)
+                        back = []
                 elif total.scanned == claimed:
                     return total
         finally:
-            self._finish(senders.gather_all(), total)
+            self._finish([*back, *senders.gather_all()], total)
 
     def deliver_one(self, record_id: int, *, held: Held | None = None) -> Settled | None:
         """Run the same steps for one row, in this thread; return how it ended.

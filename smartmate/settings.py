@@ -5,6 +5,9 @@ docs/settings.md lists every variable.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 from django.utils.translation import gettext_lazy as _
 
 from notifications.beat import beat_schedule
@@ -16,6 +19,9 @@ SECRET_KEY = secret("SECRET_KEY")
 ALLOWED_HOSTS = words("ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = words("CSRF_TRUSTED_ORIGINS")
 
+# The API's documentation page needs ninja's files. As an app it would be imported by each worker, for nothing.
+_NINJA = Path(getattr(find_spec("ninja"), "origin", "")).parent
+
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
@@ -24,7 +30,6 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
-    "ninja",  # for the scripts of the API's documentation page
     "notifications",
     "smartmate",
 ]
@@ -45,6 +50,7 @@ WSGI_APPLICATION = "smartmate.wsgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [_NINJA / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -83,6 +89,7 @@ TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_TZ = True
 
 STATIC_URL = "static/"
+STATICFILES_DIRS = [_NINJA / "static"]
 WHITENOISE_USE_FINDERS = True  # serves the admin's files from where they are installed; no collectstatic step
 
 HTTPS = env.bool("HTTPS", default=True)

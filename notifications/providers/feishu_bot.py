@@ -134,6 +134,7 @@ def _plain(text: str) -> dict[str, str]:
 def _their_clock(answer: Answer | SendResult) -> float:
     """Return the time by the endpoint's clock, which judges the signature; by ours if it does not say."""
     try:
-        return parsedate_to_datetime(answer.headers["Date"]).timestamp() if isinstance(answer, Answer) else time.time()
+        told = answer.headers.get("date", "") if isinstance(answer, Answer) else ""
+        return parsedate_to_datetime(told).timestamp()
     except (TypeError, ValueError, OverflowError):
         return time.time()

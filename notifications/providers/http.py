@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from email.message import Message
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPResponse, IncompleteRead
+from http.client import HTTPException
 from ssl import SSLError
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from notifications.conf import ServiceOptions
 from notifications.providers.base import SendResult
 from notifications.providers.connections import Connections
 from notifications.providers.guard import AddressRefused, limits
+from notifications.providers.reading import Reader
 from notifications.states import ErrorCode, Outcome
 
 RESPONSE_LIMIT = 64 * 1024
@@ -34,7 +35,8 @@ class Answer:
     body: bytes
     retry_after: float
     """Seconds the endpoint asked us to wait; 0 if it did not."""
-    headers: Message
+    headers: Mapping[str, str]
+    """By name in lower case."""
 
     @property
     def text(self) -> str:
@@ -45,9 +47,9 @@ class Answer:
 class HttpPoster:
     """Posts JSON over connections that stay open. One for each provider and process; safe to use from many threads.
 
-    Requests are written in one piece and answers are read by the standard library's parser: a session of `requests`
-    costs several times as much of a processor for each send, and what it adds (redirects, cookies, proxies, netrc)
-    must not happen here. docs/performance.md has the figures.
+    Requests are written in one piece and answers are read by llhttp: a session of `requests` costs several times as
+    much of a processor for each send, and what it adds (redirects, cookies, proxies, netrc) must not happen here.
+    docs/performance.md has the figures.
     """
 
     def __init__(self, options: ServiceOptions) -> None:
@@ -88,20 +90,18 @@ class HttpPoster:
         return connection
 
     def _answer(self, origin: str, connection: HTTPConnection) -> Answer:
+        reader = Reader(RESPONSE_LIMIT)
         try:
-            response = HTTPResponse(connection.sock, method="POST")
-            response.begin()
-            body = _read(response)
-            reusable = response.isclosed() and not response.will_close
+            reader.read(connection.sock)
         except BaseException:
             connection.close()
             raise
-        if reusable:
+        if reader.reusable:
             self.connections.keep(origin, connection)
         else:
             connection.close()  # there is more on it than we want, or the other end is done with it
-        headers = response.headers
-        return Answer(status=response.status, body=body, retry_after=_retry_after(headers), headers=headers)
+        headers = reader.headers
+        return Answer(status=reader.status, body=bytes(reader.body), retry_after=_retry_after(headers), headers=headers)
 
 
 def request_bytes(url: str, body: bytes, headers: dict[str, str]) -> bytes:
@@ -163,19 +163,9 @@ def _causes(error: BaseException) -> list[BaseException]:
     return found
 
 
-def _read(response: HTTPResponse) -> bytes:
-    """Return at most RESPONSE_LIMIT bytes. Raises IncompleteRead for an answer that was cut off."""
-    body = bytearray()
-    while len(body) < RESPONSE_LIMIT and (chunk := response.read(RESPONSE_LIMIT - len(body))):
-        body += chunk
-    if response.length and len(body) < RESPONSE_LIMIT:
-        raise IncompleteRead(bytes(body), response.length)
-    return bytes(body)
-
-
-def _retry_after(headers: Message) -> float:
+def _retry_after(headers: Mapping[str, str]) -> float:
     """Return the seconds asked for by Retry-After or by Feishu's gateway header, the longer of both; 0 without any."""
-    return max(seconds_until(headers.get("Retry-After")), seconds_until(headers.get("x-ogw-ratelimit-reset")))
+    return max(seconds_until(headers.get("retry-after")), seconds_until(headers.get("x-ogw-ratelimit-reset")))
 
 
 def seconds_until(value: str | None) -> float:

@@ -7,6 +7,7 @@ from django.views.decorators.debug import sensitive_variables
 from ninja import NinjaAPI
 
 from notifications.web_api import channel, errors, inbox
+from notifications.web_api.page import Page
 from notifications.web_api.session import Session
 
 __all__ = ["api"]
@@ -14,6 +15,7 @@ __all__ = ["api"]
 api = NinjaAPI(
     title="SmartMate Notifications",
     version="1",
+    docs=Page(),
     description="A user's own channel and notifications. Sign in first; what changes anything needs the header "
     "`X-CSRFToken` with the value of the cookie `csrftoken`. See docs/api.md.",
     auth=[Session()],
