@@ -1,7 +1,7 @@
 """The benchmark: rounds, each measuring everything that is wanted once, one after the other; then the table.
 
 From the environment: QUICK=1 (smaller, under three minutes), BENCH_ONLY (keys, comma separated), BENCH_ROUNDS (3) and
-BENCH_JSON (a file for the figures).
+BENCH_JSON (a file for the figures). GROWTH=1 measures how it grows with processes and rows instead, and nothing else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from benchmarks.watching import BenchmarkError
 
 def main() -> int:
     """Measure and report; return 0 whatever was reached, 2 when the run is worth nothing."""
-    quick = os.environ.get("QUICK", "") not in ("", "0")
+    quick, growth = (os.environ.get(name, "") not in ("", "0") for name in ("QUICK", "GROWTH"))
+    size = QUICK if quick else FULL
     wanted = frozenset(filter(None, os.environ.get("BENCH_ONLY", "").split(","))) or NAMES
     if unknown := wanted - NAMES:
         print(f"no such figure: {', '.join(sorted(unknown))}; known: {', '.join(sorted(NAMES))}")
@@ -29,7 +30,7 @@ def main() -> int:
     began, results, load = time.monotonic(), Results(), os.getloadavg()[0]
     try:
         with stage() as running:
-            from benchmarks.measures import ALL
+            from benchmarks.measures import ALL, growth as growing
 
             about = {
                 "quick": quick,
@@ -39,20 +40,21 @@ def main() -> int:
                 "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
             }
             print(f"bench: {about}", flush=True)
-            for number in range(1, rounds + 1):
+            points = growing.measure(running, size, rounds) if growth else []
+            for number in range(1, 0 if growth else rounds + 1):
                 for measure in ALL:
                     if measure.KEYS & wanted:
                         at = time.monotonic()
-                        measure.measure(running, QUICK if quick else FULL, wanted, results)
+                        measure.measure(running, size, wanted, results)
                         subject = measure.__name__.rpartition(".")[2]
                         print(f"round {number} of {rounds}: {subject} {time.monotonic() - at:.1f} s", flush=True)
     except BenchmarkError as error:
         print(f"bench: worth nothing: {error}")
         return 2
     about["seconds"] = round(time.monotonic() - began)
-    print(results.table())
+    print(growing.table(points) if growth else results.table())
     if path := os.environ.get("BENCH_JSON"):
-        Path(path).write_text(results.as_json(about))
+        Path(path).write_text(growing.as_json(points, about) if growth else results.as_json(about))
     print(f"bench: {about['seconds']} s; deliveries counted by {about['receiver']}", flush=True)
     return 0
 

@@ -64,15 +64,15 @@ class Results:
 
     def as_json(self, about: Mapping[str, Any]) -> str:
         """Return the file: each key with median, min and max; the rest under `details`."""
-        spread = {key.name: _spread(self.values[key.name]) for key in KEYS if self.values.get(key.name)}
+        found = {key.name: spread(self.values[key.name]) for key in KEYS if self.values.get(key.name)}
         details: dict[str, Any] = {"about": dict(about)}
         for name, figures in self.details.items():
-            details[name] = {label: _spread(values) for label, values in figures.items()}
+            details[name] = {label: spread(values) for label, values in figures.items()}
         for name, note in self.notes.items():
             details.setdefault(name, {})["note"] = note
         if self.values.get(LATER.name):
-            details[LATER.name] = _spread(self.values[LATER.name])
-        return json.dumps(spread | {"details": details}, indent=2, ensure_ascii=False) + "\n"
+            details[LATER.name] = spread(self.values[LATER.name])
+        return json.dumps(found | {"details": details}, indent=2, ensure_ascii=False) + "\n"
 
     def table(self) -> str:
         """Return the table that people read."""
@@ -82,11 +82,11 @@ class Results:
             if not (values := self.values.get(key.name)):
                 continue
             middle = median(values)
-            below = [f"{label} {_short(median(figures))}" for label, figures in self.details[key.name].items()]
+            below = [f"{label} {short(median(figures))}" for label, figures in self.details[key.name].items()]
             note = [self.notes[key.name]] if key.name in self.notes else []
             rows.append(
                 (
-                    *(key.name, key.what, _short(middle), _short(min(values)), _short(max(values))),
+                    *(key.name, key.what, short(middle), short(min(values)), short(max(values))),
                     *(f"{'>=' if key.at_least else '<='} {key.reach:g}", "yes" if key.reached(middle) else "NO"),
                     "; ".join(below + note),
                 )
@@ -98,11 +98,13 @@ class Results:
         )
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float]:
+    """Return median, min and max, as the file has them."""
     return {"median": round(median(values), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """Return a number with as many digits as people want to read."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
 
 

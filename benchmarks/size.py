@@ -29,6 +29,10 @@ class Size:
     swept: int = 20_000
     few_finished: int = 100_000
     many_finished: int = 10_000_000
+    growth_rows: tuple[int, ...] = (10_000, 100_000, 1_000_000, 10_000_000)
+    """Finished rows beside those that `GROWTH=1` delivers."""
+    growth_workers: tuple[int, ...] = (1, 2, 4)
+    growth_deliveries: int = 5_000
     redis_calls: int = 20
     """First calls with a silent Redis in a round; ten times as many are later ones."""
 
@@ -48,5 +52,7 @@ QUICK = Size(
     swept=4_000,
     few_finished=20_000,
     many_finished=500_000,
+    growth_rows=(1_000, 20_000),
+    growth_deliveries=1_000,
     redis_calls=5,
 )

@@ -46,11 +46,11 @@ FROM generate_series(1, %(count)s) AS n
 class Stage:
     """What runs."""
 
-    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(self, folder: Path, stack: contextlib.ExitStack, durable: bool) -> None:
         self.folder = folder
         self.logs = folder / "logs"
         self.logs.mkdir()
-        self.postgres = Postgres(stack.enter_context(private_directory()))
+        self.postgres = Postgres(stack.enter_context(private_directory()), durable=durable)
         self.valkey = Valkey(stack.enter_context(private_directory()))
         self.asyncio = Asyncio(stack.enter_context(private_directory()))
         self.fast: Receiver = Nginx(stack.enter_context(private_directory())) if nginx() else self.asyncio
@@ -141,9 +141,9 @@ class Stage:
                 self.processes.handles.remove(handle)
 
     @contextlib.contextmanager
-    def engine(self, **env: str) -> Iterator[list[Handle]]:
-        """Run two of the Procfile's workers, ready and idle."""
-        with self.running("worker", env=env, copies=2) as handles:
+    def engine(self, env: Mapping[str, str] | None = None, copies: int = 2) -> Iterator[list[Handle]]:
+        """Run some of the Procfile's workers, ready and idle."""
+        with self.running("worker", env=env, copies=copies) as handles:
             self.wait_until(lambda: all(" ready." in handle.log for handle in handles), "workers are ready")
             yield handles
 
@@ -172,10 +172,10 @@ class Stage:
 
 
 @contextlib.contextmanager
-def stage() -> Iterator[Stage]:
-    """Bring everything up, and take it down afterwards."""
+def stage(*, durable: bool = False) -> Iterator[Stage]:
+    """Bring everything up, and take it down afterwards. durable: PostgreSQL waits for the disk."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(private_directory())
-        made = Stage(folder, stack)
+        made = Stage(folder, stack, durable)
         made.prepare()
         yield made

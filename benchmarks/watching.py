@@ -40,6 +40,18 @@ def rate(receiver: Receiver, before: int, expected: int, watch: Callable[[], obj
         time.sleep(POLL)
 
 
+def processor_time(pid: int) -> float:
+    """Return the seconds a process and its children have worked, those that ended included."""
+    leader = psutil.Process(pid)
+    times = leader.cpu_times()
+    total: float = times.user + times.system + times.children_user + times.children_system
+    for child in leader.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            times = child.cpu_times()
+            total += times.user + times.system
+    return total
+
+
 def memory(handles: Sequence[Handle]) -> float:
     """Return the memory of processes and their children in MB; PSS, so that what they share counts once."""
     total = 0

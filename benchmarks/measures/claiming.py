@@ -20,6 +20,8 @@ from benchmarks.watching import PATIENCE, BenchmarkError
 KEYS = frozenset({"claim_flatness"})
 LIMIT = 200
 DUE = 2_000
+CHUNK = 1_000_000
+"""Rows in one INSERT, as every wait for PostgreSQL has a bound."""
 
 _FILL = """
 INSERT INTO notification_records (
@@ -31,7 +33,7 @@ SELECT 'feishu', 1 + n %% 1000, '', 'preview', '', '', 0, md5(%(status)s || n), 
        %(status)s, CASE %(status)s WHEN 'sent' THEN 1 ELSE 0 END, 5, 0,
        CASE %(status)s WHEN 'pending' THEN now() - interval '1 hour' + n * interval '1 ms' END, '', '', '',
        now() - interval '1 year' + n * interval '1 s', now()
-FROM generate_series(1, %(count)s) AS n
+FROM generate_series(%(first)s, %(last)s) AS n
 """
 _INDEXES = """
 SELECT format('ALTER TABLE notification_records DROP CONSTRAINT %I', conname),
@@ -46,30 +48,35 @@ WHERE tablename = 'notification_records' AND conname IS NULL
 
 def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) -> None:
     """Explain a claim in both databases, which are made at the first time."""
-    from notifications.claim import IN_INDEX_ORDER
-
-    sql, parameters = _statement()
-    sql = sql.removeprefix(IN_INDEX_ORDER)
-    pages = {}
+    touched = {}
     for count in (size.few_finished, size.many_finished):
         with contextlib.closing(_database(stage, count)) as database, database.cursor() as cursor:
-            cursor.execute(f"{IN_INDEX_ORDER} EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", parameters)
-            [(answer,)] = cursor.fetchall()
+            touched[count] = pages(cursor)
             database.rollback()
-        plan = answer[0]["Plan"]
-        if plan["Actual Rows"] != LIMIT:
-            raise BenchmarkError(f"claiming: {plan['Actual Rows']} rows instead of {LIMIT}")
-        pages[count] = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
-    few, many = pages[size.few_finished], pages[size.many_finished]
+    few, many = touched[size.few_finished], touched[size.many_finished]
     results.add("claim_flatness", many / few, **{"pages many": many, "pages few": few})
     results.notes["claim_flatness"] = f"{size.many_finished:,} against {size.few_finished:,} finished rows"
+
+
+def pages(cursor: Any) -> int:
+    """Return the pages that the engine's claim of 200 touches; the caller's transaction is to be rolled back."""
+    from notifications.claim import IN_INDEX_ORDER
+
+    sql, parameters = statement()
+    sql = sql.removeprefix(IN_INDEX_ORDER)
+    cursor.execute(f"{IN_INDEX_ORDER} EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", parameters)
+    [(answer,)] = cursor.fetchall()
+    plan = answer[0]["Plan"]
+    if plan["Actual Rows"] != LIMIT:
+        raise BenchmarkError(f"claiming: {plan['Actual Rows']} rows instead of {LIMIT}")
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
 class _Caught(Exception):
     """The claim's statement, instead of its running."""
 
 
-def _statement() -> tuple[str, Any]:
+def statement() -> tuple[str, Any]:
     """Return the engine's claim of 200 rows, as it would be executed."""
     from django.db import connection
 
@@ -99,19 +106,21 @@ def _database(stage: Stage, finished: int) -> Any:
             raise BenchmarkError(migrate.log)
         with contextlib.closing(psycopg2.connect(url)) as database, database.cursor() as cursor:
             database.autocommit = True
-            _fill(cursor, finished)
+            fill(cursor, 1, finished)
+            cursor.execute(_FILL, {"status": "pending", "first": 1, "last": DUE})
+            cursor.execute("VACUUM ANALYZE notification_records")
     return psycopg2.connect(url)
 
 
-def _fill(cursor: Any, finished: int) -> None:
-    """Insert without the indexes, which are quicker made afterwards, and leave the table as autovacuum would."""
+def fill(cursor: Any, first: int, last: int) -> None:
+    """Insert finished rows, then make the indexes, which is quicker; leave the table as autovacuum would."""
     cursor.execute("SET maintenance_work_mem = '512MB'")
     cursor.execute(_INDEXES)
     indexes = cursor.fetchall()
     for drop, _create in indexes:
         cursor.execute(drop)
-    cursor.execute(_FILL, {"status": "sent", "count": finished})
+    for start in range(first, last + 1, CHUNK):
+        cursor.execute(_FILL, {"status": "sent", "first": start, "last": min(last, start + CHUNK - 1)})
     for _drop, create in indexes:
         cursor.execute(create)
-    cursor.execute(_FILL, {"status": "pending", "count": DUE})
     cursor.execute("VACUUM ANALYZE notification_records")

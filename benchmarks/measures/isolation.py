@@ -34,7 +34,7 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
     delays: dict[str, list[float]] = {}
     unfinished = "SELECT count(*) FROM notification_records WHERE status IN ('pending', 'sending')"
     stage.clear()
-    with stage.engine(**env):
+    with stage.engine(env):
         for endpoint in (QUICK, HANGING):
             delays[endpoint] = _run(stage, endpoint, size.isolation_seconds)
             stage.wait_until(lambda: not stage.number(unfinished), "everything has been tried")

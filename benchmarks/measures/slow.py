@@ -36,7 +36,7 @@ def _run(stage: Stage, slots: int, seconds: float) -> float:
     stage.clear()
     stage.asyncio.arrivals()
     before = stage.asyncio.hits()
-    with stage.engine(NOTIFICATIONS_SEND_SLOTS=str(slots), WORKER_SLOTS="1"):
+    with stage.engine({"NOTIFICATIONS_SEND_SLOTS": str(slots), "WORKER_SLOTS": "1"}):
         stage.preload(count, stage.users[SLOW])
         nudge()
         rate(stage.asyncio, before, count)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,9 +14,10 @@ import pytest
 
 from benchmarks import wire
 from benchmarks.figures import KEYS, LATER, NAMES, Results, percentile
-from benchmarks.measures import ALL
+from benchmarks.measures import ALL, growth
 from benchmarks.receiver import PATH, Nginx, nginx
 from benchmarks.serving import Protocol
+from benchmarks.watching import processor_time
 from dev.keeper import private_directory
 from notifications.providers.base import SendRequest
 from notifications.providers.feishu import FeishuFlowProvider
@@ -123,3 +127,43 @@ def test_nginx_counts_deliveries_and_not_the_looks_at_its_counter() -> None:
             list(pool.map(loop, range(4)))
 
         assert [receiver.hits(), receiver.hits()] == [100, 100]
+
+
+def point(rows: int, workers: int) -> growth.Point:
+    return growth.Point(
+        rows=rows, workers=workers, pages=4_200, table_mb=17.25, indexes_mb=9.5, due_kb=176.0,
+        vs_floor=[0.9, 0.5, 0.75], per_second=[1_000.0, 1_500.0, 1_250.0], costs={"WAL bytes": [2_300.0, 2_400.0]},
+    )  # fmt: skip
+
+
+def test_the_table_of_growth_has_a_line_for_each_point_with_the_ratio_and_its_range() -> None:
+    head, one, other = growth.table([point(10_000, 1), point(10_000_000, 4)]).splitlines()
+
+    assert "WAL bytes each" in head
+    assert all(part in one for part in ("10,000", "0.75 (0.50, 0.90)", "1,250", "4,200", "17.2", "176", "2,350"))
+    assert other.split()[:2] == ["10,000,000", "4"]
+
+
+def test_the_file_of_growth_has_all_points_with_median_and_range() -> None:
+    written = json.loads(growth.as_json([point(10_000, 1), point(10_000, 2)], {"rounds": 3}))
+
+    assert [(one["rows"], one["workers"], one["pages"]) for one in written["growth"]] == [
+        (10_000, 1, 4_200),
+        (10_000, 2, 4_200),
+    ]
+    assert written["growth"][0]["vs_floor"] == {"median": 0.75, "min": 0.5, "max": 0.9}
+    assert written["growth"][0]["costs"]["WAL bytes"]["max"] == 2_400
+    assert written["details"]["about"] == {"rounds": 3}
+
+
+def test_the_default_run_leaves_growth_out() -> None:
+    assert growth not in ALL
+
+
+def test_processor_time_counts_the_children_that_ended_too() -> None:
+    busy = "import time\nwhile time.process_time() < 0.3: pass"
+    before = processor_time(os.getpid())
+
+    subprocess.run([sys.executable, "-c", busy], check=True)
+
+    assert processor_time(os.getpid()) - before > 0.25
