@@ -16,6 +16,7 @@ import psycopg2
 import pytest
 from django.db import OperationalError, connection, transaction
 
+from notifications import delivery
 from notifications.claim import claim
 from notifications.conf import ServiceOptions, service_options
 from notifications.delivery import Engine, RetryResult
@@ -406,6 +407,35 @@ class TestDrain:
 
         assert result.sent == 10
         assert gated.requests[-1].user_id == slow
+
+    @pytest.mark.parametrize(
+        ("answer", "order"),
+        [(OK, "claim claim settle claim settle"), (TRY_LATER, "claim settle claim settle claim")],
+        ids=["success", "failure"],
+    )
+    def test_a_backlog_is_claimed_before_successes_are_settled_and_after_failures(
+        self, memory: MemoryProvider, clock: Clock, monkeypatch: pytest.MonkeyPatch, answer: SendResult, order: str
+    ) -> None:
+        done: list[str] = []
+
+        def noted(name: str) -> None:
+            original = getattr(delivery, name)
+
+            def call(*args: object, **kwargs: object) -> object:
+                done.append(name)
+                return original(*args, **kwargs)
+
+            monkeypatch.setattr(delivery, name, call)
+
+        noted("claim")
+        noted("settle")
+        record("a")
+        record("b")
+        memory.script(answer, answer)
+
+        engine(memory, clock, send_slots=1).deliver_due()
+
+        assert " ".join(done) == order
 
     def test_a_spent_budget_says_that_there_is_more(self, memory: MemoryProvider, clock: Clock) -> None:
         for number in range(4):

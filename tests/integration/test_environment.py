@@ -120,3 +120,23 @@ def test_the_sandbox_setting_is_refused_in_a_deployment() -> None:
 
     assert done.returncode != 0
     assert "notifications.E007" in done.stderr
+
+
+def test_a_worker_loads_neither_the_api_nor_the_addresses() -> None:
+    program = (
+        "import sys, smartmate.celery, django; django.setup(); smartmate.celery.app.loader.import_default_modules()\n"
+        "from celery.fixups.django import DjangoWorkerFixup\n"
+        "DjangoWorkerFixup(smartmate.celery.app).validate_models()\n"
+        "assert 'notifications.tasks' in sys.modules\n"
+        "print({'ninja', 'pydantic', 'smartmate.urls'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | PRODUCTION,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr) == ("set()\n", "")
