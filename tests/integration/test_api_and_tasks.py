@@ -226,5 +226,6 @@ class TestDrainTask:
 
         tasks.deliver_due.run()
 
-        assert NotificationRecord.objects.by_status() == {"sent": 2, "pending": 3}
+        # This stop looks at what is settled, and a backlog's successes are settled behind the next claim.
+        assert NotificationRecord.objects.by_status() == {"sent": 4, "pending": 1}
         assert queued("deliver") == 1

@@ -136,7 +136,6 @@ class Handler(BaseHTTPRequestHandler):
             f"Set-Cookie: sent={quote(sent)}; Path=/",
             f"Retry-After: {sent}",
             f"X-Sent: {sent}",
-            f"not a header {sent}",
         ]
         self.wfile.write("\r\n".join([*lines, "", body]).encode())
 
