@@ -3,9 +3,9 @@
 Requests come one by one, 50 a second at random moments, as from a site in normal use: an open loop, far below what the
 workers can send. A tenth goes to the endpoint that hangs until the READ_TIMEOUT; that alone keeps 25 of 64 slots busy
 (50/s x 10 % x 5 s), until each of its five users' channels has failed five times and is only probed. The same is done
-with that tenth going to a healthy endpoint. Each time is from the commit of a request to the first byte at the receiver;
-the tenth itself is not counted. A set laid out beforehand would be unfair to everybody: there each message waits for
-those before it, whatever the engine does. QUICK shortens the timeout and the run.
+with that tenth going to a healthy endpoint. Each time is from the commit of a request to the first byte at the
+receiver; the tenth itself is not counted. A set laid out beforehand would be unfair to everybody: there each message
+waits for those before it, whatever the engine does. QUICK shortens the timeout and the run.
 """
 
 from __future__ import annotations
