@@ -45,17 +45,12 @@ SELECT format('CREATE TABLE month_%%s PARTITION OF notification_records FOR VALU
 FROM (SELECT n AS number, date_trunc('month', now()) - (%(months)s - n) * interval '1 month' AS begins
       FROM generate_series(1, %(months)s) AS n) AS month
 """
-_FILL = """
-INSERT INTO notification_records (
-    channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
-    summary_text, fallback_text, fallback_used, trace_id, status, attempt_count, max_attempts, round, next_attempt_at,
-    last_error_code, last_error, provider_message_id, created_at, updated_at
-)
+_FILL = f"""{claiming.INTO}
 SELECT 'feishu', 1 + n %% 1000, '', 'preview', '', '', 0, md5(%(status)s || n), '/assistant/1', 'text', '', false, '',
        %(status)s, 1, 5, 0, CASE WHEN %(status)s <> 'sent' THEN at END, '', '', '', at, at
 FROM (SELECT n, greatest(now() - n * (now() - %(since)s) / %(count)s, %(since)s) AS at
       FROM generate_series(%(first)s, %(last)s) AS n) AS row
-"""
+"""  # noqa: S608  our own words
 _OLDEST = f"(date_trunc('month', now()) - interval '{MONTHS - 1} months')"
 
 

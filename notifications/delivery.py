@@ -132,6 +132,11 @@ class Engine:
 
         try:
             while True:
+                # Slots do not wait for the writing down while there is a backlog; but what may hold up others of its
+                # endpoint, or let them go, is noted before anything else is claimed.
+                if not (total.more and all(flight.as_usual for flight in back)):
+                    self._finish(back, total)
+                    back = []
                 room = room_now()
                 claimed = total.scanned
                 if room:
@@ -145,11 +150,6 @@ class Engine:
                 back = []
                 if senders.in_flight:
                     back = senders.gather(lambda: self.called.is_set() and room_now() > 0)
-                    # Slots do not wait for the writing down while there is a backlog; but what may hold up others of
-                    # its endpoint, or let them go, is noted before anything else is claimed.
-                    if not (total.more and all(flight.as_usual for flight in back)):
-                        self._finish(back, total)
-                        back = []
                 elif total.scanned == claimed:
                     return total
         finally:

@@ -23,18 +23,20 @@ DUE = 2_000
 CHUNK = 1_000_000
 """Rows in one INSERT, as every wait for PostgreSQL has a bound."""
 
-_FILL = """
+INTO = """
 INSERT INTO notification_records (
     channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
     summary_text, fallback_text, fallback_used, trace_id, status, attempt_count, max_attempts, round, next_attempt_at,
     last_error_code, last_error, provider_message_id, created_at, updated_at
 )
+"""
+_FILL = f"""{INTO}
 SELECT 'feishu', 1 + n %% 1000, '', 'preview', '', '', 0, md5(%(status)s || n), '/assistant/1', 'text', '', false, '',
        %(status)s, CASE %(status)s WHEN 'sent' THEN 1 ELSE 0 END, 5, 0,
        CASE %(status)s WHEN 'pending' THEN now() - interval '1 hour' + n * interval '1 ms' END, '', '', '',
        now() - interval '1 year' + n * interval '1 s', now()
 FROM generate_series(%(first)s, %(last)s) AS n
-"""
+"""  # noqa: S608  our own words
 _INDEXES = """
 SELECT format('ALTER TABLE notification_records DROP CONSTRAINT %I', conname),
        format('ALTER TABLE notification_records ADD CONSTRAINT %I ', conname) || pg_get_constraintdef(oid)

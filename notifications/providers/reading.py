@@ -10,6 +10,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 HEAD_LIMIT = 64 * 1024
 """Bytes that come before a body; an answer with more of them is refused."""
 _AT_ONCE = 16 * 1024
+_WORDY = 8
+"""Bytes of an answer for each byte of body that is kept, at most; a chunk of one byte takes six."""
 
 
 class Reader:
@@ -25,6 +27,7 @@ class Reader:
         self.body = bytearray()
         self.reusable = False
         self._limit = limit
+        self._taken = 0
         self._head = True
         self._complete = False
         self._surplus = False
@@ -51,10 +54,10 @@ class Reader:
         del self.body[self._limit :]
 
     def _read(self, sock: socket.socket) -> None:
-        buffer, taken = memoryview(bytearray(_AT_ONCE)), 0
+        buffer = memoryview(bytearray(_AT_ONCE))
         while not self._enough():
             count = sock.recv_into(buffer)
-            taken += count
+            self._taken += count
             if not count:
                 self._ended()
                 return
@@ -64,11 +67,13 @@ class Reader:
                 if not self._enough():
                     raise HTTPException(type(error).__name__) from None
                 self._surplus = True
-            if self._head and taken > HEAD_LIMIT:
+            if self._head and self._taken > HEAD_LIMIT:
                 raise HTTPException("head too long")
 
     def _enough(self) -> bool:
-        return self._complete or len(self.body) >= self._limit
+        # Chunks of a byte each, or trailers without end: however little of it is body, it is not read for ever.
+        wordy = not self._head and self._taken > HEAD_LIMIT + _WORDY * self._limit
+        return self._complete or wordy or len(self.body) >= self._limit
 
     def _ended(self) -> None:
         """The other end has closed: that is how an answer without a length ends, and no other."""
@@ -81,8 +86,8 @@ class Reader:
         self._surplus = self._complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._complete:
-            self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        if self._head:  # else a trailer
+            self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
         if not self._complete:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import os
 import re
 import subprocess
@@ -70,12 +69,17 @@ class Site:
     @property
     def shell(self) -> Shell:
         """The process that runs code in the project, with the environment as it is now."""
-        env = {"DJANGO_SETTINGS_MODULE": "smartmate.settings"} | self.env
-        if self._shell and self._shell.env != env:
+        if self._shell and self._shell.env != self._shell_env():
             self.close()
         if not self._shell:
-            self._shell = Shell(ROOT, env, self.logs / "shell.log", patience=PATIENCE)
+            self._shell = self._new_shell()
         return self._shell
+
+    def _new_shell(self, **env: str) -> Shell:
+        return Shell(ROOT, self._shell_env() | env, self.logs / "shell.log", patience=PATIENCE)
+
+    def _shell_env(self) -> dict[str, str]:
+        return {"DJANGO_SETTINGS_MODULE": "smartmate.settings"} | self.env
 
     def close(self) -> None:
         """End what the site started for itself."""
@@ -100,18 +104,8 @@ class Site:
         """
         if not env:
             return self.shell.run(code)
-        program = f"import django, json; django.setup()\nresult = None\n{code}\nprint('RESULT', json.dumps(result))"
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=ROOT,
-            env={"DJANGO_SETTINGS_MODULE": "smartmate.settings"} | self.env | env,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.rpartition("RESULT ")[2])
+        with contextlib.closing(self._new_shell(**env)) as shell:
+            return shell.run(code)
 
     def manage(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a management command to its end."""
@@ -211,8 +205,10 @@ def running_site(logs: Path, *, postgres: Postgres | None = None, **more: str) -
         stack.callback(valkey.kill)
         sandbox = stack.enter_context(Sandbox())
         migrated = not postgres and "DATABASE_URL" not in more
-        if "DATABASE_URL" not in more:
-            more["DATABASE_URL"] = postgres.url if postgres else stack.enter_context(database())
+        if migrated:
+            more["DATABASE_URL"] = stack.enter_context(database())
+        elif postgres:
+            more.setdefault("DATABASE_URL", postgres.url)
         env = os.environ | BOUNDS | {
             "REDIS_URL": valkey.url,
             "NOTIFICATIONS_SANDBOX_ORIGINS": sandbox.origin,

@@ -128,6 +128,20 @@ def test_no_more_is_read_than_is_kept(ends: tuple[socket.socket, socket.socket])
     assert (len(reader.body), reader.reusable) == (LIMIT, False)
 
 
+def test_chunks_of_a_byte_are_read_whole(ends: tuple[socket.socket, socket.socket]) -> None:
+    reader = read(ends, OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * (LIMIT - 1) + b"0\r\n\r\n")
+
+    assert (bytes(reader.body), reader.reusable) == (b"x" * (LIMIT - 1), True)
+
+
+def test_trailers_without_end_are_neither_kept_nor_read_for_ever(ends: tuple[socket.socket, socket.socket]) -> None:
+    trailers = b"".join(b"A%d: b\r\n" % number for number in range(HEAD_LIMIT))
+    reader = read(ends, OK + CHUNKS + b"0\r\n" + trailers)
+
+    assert (reader.status, bytes(reader.body), reader.reusable) == (200, b"hi", False)
+    assert reader.headers == {"transfer-encoding": "chunked"}
+
+
 def test_headers_are_known_by_their_names_in_lower_case(ends: tuple[socket.socket, socket.socket]) -> None:
     reader = read(ends, OK + b"Retry-After: 7\r\n" + TWO)
 
