@@ -111,11 +111,13 @@ class Engine:
         limit: int = 0,
         channels: Sequence[str] = (),
         on_backlog: Callable[[], object] = lambda: None,
+        on_begun: Callable[[], object] = lambda: None,
     ) -> RetryResult:
         """Claim, send and settle until nothing is due, the time budget is spent or we should stop.
 
         limit: rows to claim at most; 0 for no limit. channels: only these; all that have a provider by default.
         on_backlog: called when a claim comes back full, and again while the backlog lasts, so that others can help.
+        on_begun: called once, when the first rows are on their way and before the table is looked at again.
         A slow endpoint holds its slot, not the rest: results are settled and slots filled again as answers arrive.
         Raises DatabaseError if a claim failed, after what was in flight has been settled.
         """
@@ -125,7 +127,7 @@ class Engine:
         senders = Senders(self.options.send_slots, self._send)
         back: list[_Flight] = []
         call_at = 0.0
-        health.tend_in_turn(self.options, self.clock)
+        first = True
 
         def room_now() -> int:
             return self._room(senders.in_flight, total.scanned, limit, deadline)
@@ -143,15 +145,19 @@ class Engine:
                     self.called.clear()  # before the claim, which then sees every row that was called for
                     senders.submit(self._take(room, names, total))
                     total.more = total.scanned - claimed == room
-                    if total.more and time.monotonic() >= call_at:
-                        on_backlog()
-                        call_at = time.monotonic() + CALL_FOR_HELP
+                if first:  # a first message waits for nothing but its claim
+                    on_begun()
+                    health.tend_in_turn(self.options, self.clock)
+                if room and total.more and time.monotonic() >= call_at:
+                    on_backlog()
+                    call_at = time.monotonic() + CALL_FOR_HELP
                 self._finish(back, total)
                 back = []
                 if senders.in_flight:
                     back = senders.gather(lambda: self.called.is_set() and room_now() > 0)
-                elif total.scanned == claimed:
+                elif total.scanned == claimed and not first:
                     return total
+                first = False
         finally:
             self._finish([*back, *senders.gather_all()], total)
 

@@ -86,8 +86,8 @@ def _take_leave(**kwargs: object) -> None:
     connection.close()
 
 
-# Acked early: losing this message loses nothing, and a late ack would run it twice after a broken connection.
-@shared_task(name=TASK, ignore_result=True, acks_late=False, bind=True)
+# Acked late, so that the acknowledgement does not keep a first send waiting; a drain that runs twice does no harm.
+@shared_task(name=TASK, ignore_result=True, acks_late=True, bind=True)
 def deliver_due(self: Task[[], None]) -> None:
     """Drain what is due. Beat runs it as the retry sweep, nudges run it at once; any number may run together.
 
@@ -97,17 +97,18 @@ def deliver_due(self: Task[[], None]) -> None:
     by_beat = bool((self.request.headers or {}).get(BY_BEAT))
     if by_beat:
         heartbeats.beat(Pulse.BEAT)
-    nudge_arrived()
+    if _draining.locked():
+        nudge_arrived()  # the drain that runs has said so long ago
     _called.set()
     # Whoever calls while the other is about to end finds the lock free, or is seen by its next look at the flag.
     while _called.is_set() and _draining.acquire(blocking=False):
         try:
             _called.clear()
             engine = engine_with_redis(should_stop=_stopping.is_set, called=_called)
-            more = engine.deliver_due(on_backlog=nudge).more
+            more = engine.deliver_due(on_backlog=nudge, on_begun=nudge_arrived).more
         finally:
             _draining.release()
-        if more:
+        if more or _stopping.is_set():  # what is left is for another worker, or for this one when it is up again
             nudge()
     if by_beat:
         heartbeats.beat(Pulse.SWEEP)

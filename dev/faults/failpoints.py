@@ -23,7 +23,7 @@ from django.db import OperationalError
 
 POINTS = {
     "before_nudge": ("notifications.api", "nudge", "before"),
-    "received": ("notifications.tasks", "nudge_arrived", "before"),
+    "received": ("notifications.tasks", "engine_with_redis", "before"),
     "before_claim": ("notifications.delivery", "claim", "before"),
     "after_claim": ("notifications.delivery", "claim", "after"),
     "before_send": ("notifications.delivery", "attempt", "before"),

@@ -217,6 +217,36 @@ class TestDrainTask:
 
         assert queued("deliver") == 1
 
+    def test_what_is_asked_for_while_a_drain_begins_is_not_overlooked(
+        self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
+    ) -> None:
+        change(PROVIDERS=MEMORY)
+        nudge()
+
+        def arrive_late() -> None:
+            request_notification(payload())  # queues no nudge, since one is on its way still
+            nudge_arrived()
+
+        monkeypatch.setattr(tasks, "nudge_arrived", arrive_late)
+
+        tasks.deliver_due.run()
+
+        assert NotificationRecord.objects.by_status() == {"sent": 1}
+        assert queued("deliver") == 1
+
+    def test_a_worker_that_is_to_stop_hands_its_nudge_on(
+        self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
+    ) -> None:
+        change(PROVIDERS=MEMORY)
+        request_notification(payload())
+        queued("deliver")
+        monkeypatch.setattr(tasks._stopping, "is_set", lambda: True)
+
+        tasks.deliver_due.run()
+
+        assert NotificationRecord.objects.by_status() == {"pending": 1}
+        assert queued("deliver") == 1
+
     def test_a_drain_that_was_stopped_early_asks_for_another(
         self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
     ) -> None:
