@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -23,6 +24,8 @@ from notifications.storable import clean_json, clean_text
 from notifications.unmapped import report as report_unmapped
 
 attempt_log = logging.getLogger("notifications.attempts")
+
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 HELD_UP_FOR = 3600.0
 """Seconds a record waits for its endpoint before it is looked at again; being let go ends the wait at once."""
@@ -129,16 +132,10 @@ def without_attempt(row: Claimed) -> SendResult:
 # A failure settles only under its own lease. A success settles even when late: a proven send must stop further ones.
 _SETTLE = f"""
 WITH result AS (
-    SELECT * FROM unnest(
-        %(ids)s::bigint[], %(leases)s::uuid[], %(statuses)s::text[], %(delays)s::float8[], %(codes)s::text[],
-        %(errors)s::text[], %(message_ids)s::text[], %(requests)s::jsonb[], %(responses)s::jsonb[],
-        %(rounds)s::int[], %(numbers)s::int[], %(causes)s::text[], %(ages)s::float8[], %(durations)s::int[],
-        %(outcomes)s::text[], %(attempt_codes)s::text[], %(attempt_errors)s::text[], %(http_statuses)s::int[],
-        %(excerpts)s::text[], %(made)s::bool[], %(channels)s::text[],
-        %(wait_reasons)s::text[]
-    ) AS result(
-        id, lease_token, status, delay, error_code, error, message_id, request, response, round, number, cause, age,
-        duration, outcome, attempt_code, attempt_error, http_status, excerpt, made, channel, wait_reason
+    SELECT * FROM json_to_recordset(%(results)s) AS result(
+        id bigint, lease_token uuid, status text, delay float8, error_code text, error text, message_id text,
+        request text, response text, round int, number int, cause text, age float8, duration int, outcome text,
+        attempt_code text, attempt_error text, http_status int, excerpt text, made bool, channel text, wait_reason text
     )
 ), attempt AS (
     INSERT INTO notification_delivery_attempts (
@@ -165,8 +162,8 @@ WITH result AS (
         last_error_code = result.error_code,
         last_error = result.error,
         provider_message_id = CASE WHEN made THEN result.message_id ELSE record.provider_message_id END,
-        provider_request = CASE WHEN made THEN result.request ELSE record.provider_request END,
-        provider_response = CASE WHEN made THEN result.response ELSE record.provider_response END,
+        provider_request = CASE WHEN made THEN result.request::jsonb ELSE record.provider_request END,
+        provider_response = CASE WHEN made THEN result.response::jsonb ELSE record.provider_response END,
         sent_at = CASE WHEN result.status = 'sent' THEN COALESCE(%(now)s, statement_timestamp())
                        ELSE record.sent_at END,
         updated_at = COALESCE(%(now)s, statement_timestamp())
@@ -216,32 +213,10 @@ def settle(group: Sequence[Settled], clock: Clock | None) -> set[int]:
 
     A record that is missing from the answer was settled by somebody else; its attempt is kept all the same.
     """
-    made = [not item.row.exhausted for item in group]
     parameters: dict[str, Any] = {
         "now": clock() if clock else None,
         "worker": worker_name(),
-        "ids": [item.row.record_id for item in group],
-        "leases": [item.row.lease_token for item in group],
-        "statuses": [str(item.status) for item in group],
-        "delays": [item.delay for item in group],
-        "codes": [item.error_code for item in group],
-        "errors": [item.error for item in group],
-        "message_ids": [clean_text(item.result.provider_message_id, 191) for item in group],
-        "requests": [_request_json(item) for item in group],
-        "responses": [clean_json(item.result.response_payload) for item in group],
-        "rounds": [item.row.round for item in group],
-        "numbers": [item.row.attempt_count for item in group],
-        "causes": [str(item.row.cause) for item in group],
-        "ages": [item.age for item in group],
-        "durations": [round(item.duration * 1000) for item in group],
-        "outcomes": [str(item.result.outcome) for item in group],
-        "attempt_codes": [clean_text(item.result.error_code, 64) for item in group],
-        "attempt_errors": [clean_text(item.result.error_message, ERROR_LIMIT) for item in group],
-        "http_statuses": [item.result.http_status for item in group],
-        "excerpts": [clean_text(item.result.response_excerpt, ERROR_LIMIT) for item in group],
-        "made": made,
-        "channels": [item.row.channel for item in group],
-        "wait_reasons": [str(item.wait_reason) for item in group],
+        "results": _ENCODE([_as_row(item) for item in group]),
         **tallies.parameters(),
     }
     with connection.cursor() as cursor:
@@ -323,6 +298,31 @@ def _likely_cause(row: Claimed) -> Cause:
     return Cause.REPLAY if row.round else Cause.EVENT
 
 
-def _request_json(item: Settled) -> str | None:
-    payload = item.result.request_payload
-    return clean_json(item.row.request.as_payload() if payload is None else payload)
+def _as_row(item: Settled) -> dict[str, Any]:
+    """Return the row of `_SETTLE`'s results; one document for all is a tenth of the work of a list for each column."""
+    row, result = item.row, item.result
+    payload = result.request_payload
+    return {
+        "id": row.record_id,
+        "lease_token": row.lease_token,
+        "status": item.status,
+        "delay": item.delay,
+        "error_code": item.error_code,
+        "error": item.error,
+        "message_id": clean_text(result.provider_message_id, 191),
+        "request": clean_json(row.request.as_payload() if payload is None else payload),
+        "response": clean_json(result.response_payload),
+        "round": row.round,
+        "number": row.attempt_count,
+        "cause": row.cause,
+        "age": item.age,
+        "duration": round(item.duration * 1000),
+        "outcome": result.outcome,
+        "attempt_code": clean_text(result.error_code, 64),
+        "attempt_error": clean_text(result.error_message, ERROR_LIMIT),
+        "http_status": result.http_status,
+        "excerpt": clean_text(result.response_excerpt, ERROR_LIMIT),
+        "made": not row.exhausted,
+        "channel": row.channel,
+        "wait_reason": item.wait_reason,
+    }

@@ -40,7 +40,7 @@ class SendRequest:
 
     def as_payload(self) -> dict[str, Any]:
         """Return the request as the Go service's JSON fields; an empty trace_id is left out."""
-        payload = dataclasses.asdict(self)
+        payload = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del payload["round"]
         if not self.trace_id:
             del payload["trace_id"]
