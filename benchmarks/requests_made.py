@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.wire import SUMMARY
 
 if TYPE_CHECKING:
-    from notifications.api import NotificationPayload
+    from notifications.ingest.payload import NotificationPayload
 
 
 def payload(key: str, user_id: int) -> NotificationPayload:

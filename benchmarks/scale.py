@@ -148,7 +148,7 @@ def _fill(running: Stage, status: str, count: int, since: str) -> None:
 
 
 def _explained(running: Stage, what: str, sql: str, parameters: Any) -> str:
-    from notifications.claim import IN_INDEX_ORDER
+    from notifications.sql import IN_INDEX_ORDER
 
     figures: list[tuple[float, float, int]] = []
     for _ in range(6):

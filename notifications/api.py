@@ -16,16 +16,17 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import InterfaceError, OperationalError, transaction
 from django.utils.translation import gettext_lazy as _
 
+from notifications.broker.nudge import nudge
 from notifications.composer import composer
 from notifications.conf import service_options
-from notifications.events import Check, DedupeConflict, InvalidNotification, NotificationPayload
-from notifications.health import resume
-from notifications.intake import Accepted
+from notifications.delivery.circuit_breaker import resume
+from notifications.ingest.insert import Accepted
+from notifications.ingest.payload import NotificationPayload
+from notifications.ingest.triggers import TRIGGERED, parse_trigger
+from notifications.ingest.validation import Check, DedupeConflict, InvalidNotification
 from notifications.models import DueJob, NotificationRecord, ReplayOperation
-from notifications.nudge import nudge
 from notifications.querysets import NotificationQuerySet, max_user_id
 from notifications.service import NotificationService, Progress
-from notifications.triggers import TRIGGERED, parse_trigger
 
 __all__ = [
     "Accepted",
@@ -124,7 +125,7 @@ def schedule_job(event: str, payload: object, run_at: datetime, key: str) -> Sch
 
 
 def replay_notifications(
-    records: NotificationQuerySet,
+    records: NotificationQuerySet[NotificationRecord],
     actor: AbstractBaseUser | None,
     reason: str,
     *,
@@ -139,7 +140,9 @@ def replay_notifications(
     return replayed
 
 
-def send_notifications_now(records: NotificationQuerySet, actor: AbstractBaseUser | None, reason: str) -> int:
+def send_notifications_now(
+    records: NotificationQuerySet[NotificationRecord], actor: AbstractBaseUser | None, reason: str
+) -> int:
     """Let records that wait for a later time go out at once. Arguments and result: the service's."""
     hastened = NotificationService().send_now(records, actor, reason)
     if hastened:

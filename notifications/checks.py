@@ -15,8 +15,8 @@ from limits import parse_many
 
 from notifications.conf import known_names, service_options
 from notifications.models import NotificationRecord
-from notifications.providers.feishu_bot import RULES as BOT_RULES
-from notifications.secret import Secret
+from notifications.providers.feishu.bot import RULES as BOT_RULES
+from notifications.security.secrets import Secret
 
 
 @register()

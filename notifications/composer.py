@@ -8,7 +8,7 @@ from typing import Any, cast
 from django.utils.module_loading import import_string
 
 from notifications.conf import DEFAULT_FALLBACK_TEXT, service_options
-from notifications.triggers import Trigger
+from notifications.ingest.triggers import Trigger
 
 Composer = Callable[[Trigger], Iterable[dict[str, Any]]]
 """Takes a trigger, gives the payloads of its notifications, as docs/events.md describes them."""

@@ -19,10 +19,10 @@ DEFAULT_FALLBACK_TEXT = "我为你生成了一份日程调整建议，请回到�
 """Sent when neither summary nor fallback can be; the Go service's text, users' flows may match on it."""
 
 PROVIDERS = {
-    "feishu": "notifications.providers.feishu.FeishuFlowProvider",
-    "feishu_bot": "notifications.providers.feishu_bot.FeishuBotProvider",
-    "feishu_base": "notifications.providers.feishu_base.FeishuBaseProvider",
-    "webhook": "notifications.providers.webhook.StandardWebhookProvider",
+    "feishu": "notifications.providers.feishu.flow.FeishuFlowProvider",
+    "feishu_bot": "notifications.providers.feishu.bot.FeishuBotProvider",
+    "feishu_base": "notifications.providers.feishu.base_automation.FeishuBaseProvider",
+    "webhook": "notifications.providers.standard_webhooks.StandardWebhookProvider",
     "email": "notifications.providers.email.EmailProvider",
 }
 """What works out of the box; none is called unless a user has a channel of its name."""

@@ -10,9 +10,9 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from notifications.message import visible
+from notifications.content.text import visible
 from notifications.querysets import NotificationQuerySet
-from notifications.secret import SecretField
+from notifications.security.fields import SecretField
 from notifications.states import (
     SCHEDULED,
     UNDELIVERED,
@@ -84,7 +84,7 @@ class NotificationRecord(models.Model):
         help_text=_("the last one that replayed it"),
     )
 
-    objects: ClassVar[NotificationQuerySet] = NotificationQuerySet.as_manager()  # type: ignore[assignment]
+    objects: ClassVar[NotificationQuerySet[NotificationRecord]] = NotificationQuerySet.as_manager()  # type: ignore[assignment]
 
     class Meta:
         db_table = "notification_records"

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self, TypeVar
 
 from django.contrib.auth import get_user_model
 from django.db import connection, models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from notifications.events import MAX_INT64
 from notifications.states import WAITING, ErrorCode, Status
 
-if TYPE_CHECKING:
-    from notifications.models import NotificationRecord
-
-    Base = models.QuerySet[NotificationRecord, NotificationRecord]
-else:
-    Base = models.QuerySet
+Record = TypeVar("Record", bound=models.Model, covariant=True)
 
 LONGEST_NUMBER = 19
 """Digits of a number no column can hold."""
 
 
-class NotificationQuerySet(Base):
+class NotificationQuerySet(models.QuerySet[Record, Record]):
     """Selections of notification records."""
 
     def replayable(self, *, force: bool = False) -> Self:
@@ -62,15 +55,7 @@ class NotificationQuerySet(Base):
         return dict(rows)
 
 
-def database_now() -> datetime:
-    """Return the time by PostgreSQL's clock, which stamps the records."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT statement_timestamp()")
-        now: datetime = cursor.fetchone()[0]
-    return now
-
-
 def max_user_id() -> int:
     """Return the largest key the user table can hold."""
     key = get_user_model()._meta.pk
-    return connection.ops.integer_field_range(key.get_internal_type())[1] or MAX_INT64
+    return connection.ops.integer_field_range(key.get_internal_type())[1] or models.BigIntegerField.MAX_BIGINT

@@ -17,18 +17,19 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from notifications.claim import Clock
+from notifications.broker.redis_client import gateway
+from notifications.clock import Clock
 from notifications.conf import ServiceOptions, service_options
-from notifications.delivery import Engine, RetryResult
-from notifications.events import InvalidNotification, parse_payload
-from notifications.intake import Accepted, Window, insert_requests
-from notifications.locks import Locks, lock_key
-from notifications.log import black_out
-from notifications.message import visible
+from notifications.content.text import visible
+from notifications.delivery.engine import Engine, RetryResult
+from notifications.delivery.locks import Locks, lock_key
+from notifications.ingest.insert import Accepted, Window, insert_requests
+from notifications.ingest.payload import parse_payload
+from notifications.ingest.validation import InvalidNotification
 from notifications.models import NotificationRecord, RejectedRequest, ReplayOperation
 from notifications.providers.base import Provider
 from notifications.querysets import NotificationQuerySet, max_user_id
-from notifications.redis_gateway import gateway
+from notifications.security.log_redaction import black_out
 from notifications.states import ErrorCode, Status
 
 logger = logging.getLogger("notifications.service")
@@ -181,7 +182,7 @@ class NotificationService:
 
     def replay(
         self,
-        records: NotificationQuerySet,
+        records: NotificationQuerySet[NotificationRecord],
         actor: AbstractBaseUser | None,
         reason: str,
         *,
@@ -213,7 +214,9 @@ class NotificationService:
             progress=progress,
         )
 
-    def cancel(self, records: NotificationQuerySet, actor: AbstractBaseUser | None, reason: str) -> int:
+    def cancel(
+        self, records: NotificationQuerySet[NotificationRecord], actor: AbstractBaseUser | None, reason: str
+    ) -> int:
         """Call off records that wait; those in a worker's hands or done are left alone. Returns how many."""
         return self._operate(
             records.cancellable(),
@@ -229,7 +232,9 @@ class NotificationService:
             text=f"Cancelled: {reason}",
         )
 
-    def send_now(self, records: NotificationQuerySet, actor: AbstractBaseUser | None, reason: str) -> int:
+    def send_now(
+        self, records: NotificationQuerySet[NotificationRecord], actor: AbstractBaseUser | None, reason: str
+    ) -> int:
         """Make records due that wait for a later time; each still goes out by the claim. Returns how many.
 
         The attempts made stay counted: one sent now is one of its budget.
@@ -244,9 +249,9 @@ class NotificationService:
 
     def _operate(
         self,
-        records: NotificationQuerySet,
+        records: NotificationQuerySet[NotificationRecord],
         *,
-        again: Callable[[NotificationQuerySet], NotificationQuerySet],
+        again: Callable[[NotificationQuerySet[NotificationRecord]], NotificationQuerySet[NotificationRecord]],
         change: dict[str, Any],
         actor: AbstractBaseUser | None,
         text: str,

@@ -12,20 +12,21 @@ from celery import Task, shared_task, signals
 from celery.exceptions import Reject
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
-from notifications import alerts, heartbeats
 from notifications.api import request_triggered
 from notifications.beat import BY_BEAT, PURGE, RUN_DUE_JOBS, RUN_REPLAYS, WATCH
+from notifications.broker.nudge import TASK, nudge, nudge_arrived, publish_event
 from notifications.conf import service_options
-from notifications.delivery import engine_with_redis
-from notifications.events import InvalidNotification
-from notifications.jobs import run_due_jobs
-from notifications.nudge import TASK, nudge, nudge_arrived, publish_event
-from notifications.replay_runner import run as run_operations
-from notifications.retention import cutoff, purge
+from notifications.delivery.engine import engine_with_redis
+from notifications.ingest.triggers import TRIGGERED
+from notifications.ingest.validation import InvalidNotification
+from notifications.maintenance.job_scheduler import run_due_jobs
+from notifications.maintenance.pruner import cutoff, purge
+from notifications.monitoring.alerting import dispatcher as alerts
+from notifications.replay.runner import run as run_operations
 from notifications.service import NotificationService
 from notifications.states import Pulse
-from notifications.tallies import fold
-from notifications.triggers import TRIGGERED
+from notifications.telemetry import heartbeats
+from notifications.telemetry.counters import fold
 
 logger = logging.getLogger("notifications.tasks")
 

@@ -34,7 +34,7 @@ INSTALLED_APPS = [
     "smartmate",
 ]
 MIDDLEWARE = [
-    "notifications.probes.ProbesMiddleware",
+    "notifications.monitoring.middleware.ProbesMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -147,14 +147,14 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="webmaster@localhost"
 NOTIFICATIONS = service_settings(REDIS_URL)
 CELERY_BEAT_SCHEDULE = beat_schedule(NOTIFICATIONS)
 
-DEFAULT_EXCEPTION_REPORTER = "notifications.reports.Reporter"
-DEFAULT_EXCEPTION_REPORTER_FILTER = "notifications.reports.Filter"
+DEFAULT_EXCEPTION_REPORTER = "notifications.security.error_reports.Reporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "notifications.security.error_reports.Filter"
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"no_secrets": {"()": "notifications.log.NoSecrets"}},
-    "formatters": {"json": {"()": "notifications.log.JsonFormatter"}},
+    "filters": {"no_secrets": {"()": "notifications.security.log_redaction.NoSecrets"}},
+    "formatters": {"json": {"()": "notifications.security.log_redaction.JsonFormatter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["no_secrets"]}},
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {

@@ -6,8 +6,8 @@ import logging
 import os
 from typing import Any
 
-from notifications.log import black_out
-from notifications.reports import Filter
+from notifications.security.error_reports import Filter
+from notifications.security.log_redaction import black_out
 from smartmate.env import env
 
 logger = logging.getLogger("smartmate.telemetry")

@@ -14,12 +14,15 @@ from django.contrib.auth.models import User
 from django.utils import translation
 from pytest_django import Settings
 
-from notifications import alerts, heartbeats, rates, readiness
+from notifications.broker.redis_client import RedisGateway, gateway
 from notifications.conf import service_options
+from notifications.delivery import rate_limits as rates
 from notifications.models import UserNotificationChannel
+from notifications.monitoring import readiness
+from notifications.monitoring.alerting import dispatcher as alerts
 from notifications.providers import get_provider
 from notifications.providers.memory import MemoryProvider
-from notifications.redis_gateway import RedisGateway, gateway
+from notifications.telemetry import heartbeats
 
 pytest_plugins = ["notifications.testing.plugin"]
 pytest.register_assert_rewrite("tests.integration.provider_conformance", "tests.model.real")

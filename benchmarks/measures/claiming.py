@@ -62,7 +62,7 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
 
 def pages(cursor: Any) -> int:
     """Return the pages that the engine's claim of 200 touches; the caller's transaction is to be rolled back."""
-    from notifications.claim import IN_INDEX_ORDER
+    from notifications.sql import IN_INDEX_ORDER
 
     sql, parameters = statement()
     sql = sql.removeprefix(IN_INDEX_ORDER)
@@ -82,8 +82,8 @@ def statement() -> tuple[str, Any]:
     """Return the engine's claim of 200 rows, as it would be executed."""
     from django.db import connection
 
-    from notifications.claim import claim
     from notifications.conf import service_options
+    from notifications.delivery.claim import claim
 
     def catch(_execute: Callable[..., Any], sql: str, parameters: Any, _many: bool, _context: Any) -> NoReturn:
         raise _Caught(sql, parameters)

@@ -105,7 +105,7 @@ def _to_deliver(stage: Stage, count: int) -> Iterator[None]:
 
 def _round(stage: Stage, count: int, point: Point) -> None:
     """Deliver once with the floor's loops and once with the workers."""
-    from notifications.nudge import nudge
+    from notifications.broker.nudge import nudge
 
     before = stage.fast.hits()
     with stage.running("floor", "python -m benchmarks.contenders.floor", {"BENCH_COUNT": str(count)}):

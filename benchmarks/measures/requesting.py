@@ -72,7 +72,7 @@ def _bulk(stage: Stage, size: Size, user: int, results: Results) -> None:
     from django.db import transaction
 
     from notifications.api import request_notifications
-    from notifications.intake import BATCH
+    from notifications.ingest.insert import BATCH
     from notifications.models import NotificationRecord
 
     count = size.bulk

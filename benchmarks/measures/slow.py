@@ -29,7 +29,7 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
 
 
 def _run(stage: Stage, slots: int, seconds: float) -> float:
-    from notifications.nudge import nudge
+    from notifications.broker.nudge import nudge
 
     wave = 2 * slots
     count = wave * round(seconds / SLOW_SECONDS)

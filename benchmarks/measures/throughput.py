@@ -108,7 +108,7 @@ def _floor(stage: Stage, size: Size, watcher: Watcher) -> float:
 
 
 def _engine(stage: Stage, size: Size, watcher: Watcher) -> float:
-    from notifications.nudge import nudge
+    from notifications.broker.nudge import nudge
 
     before = stage.fast.hits()
     with stage.engine() as handles:

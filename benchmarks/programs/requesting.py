@@ -34,7 +34,7 @@ if __name__ == "__main__":
 
     from benchmarks.requests_made import payload
     from notifications.api import request_notification
-    from notifications.redis_gateway import gateway
+    from notifications.broker.redis_client import gateway
 
     for number in range(20):  # warm, but without a word to Redis
         with transaction.atomic():

@@ -33,7 +33,7 @@ RETURNING id
 def engine() -> int:
     """Let the engine do it."""
     from notifications.conf import service_options
-    from notifications.delivery import Engine
+    from notifications.delivery.engine import Engine
     from notifications.providers.memory import MemoryProvider
 
     options = dataclasses.replace(service_options(), drain_budget=600.0)

@@ -21,7 +21,7 @@ from dev.postgres import Postgres
 from dev.procfile import Handle, Processes
 from dev.proxy import Proxy
 from dev.valkey import Valkey
-from notifications.testing.sandbox import Sandbox
+from notifications.testing.sandbox.server import Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE = 4.0

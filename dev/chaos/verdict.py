@@ -11,7 +11,7 @@ from dev.chaos.faults import Event
 from dev.chaos.load import EXPECTED
 from dev.chaos.stage import LEASE, LOCK_TTL
 from dev.faults.tracing import HEADER
-from notifications.testing.sandbox import Delivery
+from notifications.testing.sandbox.journal import Delivery
 
 SLACK = 0.5
 """Seconds by which two notes of one moment may differ."""

@@ -19,13 +19,9 @@ from django.utils import timezone
 
 from dev.demo.stage import ROOT, Stage, StageError, wait_until
 from dev.other_app import other_app
-from notifications.api import (
-    InvalidNotification,
-    NotificationPayload,
-    request_notification,
-    resume_channel,
-    schedule_job,
-)
+from notifications.api import request_notification, resume_channel, schedule_job
+from notifications.ingest.payload import NotificationPayload
+from notifications.ingest.validation import InvalidNotification
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
 
 RUN = secrets.token_hex(3)

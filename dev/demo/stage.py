@@ -17,7 +17,7 @@ from cryptography.fernet import Fernet
 from dev.keeper import private_directory
 from dev.ports import free_port
 from dev.procfile import Handle, Processes
-from notifications.testing.sandbox import Sandbox
+from notifications.testing.sandbox.server import Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0

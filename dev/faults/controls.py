@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from notifications import claim, settle
-from notifications.locks import Held, Locks
+from notifications.delivery import claim, settle
+from notifications.delivery.locks import Held, Locks
 
 CONTROLS = ("claim", "fence", "lock")
 

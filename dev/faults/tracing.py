@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from notifications.providers.http import HttpPoster
+from notifications.providers.http.client import HttpPoster
 
 HEADER = "X-Sender"
 

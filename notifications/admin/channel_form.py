@@ -9,10 +9,10 @@ from django.core.exceptions import ValidationError
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
-from notifications.channels import LONGEST, Refused, Settings, apply, conflicts, seal
+from notifications.channels.rules import LONGEST, Refused, Settings, apply, conflicts, seal
 from notifications.conf import service_options
 from notifications.models import UserNotificationChannel
-from notifications.secret import Secret
+from notifications.security.secrets import Secret
 
 if TYPE_CHECKING:
     Base = forms.ModelForm[UserNotificationChannel]

@@ -18,10 +18,10 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from notifications.admin.channel_form import SECRETS, ChannelForm
 from notifications.admin.display import NOTHING, STYLE, age, badge, column, isolated, user_link
 from notifications.api import resume_channel
+from notifications.channels.test_message import error_of, send_test
 from notifications.models import UserNotificationChannel
-from notifications.secret import Secret, SecretUnreadable, mask_url
+from notifications.security.secrets import Secret, SecretUnreadable, mask_url
 from notifications.states import Status
-from notifications.trial import error_of, send_test
 
 if TYPE_CHECKING:
     Base = admin.ModelAdmin[UserNotificationChannel]

@@ -27,7 +27,8 @@ from notifications.admin.display import (
     user_link,
 )
 from notifications.conf import service_options
-from notifications.message import build_message_text, visible
+from notifications.content.rendering import build_message_text
+from notifications.content.text import visible
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.states import Status
 

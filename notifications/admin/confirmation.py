@@ -12,6 +12,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _, ngettext_lazy
 
 from notifications.api import replay_notifications, send_notifications_now
+from notifications.models import NotificationRecord
 from notifications.querysets import NotificationQuerySet
 from notifications.service import NotificationService
 from notifications.states import Status
@@ -28,9 +29,9 @@ class Operation:
     """What will be done, for a `count`."""
     tells: Promise
     """What was done, for a `count`."""
-    takes: Callable[[NotificationQuerySet, bool], NotificationQuerySet]
+    takes: Callable[[NotificationQuerySet[NotificationRecord], bool], NotificationQuerySet[NotificationRecord]]
     """Selects what it takes, with force or without."""
-    acts: Callable[[NotificationQuerySet, AbstractBaseUser, str, bool], int]
+    acts: Callable[[NotificationQuerySet[NotificationRecord], AbstractBaseUser, str, bool], int]
     can_force: bool
     refusals: Mapping[Status, Promise]
     """Why it leaves a status alone."""

@@ -19,7 +19,7 @@ from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _, ngettext
 
-from notifications.message import visible
+from notifications.content.text import visible
 
 SHOWN = 10_000
 """Characters of a long text that are shown: enough to judge it, and the page stays light."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin
 from django.db.models import Max, Min, QuerySet
@@ -12,13 +12,11 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from notifications.conf import service_options
+from notifications.models import NotificationRecord
 from notifications.querysets import NotificationQuerySet
 from notifications.states import ErrorCode
 
-if TYPE_CHECKING:
-    from notifications.models import NotificationRecord
-
-    Records = QuerySet[NotificationRecord]
+Records = QuerySet[NotificationRecord]
 
 
 class ErrorCodeFilter(admin.SimpleListFilter):
@@ -51,7 +49,7 @@ class ChannelFilter(admin.SimpleListFilter):
         return queryset.filter(channel=self.value()) if self.value() else queryset
 
 
-class AdminQuerySet(NotificationQuerySet):
+class AdminQuerySet(NotificationQuerySet[NotificationRecord]):
     """Records as the admin lists them."""
 
     def datetimes(self, field_name: str, kind: str, *args: Any, **kwargs: Any) -> list[datetime]:  # type: ignore[override]

@@ -16,7 +16,7 @@ from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
 from notifications.admin.confirmation import CANCEL, OPERATIONS, REPLAY, SEND_NOW, ConfirmationForm, Operation
 from notifications.admin.replay_form import NotKept, order_for_list
-from notifications.message import visible
+from notifications.content.text import visible
 from notifications.models import NotificationRecord
 from notifications.querysets import NotificationQuerySet
 from notifications.states import Status
@@ -37,19 +37,19 @@ class OperationsAdmin(Base):
     actions = tuple(OPERATIONS)
 
     @admin.action(description=_("Replay selected notifications"), permissions=["replay"])
-    def replay(self, request: HttpRequest, queryset: NotificationQuerySet) -> HttpResponse:
+    def replay(self, request: HttpRequest, queryset: NotificationQuerySet[NotificationRecord]) -> HttpResponse:
         """Ask, then let the selected records be sent again; all that the list has become a replay operation."""
         if request.POST.get("select_across") == "1":
             return self._order(request)
         return self._operate(request, queryset, REPLAY)
 
     @admin.action(description=_("Cancel selected notifications"), permissions=["cancel"])
-    def cancel(self, request: HttpRequest, queryset: NotificationQuerySet) -> HttpResponse:
+    def cancel(self, request: HttpRequest, queryset: NotificationQuerySet[NotificationRecord]) -> HttpResponse:
         """Ask, then call off the selected records that wait."""
         return self._operate(request, queryset, CANCEL)
 
     @admin.action(description=_("Send selected notifications now"), permissions=["send_now"])
-    def send_now(self, request: HttpRequest, queryset: NotificationQuerySet) -> HttpResponse:
+    def send_now(self, request: HttpRequest, queryset: NotificationQuerySet[NotificationRecord]) -> HttpResponse:
         """Ask, then make the selected records that wait due at once."""
         return self._operate(request, queryset, SEND_NOW)
 
@@ -93,7 +93,9 @@ class OperationsAdmin(Base):
             order = ""
         return HttpResponseRedirect(f"{reverse('admin:notifications_replayoperation_add')}?{order}")
 
-    def _operate(self, request: HttpRequest, records: NotificationQuerySet, operation: Operation) -> HttpResponse:
+    def _operate(
+        self, request: HttpRequest, records: NotificationQuerySet[NotificationRecord], operation: Operation
+    ) -> HttpResponse:
         form = ConfirmationForm(operation, request.POST if "confirm" in request.POST else None)
         if form.is_valid():
             asked = records.filter(pk__lte=form.cleaned_data["newest"] or 0)
@@ -108,7 +110,11 @@ class OperationsAdmin(Base):
         return self._ask(request, records, operation, form)
 
     def _ask(
-        self, request: HttpRequest, records: NotificationQuerySet, operation: Operation, form: ConfirmationForm
+        self,
+        request: HttpRequest,
+        records: NotificationQuerySet[NotificationRecord],
+        operation: Operation,
+        form: ConfirmationForm,
     ) -> TemplateResponse:
         selected = records.by_status()
         taken = operation.takes(records, False).by_status()

@@ -13,8 +13,8 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from notifications.conf import service_options
-from notifications.criteria import LONGEST, Criteria, InvalidCriteria
-from notifications.replays import FASTEST, LONGEST_REASON
+from notifications.replay.criteria import LONGEST, Criteria, InvalidCriteria
+from notifications.replay.operations import FASTEST, LONGEST_REASON
 from notifications.states import UNDELIVERED, ErrorCode, Status
 
 RATE = 600

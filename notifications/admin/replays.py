@@ -17,10 +17,10 @@ from django.utils.translation import gettext, gettext_lazy as _, ngettext
 from notifications.admin.display import NOTHING, STYLE, absolute, badge, isolated
 from notifications.admin.replay_columns import ReplayColumns
 from notifications.admin.replay_form import RATE, OrderForm, canonical
-from notifications.criteria import breakdown
+from notifications.clock import database_now
 from notifications.models import ReplayOperation
-from notifications.querysets import database_now
-from notifications.replays import cancel, create
+from notifications.replay.criteria import breakdown
+from notifications.replay.operations import cancel, create
 from notifications.states import Status
 
 if TYPE_CHECKING:

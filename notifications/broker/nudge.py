@@ -11,8 +11,8 @@ from kombu import Connection
 from kombu.pools import producers
 
 from notifications.beat import DELIVER_DUE, RUN_REPLAYS
+from notifications.broker.redis_client import RedisAway, gateway
 from notifications.conf import service_options
-from notifications.redis_gateway import RedisAway, gateway
 
 logger = logging.getLogger("notifications.nudge")
 

@@ -16,7 +16,7 @@ from notifications.conf import service_options
 from notifications.models import UserNotificationChannel
 from notifications.providers import get_provider
 from notifications.providers.base import ChannelRules
-from notifications.secret import Secret
+from notifications.security.secrets import Secret
 from notifications.states import AuthType, TestStatus
 
 LONGEST = 2048

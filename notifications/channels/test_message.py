@@ -11,11 +11,11 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.utils import timezone
 from django.utils.translation import gettext
 
-from notifications import health
+from notifications.clock import database_now
 from notifications.conf import service_options
-from notifications.events import EVENT_VERSION
+from notifications.delivery import circuit_breaker as health
+from notifications.ingest.validation import EVENT_VERSION
 from notifications.models import NotificationRecord, UserNotificationChannel
-from notifications.querysets import database_now
 from notifications.service import HandleResult, NotificationService
 from notifications.states import FINAL, Status, TestStatus
 

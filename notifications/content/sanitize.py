@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from notifications.message import trim, truncate_text
+from notifications.content.text import trim, truncate_text
 
 DEPTH = 100
 """Levels that JSON may have: whoever reads it back, however deep in calls, must not run out of stack."""

@@ -15,11 +15,12 @@ from typing import Any
 
 from django.db import connection
 
-from notifications.claim import Claimed, Clock
+from notifications.clock import Clock
 from notifications.conf import ServiceOptions
-from notifications.settle import Settled
+from notifications.content.sanitize import clean_text
+from notifications.delivery.claim import Claimed
+from notifications.delivery.settle import Settled
 from notifications.states import ErrorCode, Outcome, WaitReason
-from notifications.storable import clean_text
 
 logger = logging.getLogger("notifications.health")
 

@@ -5,23 +5,21 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import connection, transaction
 
+from notifications.clock import Clock
 from notifications.conf import ServiceOptions
-from notifications.locks import lock_key
-from notifications.message import build_message_text
+from notifications.content.rendering import build_message_text
+from notifications.delivery.locks import lock_key
 from notifications.providers.base import Endpoint, SendRequest
-from notifications.secret import Secret
+from notifications.security.secrets import Secret
+from notifications.sql import IN_INDEX_ORDER
 from notifications.states import Cause, Status
-
-Clock = Callable[[], datetime]
-"""A clock for tests. Without one PostgreSQL's own decides, so that no machine's clock can make a row due."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +105,6 @@ LEFT JOIN user_notification_channels AS endpoint
        ON endpoint.user_id = claimed.user_id AND endpoint.channel = claimed.channel
 ORDER BY claimed.was_due, claimed.id
 """
-
-IN_INDEX_ORDER = "SET LOCAL enable_sort = off;"
-"""A queue's statistics are always out of date, and by them PostgreSQL may prefer to read and sort the whole backlog for
-each claim. The due index has the order already."""
 
 _GIVE_BACK = """
 UPDATE notification_records AS record
@@ -232,6 +226,7 @@ _REQUEST_COLUMNS = (
     *("user_id", "trigger_id", "preview_id", "trigger_type", "target_type", "target_id", "target_url"),
     *("trace_id", "attempt_count", "round"),
 )
+
 _CLAIMED_COLUMNS = (
     *("channel", "dedupe_key", "user_id", "trace_id", "attempt_count", "max_attempts", "round"),
     *("previous_status", "exhausted", "expired", "channel_id", "paused", "probe_in"),

@@ -13,16 +13,25 @@ from typing import Any
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
-from notifications import health
-from notifications.claim import Claimed, Clock, claim, give_back
+from notifications.broker.redis_client import gateway
+from notifications.clock import Clock
 from notifications.conf import ServiceOptions, service_options
-from notifications.locks import Held, Locks
+from notifications.delivery import circuit_breaker as health
+from notifications.delivery.claim import Claimed, claim, give_back
+from notifications.delivery.locks import Held, Locks
+from notifications.delivery.rate_limits import RateLimits, limits_of
+from notifications.delivery.send_pool import Senders
+from notifications.delivery.settle import (
+    HELD_UP_FOR,
+    Settled,
+    log_attempt,
+    note_lost_attempts,
+    settle,
+    settled,
+    without_attempt,
+)
 from notifications.providers import configured_providers
 from notifications.providers.base import Provider, SendResult, attempt
-from notifications.rates import RateLimits, limits_of
-from notifications.redis_gateway import gateway
-from notifications.senders import Senders
-from notifications.settle import HELD_UP_FOR, Settled, log_attempt, note_lost_attempts, settle, settled, without_attempt
 from notifications.states import Cause, Outcome, WaitReason
 
 logger = logging.getLogger("notifications.delivery")

@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from notifications.message import trim
-from notifications.redis_gateway import RedisAway, RedisGateway
+from notifications.broker.redis_client import RedisAway, RedisGateway
+from notifications.content.text import trim
 
 PREFIX = "smartmate:lock:"
 POLL = 0.05

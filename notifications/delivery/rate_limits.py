@@ -14,10 +14,10 @@ from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import MovingWindowRateLimiter
 
-from notifications.claim import Claimed
+from notifications.broker.redis_client import RedisAway, RedisGateway
+from notifications.delivery.claim import Claimed
 from notifications.providers.base import Provider
-from notifications.redis_gateway import RedisAway, RedisGateway
-from notifications.secret import SecretUnreadable
+from notifications.security.secrets import SecretUnreadable
 
 CAUTION = 5
 """Without Redis each process takes a fifth of every limit, and one at least: others may send as well."""

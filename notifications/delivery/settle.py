@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 from django.db import connection
 
-from notifications import tallies
-from notifications.backoff import retry_delay, spread
-from notifications.claim import Claimed, Clock
+from notifications.clock import Clock
 from notifications.conf import ServiceOptions
+from notifications.content.sanitize import clean_json, clean_text
+from notifications.delivery.claim import Claimed
+from notifications.delivery.retry_policy import retry_delay, spread
+from notifications.delivery.unmapped_codes import report as report_unmapped
 from notifications.providers.base import MAY_HAVE_ARRIVED, SendResult
 from notifications.states import Cause, ErrorCode, Outcome, Status, WaitReason
-from notifications.storable import clean_json, clean_text
-from notifications.unmapped import report as report_unmapped
+from notifications.telemetry import counters as tallies
+from notifications.telemetry.process import worker_name
 
 attempt_log = logging.getLogger("notifications.attempts")
 
@@ -29,6 +28,7 @@ _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 HELD_UP_FOR = 3600.0
 """Seconds a record waits for its endpoint before it is looked at again; being let go ends the wait at once."""
+
 ERROR_LIMIT = 2000
 """Characters of an error text that are kept; the Go service's."""
 
@@ -279,16 +279,6 @@ def log_attempt(item: Settled, *, settled: bool) -> None:
     attempt_log.info("delivery.attempted record=%d status=%s", row.record_id, item.status, extra=facts)
     if result.unmapped:
         report_unmapped(row.channel, row.record_id, result)
-
-
-def worker_name() -> str:
-    """Return host:process, which tells an operator whose log to read."""
-    return f"{_host()}:{os.getpid()}"
-
-
-@cache
-def _host() -> str:
-    return socket.gethostname()
 
 
 def _likely_cause(row: Claimed) -> Cause:

@@ -10,12 +10,13 @@ from typing import Any
 from django.db import connection
 from django.utils.translation import gettext_lazy as _
 
-from notifications.claim import Clock
+from notifications.clock import Clock
 from notifications.conf import ServiceOptions
-from notifications.events import DedupeConflict, NotificationRequest
-from notifications.message import normalize_message_template
+from notifications.content.rendering import normalize_message_template
+from notifications.ingest.payload import NotificationRequest
+from notifications.ingest.validation import DedupeConflict
 from notifications.models import NotificationRecord
-from notifications.tracing import current_trace_id
+from notifications.telemetry.tracing import current_trace_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,44 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, NotRequired, TypedDict
+from datetime import datetime
+from typing import NotRequired, TypedDict
 
-from django.utils.functional import Promise
-from django.utils.translation import gettext_lazy as _
-
-from notifications.message import trim
-
-EVENT_VERSION = "1"
-MAX_PAYLOAD_BYTES = 128 * 1024
-"""Larger payloads are refused whole; every field together stays far below."""
-MOST_UNKNOWN = 20
-"""Unknown fields that are named; one payload can hold tens of thousands."""
-MAX_INT64 = 2**63 - 1
-
-Reason = str | Promise
-
-
-class InvalidNotification(ValueError):
-    """The payload breaks at least one rule; nothing was stored.
-
-    `errors` lists (field, reason) in the order the rules are checked.
-    """
-
-    def __init__(self, errors: list[tuple[str, Reason]]) -> None:
-        self.errors = errors
-        super().__init__(errors)
-
-    def __str__(self) -> str:
-        return "; ".join(f"{name}: {reason}" for name, reason in self.errors)
-
-
-class DedupeConflict(InvalidNotification):
-    """The dedupe key already belongs to a notification of another user; nothing was stored."""
+from notifications.ingest.validation import MAX_INT64, Check
 
 
 class NotificationPayload(TypedDict):
@@ -89,16 +56,12 @@ IDENTIFIERS = {
     "trace_id": 191,
 }
 """Longest accepted length of each, after trimming; the columns are as wide."""
-TEXTS = {"summary_text": 10_000, "fallback_text": 10_000}
-REQUIRED = ("preview_id", "dedupe_key", "target_url")
-FIELDS = {"event_version", "notification_id", "user_id", "target_id", "requested_at", *IDENTIFIERS, *TEXTS}
 
-# The Go service let U+001C to U+001F through, and recorded payloads hold them; other control characters never did.
-_CONTROL = re.compile("[\x00-\x1b\x7f-\x9f]")
-_CONTROL_IN_TEXT = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
-_CONTROL_IN_URL = re.compile("[\x00-\x1f\x7f-\x9f]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+TEXTS = {"summary_text": 10_000, "fallback_text": 10_000}
+
+REQUIRED = ("preview_id", "dedupe_key", "target_url")
+
+FIELDS = {"event_version", "notification_id", "user_id", "target_id", "requested_at", *IDENTIFIERS, *TEXTS}
 
 
 def parse_payload(payload: object, *, max_user_id: int = MAX_INT64, channel: str = "feishu") -> NotificationRequest:
@@ -110,158 +73,13 @@ def parse_payload(payload: object, *, max_user_id: int = MAX_INT64, channel: str
     """
     check = Check(payload, FIELDS)
     user_id = check.positive("user_id", max_user_id)
-    strings = {name: check.identifier(name) for name in IDENTIFIERS}
+    strings = {name: check.identifier(name, limit, required=name in REQUIRED) for name, limit in IDENTIFIERS.items()}
     check.site_path(strings["target_url"])
     check.moment("requested_at")
-    texts = {name: check.text(name) for name in TEXTS}
+    texts = {name: check.text(name, limit) for name, limit in TEXTS.items()}
     target_id = check.integer("target_id")
     check.integer("notification_id")
     check.version()
     check.unknown()
     check.end()
     return NotificationRequest(user_id=user_id, target_id=target_id or 0, channel=channel, **strings, **texts)
-
-
-def too_large(payload: object) -> bool:
-    """Tell whether the payload's JSON is over MAX_PAYLOAD_BYTES; what is not JSON is left to the field rules."""
-    try:
-        text = json.dumps(payload, default=str, skipkeys=True, ensure_ascii=False)
-    except (ValueError, RecursionError):  # it holds itself, or is nested beyond reason
-        return True
-    return len(text.encode("utf-8", "surrogatepass")) > MAX_PAYLOAD_BYTES
-
-
-class Check:
-    """Reads fields one by one and collects what is wrong with them.
-
-    Raises InvalidNotification at once for what has no fields, or is too large to be read.
-    """
-
-    ORDER = ("payload", "event_version", "user_id", "preview_id", "dedupe_key", "target_url", "requested_at")
-
-    def __init__(self, payload: object, fields: Collection[str]) -> None:
-        if not isinstance(payload, Mapping):
-            raise InvalidNotification([("payload", _("must be an object"))])
-        if too_large(payload):
-            raise InvalidNotification([("payload", _("is larger than 128 KiB"))])
-        self.payload: Mapping[str, Any] = payload
-        self.fields = fields
-        self.errors: list[tuple[str, Reason]] = []
-
-    def end(self) -> None:
-        """Raise InvalidNotification if anything was refused."""
-        if self.errors:
-            raise InvalidNotification(self.in_order())
-
-    def refuse(self, name: str, reason: Reason) -> None:
-        self.errors.append((name, reason))
-
-    def in_order(self) -> list[tuple[str, Reason]]:
-        rank = {name: index for index, name in enumerate(self.ORDER)}
-        return sorted(self.errors, key=lambda error: rank.get(error[0], len(rank)))
-
-    def integer(self, name: str, *, required: bool = False) -> int | None:
-        value = self.payload.get(name)
-        if value is None:
-            if required:
-                self.refuse(name, _("is required"))
-            return None
-        if isinstance(value, bool) or not isinstance(value, int):
-            self.refuse(name, _("must be a whole number"))
-            return None
-        if not -MAX_INT64 - 1 <= value <= MAX_INT64:
-            self.refuse(name, _("is too large"))
-            return None
-        return value
-
-    def positive(self, name: str, most: int = MAX_INT64) -> int:
-        value = self.integer(name, required=True)
-        if value is not None and not 1 <= value <= most:
-            self.refuse(name, _("must be positive") if value < 1 else _("is too large"))
-        return value or 0
-
-    def string(self, name: str, control: re.Pattern[str], limit: int) -> str:
-        value = self.payload.get(name)
-        if value is None:
-            return ""
-        if not isinstance(value, str):
-            self.refuse(name, _("must be a string"))
-            return ""
-        value = trim(value)
-        if len(value) > limit:
-            self.refuse(name, _("is longer than %(limit)d characters") % {"limit": limit})
-        if _SURROGATE.search(value):
-            self.refuse(name, _("is not valid Unicode"))
-        if control.search(value):
-            self.refuse(name, _("must not hold control characters"))
-        return value
-
-    def identifier(self, name: str) -> str:
-        control = _CONTROL_IN_URL if name == "target_url" else _CONTROL
-        return self.word(name, IDENTIFIERS[name], control=control, required=name in REQUIRED)
-
-    def word(self, name: str, limit: int, *, control: re.Pattern[str] = _CONTROL_IN_URL, required: bool = True) -> str:
-        before = len(self.errors)
-        value = self.string(name, control, limit)
-        if required and not value and len(self.errors) == before:
-            self.refuse(name, _("must not be blank"))
-        return value
-
-    def choice(self, name: str, known: Collection[str]) -> str:
-        before = len(self.errors)
-        value = self.word(name, 64)
-        if len(self.errors) == before and value not in known:
-            self.refuse(name, _("is not supported; known: %(known)s") % {"known": ", ".join(known)})
-        return value
-
-    def text(self, name: str) -> str:
-        return self.string(name, _CONTROL_IN_TEXT, TEXTS[name])
-
-    def site_path(self, url: str) -> None:
-        if url and not url.startswith("/"):
-            self.refuse("target_url", _("must be a path of this site, starting with one /"))
-        elif url.startswith("//") or "://" in url or "\\" in url:
-            self.refuse("target_url", _("must not lead to another site"))
-
-    def moment(self, name: str) -> datetime | None:
-        value = self.payload.get(name)
-        if value is None:
-            self.refuse(name, _("is required"))
-            return None
-        moment = value
-        if isinstance(value, str):
-            try:
-                moment = datetime.fromisoformat(value)
-            except ValueError:
-                moment = None
-        if not isinstance(moment, datetime):
-            self.refuse(name, _("must be an RFC 3339 time, such as 2026-05-01T08:00:00Z"))
-        elif (offset := moment.utcoffset()) is None:
-            self.refuse(name, _("must have a time zone"))
-        elif is_zero(moment, offset) and not (isinstance(value, str) and _has_nanoseconds(value)):
-            self.refuse(name, _("must not be the zero time"))
-        else:
-            return moment
-        return None
-
-    def unknown(self) -> None:
-        names = [name for name in self.payload if name not in self.fields]
-        for name in names[:MOST_UNKNOWN]:
-            self.refuse(_UNSTORABLE.sub("\ufffd", str(name))[:64] or '""', _("is not a known field"))
-        if names[MOST_UNKNOWN:]:
-            self.refuse("payload", _("has more unknown fields than are named here"))
-
-    def version(self) -> None:
-        version = self.payload.get("event_version", EVENT_VERSION)
-        if version != EVENT_VERSION:
-            self.refuse("event_version", _("is not supported; known: %(known)s") % {"known": EVENT_VERSION})
-
-
-def is_zero(moment: datetime, offset: timedelta) -> bool:
-    """Tell whether this is Go's zero time, 0001-01-01T00:00:00Z, in whichever zone it is written."""
-    return moment.replace(tzinfo=None) - datetime(1, 1, 1) == offset  # noqa: DTZ001  both without their zone
-
-
-def _has_nanoseconds(value: str) -> bool:
-    """Tell whether digits below a microsecond, which Python's datetime drops, make the time more than zero."""
-    return re.search(r"[.,]\d{6}\d*[1-9]", value) is not None

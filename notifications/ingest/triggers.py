@@ -9,7 +9,7 @@ from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
-from notifications.events import MAX_INT64, Check
+from notifications.ingest.validation import MAX_INT64, Check
 
 TRIGGERED = "active_schedule.triggered"
 WINDOW = 1800

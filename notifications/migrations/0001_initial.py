@@ -2,7 +2,7 @@
 
 import django.db.models.deletion
 import django.db.models.functions.datetime
-import notifications.secret
+import notifications.security.fields
 from django.conf import settings
 from django.db import migrations, models
 
@@ -103,9 +103,9 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('channel', models.CharField(default='feishu', max_length=32, verbose_name='channel')),
                 ('enabled', models.BooleanField(default=True, verbose_name='switched on')),
-                ('webhook_url', notifications.secret.SecretField(blank=True, default='', verbose_name='webhook address')),
+                ('webhook_url', notifications.security.fields.SecretField(blank=True, default='', verbose_name='webhook address')),
                 ('auth_type', models.CharField(choices=[('none', 'no authentication'), ('bearer', 'bearer token')], default='none', max_length=16, verbose_name='authentication')),
-                ('bearer_token', notifications.secret.SecretField(blank=True, default='', verbose_name='bearer token')),
+                ('bearer_token', notifications.security.fields.SecretField(blank=True, default='', verbose_name='bearer token')),
                 ('paused_at', models.DateTimeField(blank=True, null=True, verbose_name='paused')),
                 ('pause_reason', models.CharField(blank=True, max_length=191, verbose_name='reason of the pause')),
                 ('last_test_status', models.CharField(blank=True, choices=[('', 'never tested'), ('success', 'worked'), ('failed', 'failed')], default='', max_length=16, verbose_name='last test')),

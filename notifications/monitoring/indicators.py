@@ -7,8 +7,8 @@ from datetime import datetime
 
 from django.db import connection
 
-from notifications import heartbeats
 from notifications.conf import service_options
+from notifications.telemetry import heartbeats
 
 COUNTED = 100_000
 """Rows that are looked at to count what waits: a backlog is huge beyond, and must not be read whole."""

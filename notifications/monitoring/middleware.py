@@ -12,10 +12,10 @@ from django.db import Error
 from django.http import HttpRequest, HttpResponse
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from notifications.alerts import look_now_and_then
 from notifications.conf import service_options
-from notifications.metrics import exposition
-from notifications.readiness import PARTS, readiness
+from notifications.monitoring.alerting.dispatcher import look_now_and_then
+from notifications.monitoring.prometheus import exposition
+from notifications.monitoring.readiness import PARTS, readiness
 
 Answer = Callable[[HttpRequest], HttpResponse]
 

@@ -13,9 +13,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 from prometheus_client.utils import floatToGoString
 
-from notifications import vitals
+from notifications.monitoring import indicators as vitals
 from notifications.states import Measure, Outcome, Status
-from notifications.tallies import BOUNDS
+from notifications.telemetry.counters import BOUNDS
 
 _TALLIES = """
 SELECT measure, channel, outcome, error_code, bucket, sum(count)::bigint, sum(seconds)::float8

@@ -10,9 +10,9 @@ from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils.translation import gettext, gettext_lazy as _
 
+from notifications.broker.redis_client import RedisAway, gateway
 from notifications.conf import service_options
-from notifications.redis_gateway import RedisAway, gateway
-from notifications.vitals import oldest_due_age, silence
+from notifications.monitoring.indicators import oldest_due_age, silence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

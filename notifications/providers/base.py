@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from notifications.conf import ServiceOptions
-from notifications.message import trim
-from notifications.providers.conceal import conceal
-from notifications.secret import Secret, SecretUnreadable
+from notifications.content.text import trim
+from notifications.providers.answer_redaction import conceal
+from notifications.security.secrets import Secret, SecretUnreadable
 from notifications.states import AuthType, ErrorCode, Outcome
-from notifications.tracing import sending
+from notifications.telemetry.tracing import sending
 
 CERTAIN = (Outcome.SUCCESS, Outcome.PERMANENT_FAIL, Outcome.SKIPPED)
 MAY_HAVE_ARRIVED = "the message may have arrived"

@@ -22,16 +22,16 @@ from django.utils.encoding import force_str
 from django.utils.translation import gettext_noop
 
 from notifications.conf import service_options
-from notifications.providers.answers import AUTH, CONFIG, CONTENT, TROUBLE, Meaning
 from notifications.providers.base import Endpoint, SendRequest, SendResult, stable_id, without_secrets
-from notifications.providers.guard import limits
-from notifications.providers.http import EXCERPT_LIMIT, failure
-from notifications.providers.smtp import AnswerLost
-from notifications.secret import SecretUnreadable
+from notifications.providers.http.client import EXCERPT_LIMIT, failure
+from notifications.providers.http.ssrf_guard import limits
+from notifications.providers.response_rules import AUTH, CONFIG, CONTENT, TROUBLE, Meaning
+from notifications.providers.smtp_backend import AnswerLost
+from notifications.security.secrets import SecretUnreadable
 from notifications.states import AuthType, ErrorCode, Outcome
 
 DJANGOS = "django.core.mail.backends.smtp.EmailBackend"
-OURS = "notifications.providers.smtp.EmailBackend"
+OURS = "notifications.providers.smtp_backend.EmailBackend"
 NOT_EMAIL = gettext_noop("is not an email address")
 LOGIN = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_AUTH_FAILED)
 """The server is the project's, not the user's: once its settings are right again, everything that waits goes out."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from notifications.providers.base import SendResult
-from notifications.providers.http import EXCERPT_LIMIT, Answer
+from notifications.providers.http.client import EXCERPT_LIMIT, Answer
 from notifications.states import ErrorCode, Outcome
 
 UNMAPPED_ATTEMPTS = 3

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.mail.backends import smtp
 from django.utils.functional import cached_property
 
-from notifications.providers.guard import TimedSocket, TimedSSLSocket, limits
+from notifications.providers.http.ssrf_guard import TimedSocket, TimedSSLSocket, limits
 
 
 class AnswerLost(smtplib.SMTPServerDisconnected):

@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 
 from django.utils.translation import gettext_noop
 
-from notifications.providers.addresses import AddressRules
-from notifications.providers.answers import AUTH, BUSY, CONFIG, CONTENT, SENT, TROUBLE, Status, Table
 from notifications.providers.base import SendRequest, SendResult, stable_id
-from notifications.providers.posting import WebhookProvider, as_json
+from notifications.providers.http.url_rules import AddressRules
+from notifications.providers.response_rules import AUTH, BUSY, CONFIG, CONTENT, SENT, TROUBLE, Status, Table
+from notifications.providers.webhook_base import WebhookProvider, as_json
 from notifications.states import AuthType, ErrorCode, Outcome
 
 RULES = AddressRules(

@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from notifications.conf import ServiceOptions, service_options
-from notifications.providers.answers import Table, judge
 from notifications.providers.base import Endpoint, SendRequest, SendResult, without_secrets
-from notifications.providers.http import Answer, HttpPoster
-from notifications.secret import SecretUnreadable
+from notifications.providers.http.client import Answer, HttpPoster
+from notifications.providers.response_rules import Table, judge
+from notifications.security.secrets import SecretUnreadable
 from notifications.states import AuthType, ErrorCode, Outcome
 
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Max, Min
+from django.db.models import BigIntegerField, Count, Max, Min
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from notifications.events import MAX_INT64
 from notifications.models import NotificationRecord
 from notifications.querysets import NotificationQuerySet
 from notifications.states import UNDELIVERED, Status
@@ -94,7 +93,7 @@ class Criteria:
         """Return the column by which the records are gone through: one with an index that has all of them."""
         return "created_at" if self._takes_sent else "updated_at"
 
-    def select(self, as_of: datetime) -> NotificationQuerySet:
+    def select(self, as_of: datetime) -> NotificationQuerySet[NotificationRecord]:
         """Return the records that match, can be replayed, and have not changed since `as_of`.
 
         A record that was replayed has changed: it is never found again.
@@ -193,7 +192,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_id(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_INT64
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= BigIntegerField.MAX_BIGINT
 
 
 def _time(name: str, text: object) -> datetime:

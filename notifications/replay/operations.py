@@ -11,11 +11,11 @@ from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from notifications.criteria import Criteria, InvalidCriteria, Problem
-from notifications.message import visible
+from notifications.broker.nudge import nudge_replays
+from notifications.clock import database_now
+from notifications.content.text import visible
 from notifications.models import ReplayOperation
-from notifications.nudge import nudge_replays
-from notifications.querysets import database_now
+from notifications.replay.criteria import Criteria, InvalidCriteria, Problem
 from notifications.states import UNFINISHED, OperationStatus
 
 logger = logging.getLogger("notifications.replays")

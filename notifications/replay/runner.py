@@ -21,9 +21,9 @@ from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 
 from notifications.api import replay_notifications
-from notifications.criteria import Criteria
 from notifications.models import NotificationRecord, ReplayOperation
-from notifications.replays import log_operation
+from notifications.replay.criteria import Criteria
+from notifications.replay.operations import log_operation
 from notifications.states import UNFINISHED, OperationStatus
 
 logger = logging.getLogger("notifications.replays")

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django.views.debug import ExceptionReporter, SafeExceptionReporterFilter
 
-from notifications.log import black_out
+from notifications.security.log_redaction import black_out
 
 
 class Filter(SafeExceptionReporterFilter):

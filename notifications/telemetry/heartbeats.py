@@ -9,8 +9,8 @@ from datetime import datetime
 
 from django.db import Error, connection
 
-from notifications.settle import worker_name
 from notifications.states import Pulse
+from notifications.telemetry.process import worker_name
 
 logger = logging.getLogger("notifications.heartbeats")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from notifications.testing.assertions import assert_not_notified, assert_notified
 from notifications.testing.delivering import deliver_notifications
-from notifications.testing.sandbox import Sandbox
+from notifications.testing.sandbox.server import Sandbox
 from notifications.testing.silence import using_memory, using_sandbox
 
 __all__ = [

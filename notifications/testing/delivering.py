@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from notifications.delivery import RetryResult
+    from notifications.delivery.engine import RetryResult
 
 LONG = 3600.0
 """Seconds one call may go on: a test wants everything that is due delivered, not a worker's fair share."""
@@ -26,7 +26,7 @@ def deliver_notifications(*, at: datetime | None = None) -> RetryResult:
     from django.db import transaction  # not before Django is set up
 
     from notifications.conf import service_options
-    from notifications.delivery import Engine
+    from notifications.delivery.engine import Engine
 
     if at is not None and at.utcoffset() is None:
         raise ValueError("at must have a time zone")

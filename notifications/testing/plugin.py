@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from notifications.testing import using_memory, using_sandbox
+from notifications.testing.silence import using_memory, using_sandbox
 
 if TYPE_CHECKING:
     from notifications.providers.memory import MemoryProvider
-    from notifications.testing.sandbox import Sandbox
+    from notifications.testing.sandbox.server import Sandbox
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from notifications.testing.sandbox import Sandbox
+from notifications.testing.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
     from notifications.providers.memory import MemoryProvider

@@ -11,10 +11,10 @@ from django.utils.translation import gettext_lazy as _
 from ninja import Router, Status
 from pydantic import SecretStr
 
-from notifications.channels import Refused, Settings, apply, conflicts, seal
+from notifications.channels.rules import Refused, Settings, apply, conflicts, seal
+from notifications.channels.test_message import send_own_test
 from notifications.models import UserNotificationChannel
-from notifications.secret import Secret
-from notifications.trial import send_own_test
+from notifications.security.secrets import Secret
 from notifications.web_api.errors import Conflict, Problem
 from notifications.web_api.schemas import ChannelIn, ChannelOut, Errors, TestOut
 from notifications.web_api.session import user_of

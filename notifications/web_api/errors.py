@@ -13,9 +13,9 @@ from django.utils.translation import gettext_lazy as _
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
-from notifications.channels import Refused
-from notifications.message import visible
-from notifications.trial import TooSoon
+from notifications.channels.rules import Refused
+from notifications.channels.test_message import TooSoon
+from notifications.content.text import visible
 
 Problem = tuple[str, str | Promise]
 """Field and reason."""

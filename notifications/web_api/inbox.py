@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from django.db.models import BigIntegerField
 from django.http import HttpRequest
 from ninja import Query, Router
 
-from notifications.events import MAX_INT64
 from notifications.models import NotificationRecord
 from notifications.web_api.schemas import Errors, NotificationOut, PageOut
 from notifications.web_api.session import user_of
+
+LARGEST_ID = BigIntegerField.MAX_BIGINT
 
 router = Router(tags=["notifications"])
 
@@ -31,7 +33,7 @@ SHOWN = (
 def recent(
     request: HttpRequest,
     limit: Annotated[int, Query(ge=1, le=MOST, description="How many at most.")] = 20,
-    before: Annotated[int, Query(ge=1, le=MAX_INT64, description="`next` of the page before.")] = MAX_INT64,
+    before: Annotated[int, Query(ge=1, le=LARGEST_ID, description="`next` of the page before.")] = LARGEST_ID,
 ) -> PageOut:
     """List the user's own notifications, newest first."""
     mine = NotificationRecord.objects.filter(user_id=user_of(request).pk, id__lt=before)

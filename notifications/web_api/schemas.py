@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool
 
-from notifications.admin.wording import CODES
-from notifications.channels import LONGEST
-from notifications.log import black_out
+from notifications.channels.rules import LONGEST
+from notifications.content.error_messages import CODES
 from notifications.models import NotificationRecord, UserNotificationChannel
-from notifications.secret import SecretUnreadable, mask_tail, mask_url
+from notifications.security.log_redaction import black_out
+from notifications.security.secrets import SecretUnreadable, mask_tail, mask_url
 from notifications.states import AuthType, Status, TestStatus
 
 STOPPED = (Status.FAILED, Status.DEAD, Status.SKIPPED)

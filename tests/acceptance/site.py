@@ -22,7 +22,7 @@ from dev.keeper import private_directory
 from dev.postgres import Postgres
 from dev.procfile import Handle, Processes
 from dev.valkey import Valkey
-from notifications.testing.sandbox import Sandbox
+from notifications.testing.sandbox.server import Sandbox
 from tests.acceptance.shell import Shell
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,7 +19,7 @@ GATE = 7_461
 START = f"""
 import django; django.setup()
 from django.db import connection
-from notifications.delivery import Engine, engine_with_redis
+from notifications.delivery.engine import Engine, engine_with_redis
 from notifications.models import NotificationRecord
 from notifications.service import NotificationService
 from tests.acceptance.site import payload

@@ -16,9 +16,9 @@ from pytest_django.live_server_helper import LiveServer
 
 from dev import browser as installed
 from dev.pictures import log_in
-from notifications.criteria import Criteria
 from notifications.models import UserNotificationChannel
-from notifications.replays import create
+from notifications.replay.criteria import Criteria
+from notifications.replay.operations import create
 from notifications.states import WaitReason
 from tests.integration.rows import make_attempt, make_record
 

@@ -16,9 +16,9 @@ from pytest_django.live_server_helper import LiveServer
 
 from dev import browser as installed
 from dev.pictures import log_in
-from notifications import replay_runner
 from notifications.api import request_notification
 from notifications.models import NotificationRecord
+from notifications.replay import runner as replay_runner
 from tests.conftest import payload
 from tests.integration.rows import make_attempt, make_record
 
@@ -94,7 +94,7 @@ def test_a_view_only_user_is_offered_no_action(
 @pytest.fixture
 def many_dead(make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch) -> None:
     """More dead records than the list has on one page, batches of twenty, and no broker."""
-    monkeypatch.setattr("notifications.nudge._publish", lambda task, queue: None)
+    monkeypatch.setattr("notifications.broker.nudge._publish", lambda task, queue: None)
     monkeypatch.setattr(replay_runner, "BATCH", 20)
     for _ in range(60):
         make_record(last_error_code="provider_5xx", updated_at=timezone.now() - timedelta(hours=1))

@@ -20,7 +20,7 @@ from benchmarks.serving import Protocol
 from benchmarks.watching import processor_time
 from dev.keeper import private_directory
 from notifications.providers.base import SendRequest
-from notifications.providers.feishu import FeishuFlowProvider
+from notifications.providers.feishu.flow import FeishuFlowProvider
 
 
 def test_the_file_has_median_and_range_of_every_key_and_keeps_the_rest_under_details() -> None:

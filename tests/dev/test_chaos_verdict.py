@@ -9,7 +9,7 @@ import pytest
 from dev.chaos.faults import Event
 from dev.chaos.verdict import Facts, judge
 from dev.faults.tracing import HEADER
-from notifications.testing.sandbox import Delivery
+from notifications.testing.sandbox.journal import Delivery
 
 SENDER, OTHER, DRIVER = 11, 22, 33
 

@@ -19,9 +19,11 @@ from typing import Any
 
 import pytest
 
-from notifications.testing.sandbox import Answer, Delivery, Sandbox, SandboxClient, read_journal
+from notifications.testing.sandbox import Answer
 from notifications.testing.sandbox.answers import PLAIN
-from notifications.testing.sandbox.journal import Journal
+from notifications.testing.sandbox.client import SandboxClient
+from notifications.testing.sandbox.journal import Delivery, Journal, read_journal
+from notifications.testing.sandbox.server import Sandbox
 from tests.dev import eventually
 
 ROOT = Path(__file__).resolve().parents[2]

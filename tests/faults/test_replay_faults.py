@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from notifications.replay_runner import BATCH
+from notifications.replay.runner import BATCH
 from tests.acceptance.site import ROOT
 from tests.faults.site import FaultSite, wait_until
 
 pytestmark = pytest.mark.acceptance
 ORDER = """
-from notifications.criteria import Criteria
-from notifications.replays import create
+from notifications.replay.criteria import Criteria
+from notifications.replay.operations import create
 result = create(Criteria(statuses=("dead",)), None, "mended").pk
 """
 RUN = "import django; django.setup()\nfrom notifications.replay_runner import run\nrun(60)"

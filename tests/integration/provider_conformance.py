@@ -11,10 +11,10 @@ import pytest
 
 from notifications.conf import ServiceOptions, service_options
 from notifications.providers.base import Endpoint, Provider, SendRequest, SendResult, attempt
-from notifications.providers.http import EXCERPT_LIMIT, RESPONSE_LIMIT
-from notifications.secret import Secret
+from notifications.providers.http.client import EXCERPT_LIMIT, RESPONSE_LIMIT
+from notifications.security.secrets import Secret
 from notifications.states import Outcome
-from notifications.testing.sandbox import Sandbox
+from notifications.testing.sandbox.server import Sandbox
 
 TOKEN = "canary-bearer-token-5e9f"
 

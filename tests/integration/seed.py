@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connection
 
 from notifications.conf import service_options
-from notifications.events import InvalidNotification
+from notifications.ingest.validation import InvalidNotification
 from notifications.models import NotificationRecord
 from notifications.providers.base import ProviderError, SendResult
 from notifications.providers.memory import MemoryProvider

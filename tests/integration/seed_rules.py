@@ -9,9 +9,9 @@ from typing import NoReturn
 import pytest
 from django.db import IntegrityError, transaction
 
-from notifications.backoff import retry_delay
-from notifications.events import DedupeConflict
-from notifications.message import trim
+from notifications.content.text import trim
+from notifications.delivery.retry_policy import retry_delay
+from notifications.ingest.validation import DedupeConflict
 from notifications.models import DeliveryAttempt
 from notifications.states import FINAL, WAITING, Outcome, Status
 from tests.integration.seed import Case, Json, World, facts, moment, result_of

@@ -17,8 +17,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from notifications.admin.wording import CODES, explain
-from notifications.message import visible
+from notifications.admin.wording import explain
+from notifications.content.error_messages import CODES
+from notifications.content.text import visible
 from notifications.models import NotificationRecord, RejectedRequest
 from notifications.states import ErrorCode, Outcome, Status, TestStatus
 from tests.integration.rows import LIST, make_attempt, make_record

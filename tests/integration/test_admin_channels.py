@@ -21,7 +21,7 @@ from notifications.conf import PROVIDERS, service_options
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers import get_provider
 from notifications.providers.base import ChannelRules, SendResult
-from notifications.providers.feishu import check_webhook_url
+from notifications.providers.feishu.flow import check_webhook_url
 from notifications.providers.memory import MemoryProvider
 from notifications.states import WaitReason
 from tests.integration.rows import LIST, make_attempt, make_record

@@ -25,7 +25,7 @@ from notifications.admin.overview.pictures import duration, number
 from notifications.admin.situations import SITUATIONS
 from notifications.models import Heartbeat, NotificationRecord, RejectedRequest, Tally, UserNotificationChannel
 from notifications.states import Measure, Outcome, Pulse, Status
-from notifications.tallies import BOUNDS
+from notifications.telemetry.counters import BOUNDS
 from tests.integration.rows import LIST, make_record
 from tests.integration.test_query_plan import fill, nodes
 

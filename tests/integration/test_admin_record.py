@@ -13,9 +13,10 @@ from django.test import Client
 from django.utils import timezone
 
 from notifications.admin.display import absolute
-from notifications.admin.wording import CODES, REMEDIES, WAITS, explain
-from notifications.claim import claim
+from notifications.admin.wording import WAITS, explain
 from notifications.conf import service_options
+from notifications.content.error_messages import CODES, REMEDIES
+from notifications.delivery.claim import claim
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.states import ErrorCode, Status, WaitReason
 from tests.integration.rows import LIST, make_attempt, make_record

@@ -17,10 +17,10 @@ from django.utils.datastructures import MultiValueDict
 
 from notifications.admin import replays as page
 from notifications.admin.replay_form import NotKept, OrderForm, order_for_list
-from notifications.criteria import Criteria
 from notifications.models import NotificationRecord, ReplayOperation
-from notifications.replay_runner import step
-from notifications.replays import create
+from notifications.replay.criteria import Criteria
+from notifications.replay.operations import create
+from notifications.replay.runner import step
 from tests.integration.rows import LIST, make_record
 
 pytestmark = pytest.mark.django_db
@@ -31,7 +31,7 @@ ADD = f"{OPERATIONS}add/"
 
 @pytest.fixture(autouse=True)
 def _no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("notifications.nudge._publish", lambda task: None)
+    monkeypatch.setattr("notifications.broker.nudge._publish", lambda task: None)
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ class TestPage:
     def test_shows_how_far_it_is_and_looks_again_by_itself(
         self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("notifications.replay_runner.BATCH", 1)
+        monkeypatch.setattr("notifications.replay.runner.BATCH", 1)
         for _ in range(4):
             make_record(updated_at=timezone.now() - timedelta(hours=1))
         operation = ordered(codes=("provider_config",))

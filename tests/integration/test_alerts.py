@@ -23,12 +23,13 @@ from django.db.models import F
 from django.test import Client
 from django.utils import timezone
 
-from notifications import heartbeats, tasks
-from notifications.alerts import alert_told, look
-from notifications.findings import findings
+from notifications import tasks
 from notifications.management.commands._base import Stop
 from notifications.models import Alert, Heartbeat, NotificationRecord, RejectedRequest, UserNotificationChannel
+from notifications.monitoring.alerting.dispatcher import alert_told, look
+from notifications.monitoring.alerting.rules import findings
 from notifications.states import Pulse, Status
+from notifications.telemetry import heartbeats
 from tests.integration.rows import make_record
 
 pytestmark = pytest.mark.django_db(transaction=True)

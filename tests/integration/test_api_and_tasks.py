@@ -10,12 +10,13 @@ from celery.exceptions import Reject
 from django.db import OperationalError, transaction
 
 from notifications import tasks
-from notifications.api import DedupeConflict, InvalidNotification, request_notification, request_notifications
+from notifications.api import request_notification, request_notifications
+from notifications.broker.nudge import QUEUED, nudge, nudge_arrived
+from notifications.broker.redis_client import gateway
+from notifications.ingest.validation import DedupeConflict, InvalidNotification
 from notifications.models import NotificationRecord, RejectedRequest
-from notifications.nudge import QUEUED, nudge, nudge_arrived
 from notifications.providers import get_provider
 from notifications.providers.memory import MemoryProvider
-from notifications.redis_gateway import gateway
 from smartmate.celery import app
 from tests.conftest import payload
 
@@ -116,7 +117,7 @@ class TestApi:
         def fail(*args: str) -> None:
             raise ConnectionResetError
 
-        monkeypatch.setattr("notifications.nudge._publish", fail)
+        monkeypatch.setattr("notifications.broker.nudge._publish", fail)
 
         request_notification(payload())
 

@@ -14,8 +14,8 @@ import pytest
 from dev.proxy import Proxy
 from notifications.conf import ServiceOptions
 from notifications.providers.base import SendResult
-from notifications.providers.http import HttpPoster
-from notifications.testing.sandbox import Sandbox
+from notifications.providers.http.client import HttpPoster
+from notifications.testing.sandbox.server import Sandbox
 from smartmate.postgres import bound_waits
 
 

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth import get_user_model
 
-from notifications import health
-from notifications.delivery import Engine
+from notifications.delivery import circuit_breaker as health
+from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers.base import SendResult
 from notifications.providers.memory import MemoryProvider

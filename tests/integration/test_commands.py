@@ -22,17 +22,19 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.utils import timezone, translation
 
-from notifications import api, replays, retention
-from notifications.criteria import Criteria
-from notifications.delivery import Engine, RetryResult
+from notifications import api
+from notifications.delivery.engine import Engine, RetryResult
+from notifications.maintenance import pruner as retention
+from notifications.maintenance.pruner import cutoff
 from notifications.management.commands import deliver_due, purge_notifications, replay_notifications
 from notifications.management.commands._base import Stop, stop_on_signals
 from notifications.models import NotificationRecord, RejectedRequest, ReplayOperation, UserNotificationChannel
 from notifications.providers import get_provider
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.providers.memory import MemoryProvider
-from notifications.replays import cancel, create
-from notifications.retention import cutoff
+from notifications.replay import operations as replays
+from notifications.replay.criteria import Criteria
+from notifications.replay.operations import cancel, create
 from notifications.states import UNDELIVERED, Outcome
 from tests.integration.rows import make_attempt, make_record
 
@@ -404,7 +406,7 @@ class TestReplay:
         assert len(nudges) == 1
 
     def test_long_work_says_how_far_it_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("notifications.replay_runner.BATCH", 2)
+        monkeypatch.setattr("notifications.replay.runner.BATCH", 2)
         monkeypatch.setattr("notifications.management.commands.replay_notifications.STEP", 0.0)
         for _ in range(5):
             make_record()

@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db.models import Sum
 
-from notifications.claim import claim
 from notifications.conf import service_options
+from notifications.delivery.claim import claim
+from notifications.delivery.settle import Settled, settle, settled
 from notifications.models import Tally
 from notifications.providers.base import SendResult
 from notifications.providers.memory import MemoryProvider
-from notifications.settle import Settled, settle, settled
 from notifications.states import Measure, Outcome, Status
-from notifications.tallies import BOUNDS, fold
+from notifications.telemetry.counters import BOUNDS, fold
 from tests.integration.test_delivery import NOW, OK, TRY_LATER, Clock, clock, engine, record
 
 __all__ = ["clock"]

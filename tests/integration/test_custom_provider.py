@@ -16,8 +16,8 @@ from django.test import Client
 
 from notifications.conf import PROVIDERS
 from notifications.models import NotificationRecord, UserNotificationChannel
-from notifications.providers.feishu_codes import CODES
-from notifications.testing.sandbox import Sandbox
+from notifications.providers.feishu.error_codes import CODES
+from notifications.testing.sandbox.server import Sandbox
 from tests.integration.provider_conformance import TOKEN, ProviderConformance
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/providers.md").read_text(encoding="utf-8")

@@ -16,16 +16,16 @@ import psycopg2
 import pytest
 from django.db import OperationalError, connection, transaction
 
-from notifications import delivery
-from notifications.claim import claim
+from notifications.broker.redis_client import RedisGateway, gateway
 from notifications.conf import ServiceOptions, service_options
-from notifications.delivery import Engine, RetryResult
-from notifications.locks import Held, Locks
+from notifications.delivery import engine as delivery
+from notifications.delivery.claim import claim
+from notifications.delivery.engine import Engine, RetryResult
+from notifications.delivery.locks import Held, Locks
+from notifications.delivery.settle import settle, settled
 from notifications.models import DeliveryAttempt, NotificationRecord
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.providers.memory import MemoryProvider
-from notifications.redis_gateway import RedisGateway, gateway
-from notifications.settle import settle, settled
 from notifications.states import Cause, ErrorCode, Outcome, Status
 
 NOW = datetime(2026, 5, 1, 8, 0, tzinfo=UTC)

@@ -21,10 +21,10 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 
-from notifications import heartbeats
-from notifications.doctor.messaging import LONG_QUEUE
 from notifications.models import Heartbeat, UserNotificationChannel
+from notifications.monitoring.diagnostics.messaging import LONG_QUEUE
 from notifications.states import Pulse, Status
+from notifications.telemetry import heartbeats
 from tests.integration.rows import make_record
 from tests.integration.test_probes import ROOT
 
@@ -92,7 +92,7 @@ def test_a_sandbox_in_production_is_wrong(change: Callable[..., None]) -> None:
 
 def test_clocks_that_differ_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     real = time.time
-    monkeypatch.setattr("notifications.doctor.database.time.time", lambda: real() + 90)
+    monkeypatch.setattr("notifications.monitoring.diagnostics.database.time.time", lambda: real() + 90)
 
     assert state("database") == "warning"
     assert "differ by 90." in signs()["database"][0]["text"] or "differ by 89." in signs()["database"][0]["text"]

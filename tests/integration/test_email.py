@@ -20,12 +20,12 @@ from aiosmtpd.smtp import AuthResult
 from django.core import mail
 from pytest_django import Settings
 
-from notifications.delivery import Engine
+from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers.base import Endpoint, SendResult, attempt
 from notifications.providers.email import REFUSALS, EmailProvider, refused
-from notifications.providers.smtp import EmailBackend
-from notifications.secret import Secret
+from notifications.providers.smtp_backend import EmailBackend
+from notifications.security.secrets import Secret
 from notifications.states import Outcome
 from tests.integration.provider_conformance import REQUEST
 from tests.integration.rows import make_record

@@ -12,11 +12,11 @@ import pytest
 
 from notifications.api import replay_notifications
 from notifications.conf import ServiceOptions
-from notifications.delivery import Engine
+from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers.base import Provider, attempt, stable_id
-from notifications.providers.feishu_base import FeishuBaseProvider
-from notifications.testing.sandbox import Sandbox
+from notifications.providers.feishu.base_automation import FeishuBaseProvider
+from notifications.testing.sandbox.server import Sandbox
 from tests.integration.provider_conformance import REQUEST, TOKEN, ProviderConformance
 from tests.integration.rows import make_record
 

@@ -14,10 +14,10 @@ import pytest
 
 from notifications.conf import ServiceOptions, service_options
 from notifications.providers.base import Provider, attempt
-from notifications.providers.feishu_bot import TEXT_LIMIT, FeishuBotProvider, signed
-from notifications.providers.guard import limits
+from notifications.providers.feishu.bot import TEXT_LIMIT, FeishuBotProvider, signed
+from notifications.providers.http.ssrf_guard import limits
 from notifications.states import Outcome
-from notifications.testing.sandbox import Sandbox
+from notifications.testing.sandbox.server import Sandbox
 from tests.integration.provider_conformance import REQUEST, ProviderConformance
 
 KEY = "canary0123456789abcdef0123456789"

@@ -11,12 +11,12 @@ import pytest
 
 from notifications.conf import ServiceOptions, service_options
 from notifications.providers.base import Provider, attempt
-from notifications.providers.feishu import FeishuFlowProvider, check_webhook_url
-from notifications.providers.guard import is_public
-from notifications.providers.http import HttpPoster
-from notifications.secret import mask_url
+from notifications.providers.feishu.flow import FeishuFlowProvider, check_webhook_url
+from notifications.providers.http.client import HttpPoster
+from notifications.providers.http.ssrf_guard import is_public
+from notifications.security.secrets import mask_url
 from notifications.states import Outcome
-from notifications.testing.sandbox import Sandbox
+from notifications.testing.sandbox.server import Sandbox
 from tests.integration.provider_conformance import REQUEST, TOKEN, ProviderConformance
 
 KEY = "canary0123456789abcdef0123456789"

@@ -15,14 +15,14 @@ from django.db import connection
 
 from notifications import tasks
 from notifications.conf import DEFAULT_FALLBACK_TEXT, ServiceOptions, service_options
-from notifications.delivery import Engine, RetryResult
-from notifications.events import DedupeConflict
+from notifications.delivery.engine import Engine, RetryResult
+from notifications.ingest.validation import DedupeConflict
 from notifications.models import DeliveryAttempt, NotificationRecord, RejectedRequest
 from notifications.providers.base import Endpoint, ProviderError, SendRequest, SendResult
 from notifications.providers.memory import MemoryProvider
 from notifications.service import HandleResult, NotificationService
 from notifications.states import Outcome, Status
-from notifications.testing.sandbox import Sandbox
+from notifications.testing.sandbox.server import Sandbox
 from tests.conftest import payload
 
 NOW = datetime(2026, 5, 1, 8, tzinfo=UTC)

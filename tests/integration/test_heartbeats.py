@@ -10,12 +10,13 @@ from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
 
-from notifications import heartbeats, tasks
+from notifications import tasks
 from notifications.beat import BY_BEAT
-from notifications.heartbeats import forget_worker, seen, write
 from notifications.models import Heartbeat
-from notifications.settle import worker_name
 from notifications.states import Pulse
+from notifications.telemetry import heartbeats
+from notifications.telemetry.heartbeats import forget_worker, seen, write
+from notifications.telemetry.process import worker_name
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -99,7 +100,7 @@ def test_workers_that_were_killed_are_forgotten_after_a_day() -> None:
 
 def test_one_process_writes_once_in_twenty_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("notifications.heartbeats.time.monotonic", lambda: now)
+    monkeypatch.setattr("notifications.telemetry.heartbeats.time.monotonic", lambda: now)
     taken = []
     for now in (1000.0, 1019.9, 1020.0, 1020.1, 1040.0):  # noqa: B007  the clock reads it
         taken.append(heartbeats.turn(Pulse.SWEEP))

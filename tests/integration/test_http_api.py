@@ -18,13 +18,13 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
-from notifications import trial
+from notifications.channels import test_message as trial
 from notifications.conf import service_options
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers import get_provider
 from notifications.providers.base import SendResult
 from notifications.providers.memory import MemoryProvider
-from notifications.secret import Secret
+from notifications.security.secrets import Secret
 from notifications.states import Outcome
 from notifications.web_api import api
 from notifications.web_api.errors import SENTENCES

@@ -14,12 +14,13 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from notifications import tasks
-from notifications.api import InvalidNotification, request_triggered, schedule_job
-from notifications.jobs import claim_jobs, run_due_jobs
+from notifications.api import request_triggered, schedule_job
+from notifications.ingest.triggers import Trigger
+from notifications.ingest.validation import InvalidNotification
+from notifications.maintenance.job_scheduler import claim_jobs, run_due_jobs
+from notifications.maintenance.pruner import Purged, purge
 from notifications.management.commands.deliver_due import _let_happen
 from notifications.models import DueJob, NotificationRecord, RejectedRequest
-from notifications.retention import Purged, purge
-from notifications.triggers import Trigger
 from tests.integration.test_api_and_tasks import queued
 from tests.unit.test_triggers import trigger
 

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from notifications.api import InvalidNotification, cancel_notification, request_notification
+from notifications.api import cancel_notification, request_notification
+from notifications.ingest.validation import InvalidNotification
 from notifications.models import NotificationRecord
 from notifications.providers.memory import MemoryProvider
 from notifications.states import Status

@@ -10,8 +10,8 @@ import pytest
 import redis
 from redis.connection import Connection
 
-from notifications.locks import PREFIX, Locks
-from notifications.redis_gateway import RedisAway, RedisGateway, gateway
+from notifications.broker.redis_client import RedisAway, RedisGateway, gateway
+from notifications.delivery.locks import PREFIX, Locks
 
 
 @pytest.fixture

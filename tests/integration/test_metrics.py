@@ -10,11 +10,12 @@ from django.db import connection
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
-from notifications import heartbeats, vitals
-from notifications.metrics import NAMES, exposition
 from notifications.models import RejectedRequest, Tally, UserNotificationChannel
+from notifications.monitoring import indicators as vitals
+from notifications.monitoring.prometheus import NAMES, exposition
 from notifications.states import Measure, Pulse, Status
-from notifications.tallies import BOUNDS
+from notifications.telemetry import heartbeats
+from notifications.telemetry.counters import BOUNDS
 from tests.integration.rows import make_record
 from tests.integration.test_query_plan import fill
 

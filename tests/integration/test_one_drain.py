@@ -10,8 +10,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
-from notifications import senders, tasks
+from notifications import tasks
 from notifications.api import request_notification
+from notifications.delivery import send_pool as senders
 from notifications.models import NotificationRecord
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.states import Outcome, Status

@@ -11,9 +11,9 @@ from django.contrib.auth import get_user_model
 from django.core import mail
 from django.utils import timezone
 
-from notifications.alerts import look
 from notifications.models import UserNotificationChannel
-from notifications.owners import tell_owners
+from notifications.monitoring.alerting.dispatcher import look
+from notifications.monitoring.alerting.owner_emails import tell_owners
 
 pytestmark = pytest.mark.django_db
 Change = Callable[..., None]
@@ -61,7 +61,7 @@ def test_a_channel_that_works_is_nobodys_concern() -> None:
 def test_a_mail_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     paused()
     with monkeypatch.context() as broken:
-        broken.setattr("notifications.owners.EmailMessage.send", lambda self: 1 / 0)
+        broken.setattr("notifications.monitoring.alerting.owner_emails.EmailMessage.send", lambda self: 1 / 0)
         assert tell_owners() == 0
 
     assert tell_owners() == 1
@@ -78,7 +78,7 @@ def test_an_address_that_is_refused_holds_up_nobody(monkeypatch: pytest.MonkeyPa
             raise SMTPRecipientsRefused({"refused@example.com": (550, b"no such user")})
         return send(message)
 
-    monkeypatch.setattr("notifications.owners.EmailMessage.send", refuse)
+    monkeypatch.setattr("notifications.monitoring.alerting.owner_emails.EmailMessage.send", refuse)
 
     assert tell_owners() == 1
     assert [message.to for message in mail.outbox] == [["other@example.com"]]

@@ -17,9 +17,10 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from notifications import heartbeats, readiness
 from notifications.models import Heartbeat
+from notifications.monitoring import readiness
 from notifications.states import Pulse, Status
+from notifications.telemetry import heartbeats
 from tests.integration.rows import make_record
 
 ROOT = Path(__file__).resolve().parents[2]

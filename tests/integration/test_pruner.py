@@ -14,12 +14,14 @@ import psycopg2
 import pytest
 from django.db import OperationalError, connection, transaction
 
-from notifications import intake, retention, tasks
+from notifications import tasks
 from notifications.api import request_notification
-from notifications.delivery import Engine
+from notifications.delivery.engine import Engine
+from notifications.ingest import insert as intake
+from notifications.maintenance import pruner as retention
+from notifications.maintenance.pruner import PURGE_RECORDS, Purged, count_old, cutoff, purge
 from notifications.models import DeliveryAttempt, NotificationRecord, RejectedRequest
 from notifications.providers.memory import MemoryProvider
-from notifications.retention import PURGE_RECORDS, Purged, count_old, cutoff, purge
 from notifications.service import NotificationService
 from notifications.states import FINAL, SCHEDULED, Status
 from tests.conftest import payload

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from notifications.claim import CLAIM_SQL, IN_INDEX_ORDER
 from notifications.conf import service_options
+from notifications.delivery.claim import CLAIM_SQL
+from notifications.maintenance.pruner import BATCH, PURGE_RECORDS, PURGE_REJECTED, cutoff
 from notifications.models import NotificationRecord, RejectedRequest
-from notifications.retention import BATCH, PURGE_RECORDS, PURGE_REJECTED, cutoff
+from notifications.sql import IN_INDEX_ORDER
 from notifications.states import FINAL
 
 TABLES = ("notification_records", "notification_delivery_attempts", "notification_rejected_requests")

@@ -8,13 +8,13 @@ import pytest
 from django.contrib.auth import get_user_model
 
 from notifications.api import request_notification
-from notifications.delivery import Engine
-from notifications.locks import Locks
+from notifications.broker.redis_client import RedisGateway, gateway
+from notifications.delivery.engine import Engine
+from notifications.delivery.locks import Locks
+from notifications.delivery.rate_limits import limits_of
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers import configured_providers
 from notifications.providers.memory import MemoryProvider
-from notifications.rates import limits_of
-from notifications.redis_gateway import RedisGateway, gateway
 from notifications.states import Status, WaitReason
 from tests.conftest import payload
 from tests.integration.test_delivery import NOW, Clock, clock, options, record
@@ -127,6 +127,6 @@ def test_accepting_a_request_costs_nothing_for_limits(monkeypatch: pytest.Monkey
     def costly(*args: object) -> None:
         raise AssertionError("limits are for sending")
 
-    monkeypatch.setattr("notifications.delivery.RateLimits", costly)
+    monkeypatch.setattr("notifications.delivery.engine.RateLimits", costly)
 
     request_notification(payload())

@@ -14,12 +14,13 @@ from django.contrib.auth.models import User
 from django.db import OperationalError, connection, connections, transaction
 from django.utils import timezone
 
-from notifications import replay_runner, tasks
-from notifications.criteria import Criteria, InvalidCriteria, breakdown
+from notifications import tasks
+from notifications.clock import database_now
 from notifications.models import NotificationRecord, ReplayOperation
-from notifications.querysets import database_now
-from notifications.replay_runner import pace, step
-from notifications.replays import cancel, create
+from notifications.replay import runner as replay_runner
+from notifications.replay.criteria import Criteria, InvalidCriteria, breakdown
+from notifications.replay.operations import cancel, create
+from notifications.replay.runner import pace, step
 from tests.integration.rows import make_record
 from tests.integration.test_query_plan import fill, nodes
 
@@ -32,7 +33,7 @@ HOUR = timedelta(hours=1)
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every call for workers, in place of one to a broker."""
     given: list[str] = []
-    monkeypatch.setattr("notifications.nudge._publish", given.append)
+    monkeypatch.setattr("notifications.broker.nudge._publish", given.append)
     return given
 
 
@@ -224,7 +225,7 @@ class TestCreating:
         def away(*args: str) -> None:
             raise ConnectionResetError
 
-        monkeypatch.setattr("notifications.nudge._publish", away)
+        monkeypatch.setattr("notifications.broker.nudge._publish", away)
         make_old()
 
         with django_capture_on_commit_callbacks(execute=True):

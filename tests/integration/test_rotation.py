@@ -15,7 +15,7 @@ from django.test import Client
 
 from notifications.management.commands import rotate_notification_keys
 from notifications.models import UserNotificationChannel
-from notifications.secret import Secret, SecretUnreadable
+from notifications.security.secrets import Secret, SecretUnreadable
 
 pytestmark = pytest.mark.django_db
 

@@ -13,7 +13,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from notifications.models import UserNotificationChannel
-from notifications.secret import Secret, SecretUnreadable
+from notifications.security.secrets import Secret, SecretUnreadable
 
 URL = "https://www.feishu.cn/flow/api/trigger-webhook/canary-url-1f2e"
 TOKEN = "canary-token-9a8b"

@@ -13,17 +13,14 @@ from typing import Any
 
 import pytest
 
-from notifications.backoff import retry_delay
 from notifications.conf import DEFAULT_FALLBACK_TEXT, ServiceOptions
-from notifications.events import InvalidNotification, parse_payload
-from notifications.locks import lock_key
-from notifications.message import (
-    build_message_text,
-    contains_external_link,
-    normalize_message_template,
-    trim,
-    truncate_text,
-)
+from notifications.content.links import contains_external_link
+from notifications.content.rendering import build_message_text, normalize_message_template
+from notifications.content.text import trim, truncate_text
+from notifications.delivery.locks import lock_key
+from notifications.delivery.retry_policy import retry_delay
+from notifications.ingest.payload import parse_payload
+from notifications.ingest.validation import InvalidNotification
 from notifications.providers.base import SendRequest
 
 pytest.register_assert_rewrite("tests.integration.seed_rules")

@@ -11,13 +11,13 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 
+from notifications.broker.redis_client import gateway
 from notifications.conf import service_options
-from notifications.events import DedupeConflict, InvalidNotification
-from notifications.locks import Locks
+from notifications.delivery.locks import Locks
+from notifications.ingest.validation import DedupeConflict, InvalidNotification
 from notifications.models import NotificationRecord, RejectedRequest
 from notifications.providers.base import SendResult
 from notifications.providers.memory import MemoryProvider
-from notifications.redis_gateway import gateway
 from notifications.service import NotificationService
 from notifications.states import Outcome, Status
 from tests.conftest import payload

@@ -13,8 +13,9 @@ from django.db import IntegrityError, connection, models, transaction
 from django.utils import timezone
 
 from dev.procfile import parse
-from notifications import nudge, tasks
-from notifications.events import IDENTIFIERS, TEXTS
+from notifications import tasks
+from notifications.broker import nudge
+from notifications.ingest.payload import IDENTIFIERS, TEXTS
 from notifications.models import DeliveryAttempt, NotificationRecord, RejectedRequest, UserNotificationChannel
 from notifications.states import FINAL, SCHEDULED, WAITING, AuthType, Cause, ErrorCode, Outcome, Status, TestStatus
 from smartmate.celery import app

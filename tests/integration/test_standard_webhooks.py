@@ -12,12 +12,13 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from notifications.conf import ServiceOptions
-from notifications.log import black_out
 from notifications.providers.base import Provider, attempt
-from notifications.providers.webhook import StandardWebhookProvider
-from notifications.secret import Secret
+from notifications.providers.standard_webhooks import StandardWebhookProvider
+from notifications.security.log_redaction import black_out
+from notifications.security.secrets import Secret
 from notifications.states import Outcome
-from notifications.testing.sandbox import Delivery, Sandbox
+from notifications.testing.sandbox.journal import Delivery
+from notifications.testing.sandbox.server import Sandbox
 from tests.integration.provider_conformance import REQUEST, ProviderConformance
 
 KEY = "canary0123456789abcdef0123456789"

@@ -19,11 +19,11 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from notifications import tracing
 from notifications.api import request_notification
-from notifications.delivery import Engine
+from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord
 from notifications.providers.memory import MemoryProvider
+from notifications.telemetry import tracing
 from smartmate.telemetry import scrub
 from tests.conftest import payload
 from tests.integration.test_probes import ROOT

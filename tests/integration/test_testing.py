@@ -19,14 +19,10 @@ from notifications.models import RejectedRequest
 from notifications.providers.base import SendResult
 from notifications.providers.memory import MemoryProvider
 from notifications.states import Outcome
-from notifications.testing import (
-    Sandbox,
-    assert_not_notified,
-    assert_notified,
-    deliver_notifications,
-    using_memory,
-    using_sandbox,
-)
+from notifications.testing.assertions import assert_not_notified, assert_notified
+from notifications.testing.delivering import deliver_notifications
+from notifications.testing.sandbox.server import Sandbox
+from notifications.testing.silence import using_memory, using_sandbox
 from tests.conftest import payload
 
 KEY = "aliceskey1"

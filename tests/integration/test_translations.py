@@ -125,7 +125,7 @@ class TestWords:
 
     def test_every_sentence_about_a_state_is_translated(self) -> None:
         from notifications.admin.confirmation import OPERATIONS
-        from notifications.admin.wording import CODES
+        from notifications.content.error_messages import CODES
 
         sentences: list[Promise] = [*CODES.values()]
         for operation in OPERATIONS.values():

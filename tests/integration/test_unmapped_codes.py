@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from notifications import unmapped
-from notifications.delivery import Engine
+from notifications.delivery import unmapped_codes as unmapped
+from notifications.delivery.engine import Engine
 from notifications.models import DeliveryAttempt, NotificationRecord
 from notifications.signals import unmapped_answer
-from notifications.testing.sandbox import Sandbox
+from notifications.testing.sandbox.server import Sandbox
 from tests.integration.rows import make_record
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 
 import redis
 
-from notifications.claim import Claimed, claim, give_back
+from notifications.broker.redis_client import RedisGateway, gateway
 from notifications.conf import ServiceOptions, service_options
-from notifications.locks import PREFIX, Held, Locks, lock_key
+from notifications.delivery.claim import Claimed, claim, give_back
+from notifications.delivery.locks import PREFIX, Held, Locks, lock_key
+from notifications.delivery.settle import note_lost_attempts, settle, settled, without_attempt
 from notifications.models import NotificationRecord
 from notifications.providers.base import SendResult
 from notifications.querysets import NotificationQuerySet
-from notifications.redis_gateway import RedisGateway, gateway
 from notifications.service import NotificationService
-from notifications.settle import note_lost_attempts, settle, settled, without_attempt
 from notifications.states import FINAL, WAITING, ErrorCode, Outcome
 from tests.integration.rows import make_record
 from tests.model.world import GONE, Kind, Stage, State, Step
@@ -51,7 +51,7 @@ class RealWorld:
         return self.now
 
     @property
-    def record(self) -> NotificationQuerySet:
+    def record(self) -> NotificationQuerySet[NotificationRecord]:
         """The record, as operators select it."""
         return NotificationRecord.objects.filter(pk=self.row.pk)
 

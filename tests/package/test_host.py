@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from notifications.testing import Sandbox
+from notifications.testing.sandbox.server import Sandbox
 from tests.acceptance.site import wait_until
 from tests.package.host import Host
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from notifications.events import FIELDS, NotificationPayload
+from notifications.ingest.payload import FIELDS, NotificationPayload
 from tests.package.conftest import pip, virtual_environment
 
 CONSUMER = """

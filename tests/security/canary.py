@@ -17,8 +17,8 @@ from django.apps import apps
 from django.db import connection
 from django.test import Client
 
-from notifications.log import JsonFormatter, NoSecrets
 from notifications.providers.base import Endpoint, ProviderError, SendRequest, SendResult
+from notifications.security.log_redaction import JsonFormatter, NoSecrets
 
 KEY = "canary0KEY7f3a9c2e5b8d4f60a1"
 TOKEN = 'sk/canary0TOKEN9d2e5f81+"<&>=%41'

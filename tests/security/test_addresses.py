@@ -14,16 +14,16 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from notifications.conf import service_options
-from notifications.delivery import Engine
+from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers import feishu
 from notifications.providers.base import Endpoint, SendResult, attempt
-from notifications.providers.feishu import FeishuFlowProvider, check_webhook_url
-from notifications.providers.guard import TimedSocket, is_public
-from notifications.providers.http import Answer, HttpPoster
-from notifications.secret import Secret
+from notifications.providers.feishu.flow import FeishuFlowProvider, check_webhook_url
+from notifications.providers.http.client import Answer, HttpPoster
+from notifications.providers.http.ssrf_guard import TimedSocket, is_public
+from notifications.security.secrets import Secret
 from notifications.states import Outcome
-from notifications.testing.sandbox import Sandbox
+from notifications.testing.sandbox.server import Sandbox
 from tests.integration.provider_conformance import REQUEST
 from tests.integration.rows import make_record
 from tests.security.addresses import GOOD, PATH, REFUSED

@@ -17,10 +17,11 @@ from django.test import Client
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings, strategies as st
 
 from notifications import tasks
-from notifications.events import InvalidNotification, NotificationRequest, parse_payload
+from notifications.ingest.payload import NotificationRequest, parse_payload
+from notifications.ingest.validation import InvalidNotification
 from notifications.models import NotificationRecord, RejectedRequest
 from notifications.providers import get_provider
-from notifications.providers.feishu import FeishuFlowProvider
+from notifications.providers.feishu.flow import FeishuFlowProvider
 from notifications.providers.memory import MemoryProvider
 from tests.conftest import payload
 

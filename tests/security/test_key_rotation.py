@@ -15,12 +15,12 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connection, transaction
 
-from notifications.delivery import Engine
+from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
-from notifications.secret import Secret
+from notifications.security.secrets import Secret
 from notifications.service import NotificationService
 from notifications.states import Status
-from notifications.testing.sandbox import Sandbox
+from notifications.testing.sandbox.server import Sandbox
 from tests.acceptance.site import wait_until
 from tests.conftest import payload
 

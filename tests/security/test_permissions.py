@@ -14,8 +14,7 @@ from django.test import Client, RequestFactory
 from django.urls import get_resolver, reverse
 from django.utils import timezone
 
-from notifications import api, replays
-from notifications.criteria import Criteria
+from notifications import api
 from notifications.models import (
     DeliveryAttempt,
     DueJob,
@@ -25,6 +24,8 @@ from notifications.models import (
     UserNotificationChannel,
 )
 from notifications.providers import get_provider
+from notifications.replay import operations as replays
+from notifications.replay.criteria import Criteria
 from notifications.web_api import api as http_api
 from tests.integration.rows import make_attempt, make_record
 

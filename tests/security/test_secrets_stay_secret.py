@@ -30,17 +30,17 @@ from django.utils.log import AdminEmailHandler
 from pytest_django import Settings
 
 from dev.other_app import other_app
-from notifications import delivery, settle
-from notifications.claim import Claimed, claim
 from notifications.conf import service_options
-from notifications.delivery import Engine
+from notifications.delivery import engine as delivery, settle
+from notifications.delivery.claim import Claimed, claim
+from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
 from notifications.providers.base import attempt
-from notifications.providers.feishu import FeishuFlowProvider
-from notifications.secret import Secret, SecretUnreadable
+from notifications.providers.feishu.flow import FeishuFlowProvider
+from notifications.security.secrets import Secret, SecretUnreadable
 from notifications.service import NotificationService
 from notifications.tasks import FEISHU_REQUESTED, handle_feishu_requested
-from notifications.testing.sandbox import Sandbox
+from notifications.testing.sandbox.server import Sandbox
 from tests.acceptance.site import payload as acceptance_payload, running_site, wait_until
 from tests.conftest import payload
 from tests.security.canary import ADDRESS, CORES, KEY, PATH, TOKEN, Trail, found_in, leaks, redis_keys, watched_logs
@@ -280,7 +280,9 @@ class TestDatabase:
             raise OperationalError(f"server closed the connection: {ADDRESS} {TOKEN}")
 
         monkeypatch.setattr(delivery, "settle", fail_once)
-        monkeypatch.setattr("notifications.delivery.connection.close", lambda: None)  # it holds the test's transaction
+        monkeypatch.setattr(
+            "notifications.delivery.engine.connection.close", lambda: None
+        )  # it holds the test's transaction
         sandbox.script(KEY, "echo:19001")
 
         deliver(channel(sandbox.origin + PATH))
@@ -515,10 +517,10 @@ class TestErrorReports:
         "place",
         [
             *(
-                "notifications.providers.feishu.check_webhook_url",
+                "notifications.providers.feishu.flow.check_webhook_url",
                 "notifications.admin.channel_form.ChannelForm.save",
             ),
-            *("notifications.channels.Secret.of", "django.contrib.sessions.backends.db.SessionStore.load"),
+            *("notifications.channels.rules.Secret.of", "django.contrib.sessions.backends.db.SessionStore.load"),
             "notifications.models.UserNotificationChannel.save",
         ],
     )
@@ -545,7 +547,7 @@ class TestErrorReports:
         "place",
         [
             *("notifications.web_api.channel.apply", "django.contrib.sessions.backends.db.SessionStore.load"),
-            *("notifications.providers.feishu.check_webhook_url", "notifications.channels.Secret.of"),
+            *("notifications.providers.feishu.flow.check_webhook_url", "notifications.channels.rules.Secret.of"),
             *("notifications.models.UserNotificationChannel.save", "ninja.parser.Parser.parse_body"),
             "notifications.web_api.schemas.mask_url",
         ],

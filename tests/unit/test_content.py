@@ -8,15 +8,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from notifications.conf import DEFAULT_FALLBACK_TEXT
-from notifications.message import (
-    build_message_text,
-    contains_external_link,
-    contains_path,
-    is_visible,
-    normalize_message_template,
-    trim,
-    truncate_text,
-)
+from notifications.content.links import contains_external_link, contains_path
+from notifications.content.rendering import build_message_text, normalize_message_template
+from notifications.content.text import is_visible, trim, truncate_text
 
 LINKS = [
     # plain

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from notifications.backoff import retry_delay
-from notifications.claim import Claimed
 from notifications.conf import ServiceOptions
+from notifications.delivery.claim import Claimed
+from notifications.delivery.retry_policy import retry_delay
+from notifications.delivery.settle import decide, settled, without_attempt
 from notifications.providers.base import ProviderError, SendRequest, SendResult, normalize
-from notifications.settle import decide, settled, without_attempt
 from notifications.states import Cause, Outcome, Status
 
 OPTIONS = ServiceOptions(retry_base_delay=300, retry_max_delay=1800, retry_after_max=3600)

@@ -10,9 +10,9 @@ import pytest
 from pydantic import BaseModel
 
 from notifications.conf import ServiceOptions
-from notifications.events import FIELDS
-from notifications.metrics import NAMES
-from notifications.readiness import PARTS
+from notifications.ingest.payload import FIELDS
+from notifications.monitoring.prometheus import NAMES
+from notifications.monitoring.readiness import PARTS
 from notifications.states import Cause, ErrorCode, Outcome, Status
 from notifications.web_api import api
 from notifications.web_api.schemas import ChannelIn, ChannelOut, NotificationOut, PageOut, TestOut

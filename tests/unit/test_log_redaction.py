@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from notifications.log import JsonFormatter, NoSecrets, black_out
+from notifications.security.log_redaction import JsonFormatter, NoSecrets, black_out
 
 KEY = "canary-7d9f"
 SECRETS = [

@@ -11,15 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from notifications.events import (
-    IDENTIFIERS,
-    MAX_INT64,
-    TEXTS,
-    DedupeConflict,
-    InvalidNotification,
-    NotificationRequest,
-    parse_payload,
-)
+from notifications.ingest.payload import IDENTIFIERS, TEXTS, NotificationRequest, parse_payload
+from notifications.ingest.validation import MAX_INT64, DedupeConflict, InvalidNotification
 from tests.conftest import payload
 
 STRINGS = sorted({*IDENTIFIERS, *TEXTS})

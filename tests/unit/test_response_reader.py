@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from notifications.providers.reading import HEAD_LIMIT, Reader
+from notifications.providers.http.response_reader import HEAD_LIMIT, Reader
 
 OK = b"HTTP/1.1 200 OK\r\n"
 TWO = b"Content-Length: 2\r\n\r\nhi"

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, strategies as st
 
 from notifications.conf import ServiceOptions
-from notifications.providers.answers import Code, judge
+from notifications.delivery.settle import decide
 from notifications.providers.base import SendResult, normalize
-from notifications.providers.feishu_codes import CODES, FEISHU
-from notifications.providers.http import Answer, _retry_after
-from notifications.providers.webhook import ANSWERS
-from notifications.settle import decide
+from notifications.providers.feishu.error_codes import CODES, FEISHU
+from notifications.providers.http.client import Answer, _retry_after
+from notifications.providers.response_rules import Code, judge
+from notifications.providers.standard_webhooks import ANSWERS
 from notifications.states import Outcome, Status
 from tests.unit.test_decide import claimed
 

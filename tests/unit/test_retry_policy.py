@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given, strategies as st
 
-from notifications.backoff import retry_delay, spread
 from notifications.conf import ServiceOptions
+from notifications.delivery.retry_policy import retry_delay, spread
 
 SECONDS = st.floats(min_value=0.001, max_value=1e12)
 ATTEMPTS = st.integers(min_value=-(2**63), max_value=2**63)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from notifications.storable import clean_json, clean_text
+from notifications.content.sanitize import clean_json, clean_text
 
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 FOREIGN: st.SearchStrategy[Any] = st.recursive(

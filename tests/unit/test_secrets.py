@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
 
-from notifications.secret import Secret, SecretUnreadable, mask_tail, mask_url
+from notifications.security.secrets import Secret, SecretUnreadable, mask_tail, mask_url
 
 PLAIN = "https://open.feishu.cn/open-apis/bot/v2/hook/canary-4b1e"
 OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from notifications.senders import Senders
+from notifications.delivery.send_pool import Senders
 
 PATIENCE = 10.0
 

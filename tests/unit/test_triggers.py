@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from notifications.events import InvalidNotification
-from notifications.triggers import SOURCES, TARGET_TYPES, TRIGGER_FIELDS, TRIGGER_TYPES, parse_trigger
+from notifications.ingest.triggers import SOURCES, TARGET_TYPES, TRIGGER_FIELDS, TRIGGER_TYPES, parse_trigger
+from notifications.ingest.validation import InvalidNotification
 
 
 def trigger(**changes: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from notifications.admin.overview.health import ask_postgres, ask_redis
 from notifications.admin.overview.history import last_day, last_month, recent_attempts
 from notifications.admin.overview.needs import needs
 from notifications.admin.overview.pictures import draw
-from notifications.heartbeats import seen
+from notifications.telemetry.heartbeats import seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

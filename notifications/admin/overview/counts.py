@@ -16,9 +16,9 @@ from django.db.models.functions import Now
 from django.urls import reverse
 
 from notifications.admin.situations import DAY
-from notifications.claim import IN_INDEX_ORDER
-from notifications.message import visible
+from notifications.content.text import visible
 from notifications.models import RejectedRequest, UserNotificationChannel
+from notifications.sql import IN_INDEX_ORDER
 from notifications.states import SCHEDULED, Status
 
 MOST = 5000

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from notifications.admin.overview.counts import Count
 from notifications.admin.overview.health import Postgres, Redis
 from notifications.admin.overview.pictures import number
-from notifications.heartbeats import Seen
+from notifications.telemetry.heartbeats import Seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from django.db import connection
 
+from notifications.broker.redis_client import RedisAway, gateway
 from notifications.conf import service_options
-from notifications.redis_gateway import RedisAway, gateway
 
 _POSTGRES = """
 SELECT (SELECT sum(numbackends) FROM pg_stat_database)::int, current_setting('max_connections')::int,

@@ -12,7 +12,7 @@ from django.db import connection
 from django.utils import timezone
 
 from notifications.states import Measure
-from notifications.tallies import BOUNDS
+from notifications.telemetry.counters import BOUNDS
 
 QUANTILES = (50, 95, 99)
 

@@ -12,9 +12,9 @@ from notifications.admin.display import relative
 from notifications.admin.overview.counts import Count
 from notifications.admin.overview.facts import Facts, Need, shown
 from notifications.admin.overview.pictures import number
-from notifications.admin.wording import CODES
 from notifications.conf import service_options
-from notifications.message import visible
+from notifications.content.error_messages import CODES
+from notifications.content.text import visible
 from notifications.states import Outcome
 
 LEAST_OVERDUE = timedelta(minutes=2)

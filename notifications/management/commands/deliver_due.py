@@ -11,16 +11,16 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import Error, close_old_connections
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
-from notifications import heartbeats
-from notifications.alerts import look_now_and_then
 from notifications.api import request_triggered
-from notifications.delivery import Engine, RetryResult
-from notifications.events import InvalidNotification
-from notifications.jobs import run_due_jobs
+from notifications.delivery.engine import Engine, RetryResult
+from notifications.ingest.validation import InvalidNotification
+from notifications.maintenance.job_scheduler import run_due_jobs
 from notifications.management.commands._base import Command as Base, Stop, positive_int, stop_on_signals
-from notifications.replay_runner import run as run_replays
+from notifications.monitoring.alerting.dispatcher import look_now_and_then
+from notifications.replay.runner import run as run_replays
 from notifications.service import NotificationService
 from notifications.states import Pulse
+from notifications.telemetry import heartbeats
 
 logger = logging.getLogger("notifications.deliver_due")
 

@@ -10,8 +10,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext, gettext_lazy as _
 
-from notifications.doctor import ERROR, OK, Sign, examine
 from notifications.management.commands._base import Command as Base
+from notifications.monitoring.diagnostics import OK, examine
+from notifications.monitoring.diagnostics.sign import ERROR, Sign
 
 
 class Command(Base):

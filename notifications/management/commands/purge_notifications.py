@@ -9,8 +9,8 @@ from django.db import Error
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
 from notifications.conf import service_options
+from notifications.maintenance.pruner import Purged, count_old, cutoff, purge
 from notifications.management.commands._base import Command as Base, positive_int, stop_on_signals
-from notifications.retention import Purged, count_old, cutoff, purge
 
 STEP = 10_000
 """How many deleted rows make a line of progress."""

@@ -13,12 +13,12 @@ from django.db import Error
 from django.utils import timezone
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
-from notifications.criteria import Criteria, InvalidCriteria, breakdown
+from notifications.clock import database_now
 from notifications.management.commands._base import Command as Base, Stop, positive_int, stop_on_signals
 from notifications.models import ReplayOperation
-from notifications.querysets import database_now
-from notifications.replay_runner import run
-from notifications.replays import create
+from notifications.replay.criteria import Criteria, InvalidCriteria, breakdown
+from notifications.replay.operations import create
+from notifications.replay.runner import run
 from notifications.states import UNDELIVERED, OperationStatus, Status
 
 OPTIONS = {

@@ -13,7 +13,8 @@ from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
 from notifications.management.commands._base import Command as Base
 from notifications.models import UserNotificationChannel
-from notifications.secret import Secret, SecretField, SecretUnreadable
+from notifications.security.fields import SecretField
+from notifications.security.secrets import Secret, SecretUnreadable
 
 BATCH = 500
 """Channels read at once, and how often progress is told."""

@@ -9,11 +9,11 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext, gettext_lazy as _
 
+from notifications.channels.test_message import error_of, send_test
 from notifications.conf import service_options
-from notifications.events import InvalidNotification
+from notifications.ingest.validation import InvalidNotification
 from notifications.management.commands._base import Command as Base
 from notifications.states import Status
-from notifications.trial import error_of, send_test
 
 
 class Command(Base):

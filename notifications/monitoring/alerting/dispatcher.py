@@ -17,12 +17,12 @@ from typing import Any
 from django.db import connection
 from django.dispatch import Signal
 
-from notifications.alert_texts import compose
 from notifications.conf import service_options
-from notifications.findings import Finding, findings
-from notifications.owners import tell_owners
-from notifications.sinks import Sink, SinkFailed, sinks
-from notifications.storable import clean_json
+from notifications.content.sanitize import clean_json
+from notifications.monitoring.alerting.messages import compose
+from notifications.monitoring.alerting.owner_emails import tell_owners
+from notifications.monitoring.alerting.receivers import Sink, SinkFailed, sinks
+from notifications.monitoring.alerting.rules import Finding, findings
 
 logger = logging.getLogger("notifications.alerts")
 

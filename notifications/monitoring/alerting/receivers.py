@@ -13,8 +13,8 @@ from django.dispatch import receiver
 
 from notifications.conf import service_options
 from notifications.providers.base import SendResult
-from notifications.providers.feishu_bot import RULES
-from notifications.providers.http import HttpPoster
+from notifications.providers.feishu.bot import RULES
+from notifications.providers.http.client import HttpPoster
 
 Sink = Callable[[str, str], None]
 """Takes subject and text."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from django.db import connection
 
 from notifications.conf import service_options
+from notifications.monitoring.indicators import COUNTED, oldest_due_age, silence
 from notifications.states import AlertKind
-from notifications.vitals import COUNTED, oldest_due_age, silence
 
 _DIED = """
 SELECT channel, last_error_code, count(*)

@@ -8,11 +8,11 @@ from django.core import checks
 from django.db import Error, router
 from django.utils.translation import gettext
 
-from notifications.doctor.database import clock, due, keys, migrations, sweep
-from notifications.doctor.messaging import broker, redis_server
-from notifications.doctor.sign import ERROR, OK, WARNING, Sign
 from notifications.models import NotificationRecord
-from notifications.sinks import sinks
+from notifications.monitoring.alerting.receivers import sinks
+from notifications.monitoring.diagnostics.database import clock, due, keys, migrations, sweep
+from notifications.monitoring.diagnostics.messaging import broker, redis_server
+from notifications.monitoring.diagnostics.sign import ERROR, OK, WARNING, Sign
 
 __all__ = ["ERROR", "OK", "WARNING", "Sign", "examine"]
 

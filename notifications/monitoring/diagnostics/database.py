@@ -9,11 +9,11 @@ from django.db import connection
 from django.utils.translation import gettext, ngettext
 
 from notifications.conf import service_options
-from notifications.doctor.sign import ERROR, OK, WARNING, Sign
 from notifications.models import UserNotificationChannel
-from notifications.readiness import pending_migrations
-from notifications.secret import SecretUnreadable
-from notifications.vitals import oldest_due_age, silence
+from notifications.monitoring.diagnostics.sign import ERROR, OK, WARNING, Sign
+from notifications.monitoring.indicators import oldest_due_age, silence
+from notifications.monitoring.readiness import pending_migrations
+from notifications.security.secrets import SecretUnreadable
 
 SKEW = 2.0
 """Seconds that our clock and PostgreSQL's may differ."""

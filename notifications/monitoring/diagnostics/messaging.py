@@ -9,9 +9,9 @@ import redis
 from celery import current_app
 from django.utils.translation import gettext, ngettext
 
+from notifications.broker.nudge import broker as broker_link
 from notifications.conf import service_options
-from notifications.doctor.sign import ERROR, OK, WARNING, Sign
-from notifications.nudge import broker as broker_link
+from notifications.monitoring.diagnostics.sign import ERROR, OK, WARNING, Sign
 
 LONG_QUEUE = 1000
 """Messages in a queue that are a backlog: workers take thousands in a minute."""

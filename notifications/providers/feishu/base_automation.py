@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 from django.utils.translation import gettext_noop
 
-from notifications.providers.addresses import AddressRules
 from notifications.providers.base import SendRequest, SendResult, stable_id
-from notifications.providers.feishu_codes import FEISHU
-from notifications.providers.posting import WebhookProvider
+from notifications.providers.feishu.error_codes import FEISHU
+from notifications.providers.http.url_rules import AddressRules
+from notifications.providers.webhook_base import WebhookProvider
 from notifications.states import AuthType
 
 RULES = AddressRules(

@@ -17,12 +17,12 @@ from typing import Any, ClassVar
 
 from django.utils.translation import gettext_noop
 
-from notifications.providers.addresses import AddressRules
-from notifications.providers.answers import code_of
 from notifications.providers.base import SendRequest, SendResult
-from notifications.providers.feishu_codes import FEISHU
-from notifications.providers.http import Answer
-from notifications.providers.posting import WebhookProvider, as_json
+from notifications.providers.feishu.error_codes import FEISHU
+from notifications.providers.http.client import Answer
+from notifications.providers.http.url_rules import AddressRules
+from notifications.providers.response_rules import code_of
+from notifications.providers.webhook_base import WebhookProvider, as_json
 from notifications.states import AuthType
 
 RULES = AddressRules(

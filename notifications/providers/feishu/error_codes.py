@@ -12,7 +12,7 @@ copies of the pages, L one.
 
 from __future__ import annotations
 
-from notifications.providers.answers import BUSY, CONFIG, CONTENT, STATUSES, TROUBLE, UNKNOWN, Code, Table
+from notifications.providers.response_rules import BUSY, CONFIG, CONTENT, STATUSES, TROUBLE, UNKNOWN, Code, Table
 
 _REMOVED = "the bot was removed or the address is wrong: enter the new one"
 _ENABLE = "switch the bot on, or add it to its group again"

@@ -16,9 +16,9 @@ from urllib3.exceptions import HTTPError, NewConnectionError, TimeoutError as Ur
 
 from notifications.conf import ServiceOptions
 from notifications.providers.base import SendResult
-from notifications.providers.connections import Connections
-from notifications.providers.guard import AddressRefused, limits
-from notifications.providers.reading import Reader
+from notifications.providers.http.connection_pool import Connections
+from notifications.providers.http.response_reader import Reader
+from notifications.providers.http.ssrf_guard import AddressRefused, limits
 from notifications.states import ErrorCode, Outcome
 
 RESPONSE_LIMIT = 64 * 1024

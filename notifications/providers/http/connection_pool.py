@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from certifi import where
 from urllib3.connection import HTTPConnection
 
-from notifications.providers.guard import GuardedHTTPConnection, GuardedHTTPSConnection, tls_context
+from notifications.providers.http.ssrf_guard import GuardedHTTPConnection, GuardedHTTPSConnection, tls_context
 
 
 class Connections:

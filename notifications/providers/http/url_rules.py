@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from django.utils.translation import gettext_noop
 
 from notifications.conf import ServiceOptions
-from notifications.providers.http import origin_of
+from notifications.providers.http.client import origin_of
 
 _ODD = re.compile(r"[\x00-\x20\x7f\\]")
 ODD_CHARACTERS = gettext_noop("has characters that do not belong in an address")

@@ -1,0 +1,1 @@
+"""Redis and the broker: the client with short timeouts, and the nudge that wakes a drain."""

@@ -1,0 +1,1 @@
+"""How requests come in: payload, validation, insert, triggers."""

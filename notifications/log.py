@@ -1,0 +1,5 @@
+"""Deprecated import path of notifications.security.log_redaction."""
+
+from notifications._moved import forward
+
+__getattr__ = forward(__name__, "notifications.security.log_redaction")

@@ -1,0 +1,1 @@
+"""Periodic work beside delivery: deleting old rows and running due jobs."""

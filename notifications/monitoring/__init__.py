@@ -1,0 +1,1 @@
+"""Health of delivery: indicators, readiness, metrics, alerts, diagnostics."""

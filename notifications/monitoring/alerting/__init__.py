@@ -1,0 +1,1 @@
+"""Alerts to people: rules, dispatch, messages, receivers."""

@@ -1,0 +1,1 @@
+"""Replay operations: criteria, creation, and the runner of batches."""

@@ -1,0 +1,5 @@
+"""Deprecated import path of notifications.ingest.triggers."""
+
+from notifications._moved import forward
+
+__getattr__ = forward(__name__, "notifications.ingest.triggers")
