@@ -15,7 +15,7 @@ from limits import parse_many
 
 from notifications.conf import known_names, service_options
 from notifications.models import NotificationRecord
-from notifications.providers.feishu.bot import RULES as BOT_RULES
+from notifications.providers.feishu.bot import ADDRESS_RULES as BOT_RULES
 from notifications.security.secrets import Secret
 
 

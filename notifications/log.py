@@ -2,4 +2,8 @@
 
 from notifications._moved import forward
 
-__getattr__ = forward(__name__, "notifications.security.log_redaction")
+RENAMED = {
+    "black_out": "redact_text",
+}
+
+__getattr__ = forward(__name__, "notifications.security.log_redaction", renamed=RENAMED)

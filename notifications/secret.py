@@ -2,4 +2,6 @@
 
 from notifications._moved import forward
 
-__getattr__ = forward(__name__, "notifications.security.secrets", "notifications.security.fields")
+__getattr__ = forward(
+    __name__, "notifications.security.secrets", "notifications.security.fields", renamed={"mask_tail": "mask_key"}
+)

@@ -29,7 +29,7 @@ from notifications.ingest.validation import InvalidNotification
 from notifications.models import NotificationRecord, RejectedRequest, ReplayOperation
 from notifications.providers.base import Provider
 from notifications.querysets import NotificationQuerySet, max_user_id
-from notifications.security.log_redaction import black_out
+from notifications.security.log_redaction import redact_text
 from notifications.states import ErrorCode, Status
 
 logger = logging.getLogger("notifications.service")
@@ -151,8 +151,8 @@ class NotificationService:
 
         source: which entrance it came by.
         """
-        errors = [{"field": black_out(name), "reason": str(reason)} for name, reason in error.errors]
-        text = black_out(_as_it_came(payload))
+        errors = [{"field": redact_text(name), "reason": str(reason)} for name, reason in error.errors]
+        text = redact_text(_as_it_came(payload))
         rejected = RejectedRequest.objects.create(source=source, payload=text, errors=errors)
         fields = ", ".join(error["field"] for error in errors)
         logger.warning(

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from notifications.security.error_reports import Filter
-from notifications.security.log_redaction import black_out
+from notifications.security.log_redaction import redact_text
 from smartmate.env import env
 
 logger = logging.getLogger("smartmate.telemetry")
@@ -87,6 +87,6 @@ def _scrubbed(value: Any) -> Any:
         case list() | tuple():
             return [_scrubbed(item) for item in value]
         case str():
-            return black_out(value)
+            return redact_text(value)
         case _:
             return value

@@ -31,7 +31,7 @@ from notifications.delivery.settle import (
     without_attempt,
 )
 from notifications.providers import configured_providers
-from notifications.providers.base import Provider, SendResult, attempt
+from notifications.providers.base import Provider, SendResult, attempt_send
 from notifications.states import Cause, Outcome, WaitReason
 
 logger = logging.getLogger("notifications.delivery")
@@ -243,7 +243,7 @@ class Engine:
         if flight.row.exhausted:
             flight.result = without_attempt(flight.row)
         elif flight.row.expires - flight.began > self.options.total_timeout + self.options.settle_margin:
-            flight.result = attempt(self.providers[flight.row.channel], flight.row.request, flight.row.endpoint)
+            flight.result = attempt_send(self.providers[flight.row.channel], flight.row.request, flight.row.endpoint)
             flight.ended = time.monotonic()
         # else the row waited too long, or this process slept: another could hold it before a result is written down
 

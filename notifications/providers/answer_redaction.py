@@ -11,7 +11,7 @@ STARS = "********"
 _ESCAPE = re.compile(r"\\u00([0-9a-fA-F]{2})|\\([^u])")
 
 
-def conceal(value: Any, secrets: Collection[str]) -> Any:
+def redact_secrets(value: Any, secrets: Collection[str]) -> Any:
     """Return a JSON value or text with the secrets blacked out, however deep they lie and however they are escaped.
 
     A text that holds one in an escaped form is hidden whole: better none of it than a part too many.

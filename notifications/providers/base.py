@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from notifications.conf import ServiceOptions
 from notifications.content.text import trim
-from notifications.providers.answer_redaction import conceal
+from notifications.providers.answer_redaction import redact_secrets
 from notifications.security.secrets import Secret, SecretUnreadable
 from notifications.states import AuthType, ErrorCode, Outcome
 from notifications.telemetry.tracing import sending
@@ -142,7 +142,7 @@ def stable_id(request: SendRequest, options: ServiceOptions) -> uuid.UUID:
     return uuid.uuid5(uuid.NAMESPACE_URL, f"{site}/notifications/{request.notification_id}/{request.round}")
 
 
-def attempt(provider: Provider, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
+def attempt_send(provider: Provider, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
     """Call the provider once and return a result in any case; never raises an Exception."""
     with sending(
         request.trace_id,
@@ -157,9 +157,9 @@ def attempt(provider: Provider, request: SendRequest, endpoint: Endpoint | None)
 
 def _attempt(provider: Provider, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
     try:
-        return normalize(provider.send(request, endpoint))
+        return normalize_result(provider.send(request, endpoint))
     except ProviderError as error:
-        result = normalize(error.result or SendResult(outcome=""), str(error))
+        result = normalize_result(error.result or SendResult(outcome=""), str(error))
         return without_secrets(result, _secrets_of(endpoint))
     except Exception as error:
         # Only the type: the text of a foreign exception may hold the address, which is a credential.
@@ -167,7 +167,7 @@ def _attempt(provider: Provider, request: SendRequest, endpoint: Endpoint | None
         return SendResult(outcome=Outcome.TEMPORARY_FAIL, error_code=ErrorCode.INTERNAL_ERROR, error_message=text)
 
 
-def normalize(result: SendResult, error_text: str = "") -> SendResult:
+def normalize_result(result: SendResult, error_text: str = "") -> SendResult:
     """Return the result with blanks trimmed and gaps filled.
 
     No outcome at all is a temporary network failure; an outcome we do not know is a temporary failure with the
@@ -195,7 +195,7 @@ def without_secrets(result: SendResult, secrets: Collection[str]) -> SendResult:
     To be done when the answer has been judged: blacking out before could change what it means.
     """
     echoes = ("provider_message_id", "error_message", "response_payload", "response_excerpt")
-    return _changed(result, **{name: conceal(getattr(result, name), secrets) for name in echoes})
+    return _changed(result, **{name: redact_secrets(getattr(result, name), secrets) for name in echoes})
 
 
 def _changed(result: SendResult, **fields: Any) -> SendResult:

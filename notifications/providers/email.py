@@ -23,21 +23,21 @@ from django.utils.translation import gettext_noop
 
 from notifications.conf import service_options
 from notifications.providers.base import Endpoint, SendRequest, SendResult, stable_id, without_secrets
-from notifications.providers.http.client import EXCERPT_LIMIT, failure
+from notifications.providers.http.client import MAX_EXCERPT_LENGTH, failure
 from notifications.providers.http.ssrf_guard import limits
-from notifications.providers.response_rules import AUTH, CONFIG, CONTENT, TROUBLE, Meaning
-from notifications.providers.smtp_backend import AnswerLost
+from notifications.providers.response_rules import AUTH_FAILED, ENDPOINT_CONFIG, MESSAGE_REFUSED, SERVER_ERROR, Meaning
+from notifications.providers.smtp_backend import SmtpReplyLost
 from notifications.security.secrets import SecretUnreadable
 from notifications.states import AuthType, ErrorCode, Outcome
 
-DJANGOS = "django.core.mail.backends.smtp.EmailBackend"
-OURS = "notifications.providers.smtp_backend.EmailBackend"
+DJANGO_SMTP_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+DEADLINE_SMTP_BACKEND = "notifications.providers.smtp_backend.EmailBackend"
 NOT_EMAIL = gettext_noop("is not an email address")
-LOGIN = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_AUTH_FAILED)
+LOGIN_FAILED = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_AUTH_FAILED)
 """The server is the project's, not the user's: once its settings are right again, everything that waits goes out."""
 
 
-class Refusal(NamedTuple):
+class SmtpRule(NamedTuple):
     """A row: at which step the mail server refused with which reply."""
 
     step: type[smtplib.SMTPException]
@@ -46,22 +46,29 @@ class Refusal(NamedTuple):
     message: str
     """Regular expression that is looked for in the reply; blank for any."""
     meaning: Meaning
-    todo: str = ""
+    remedy: str = ""
 
+
+_LOGIN = "check EMAIL_HOST_USER and EMAIL_HOST_PASSWORD"
+_POLICY = "the mail server does not accept mail for this recipient from us"
+_RECIPIENT = "the mailbox does not exist: enter another address"
+_SENDER = "check DEFAULT_FROM_EMAIL"
+_FEATURE = "the mail server does not support what the EMAIL settings require"
 
 # fmt: off
-REFUSALS = (
-    # RFC 5321 4.2.1: 4yz may work later, 5yz will not. RFC 3463: x.7 is policy. The first row that fits counts.
-    Refusal(smtplib.SMTPAuthenticationError, 0,   999, "",       LOGIN,   "check EMAIL_HOST_USER and its password"),
-    Refusal(smtplib.SMTPConnectError,        0,   999, "",       TROUBLE),
-    Refusal(smtplib.SMTPHeloError,           0,   999, "",       TROUBLE),
-    Refusal(smtplib.SMTPException,           400, 499, "",       TROUBLE),
-    Refusal(smtplib.SMTPRecipientsRefused,   500, 599, r"5\.7\.", AUTH,   "the server does not let us send there"),
-    Refusal(smtplib.SMTPRecipientsRefused,   500, 599, "",       CONFIG,  "nobody has this address: enter another"),
-    Refusal(smtplib.SMTPSenderRefused,       500, 599, "",       AUTH,    "check DEFAULT_FROM_EMAIL"),
-    Refusal(smtplib.SMTPDataError,           500, 599, "",       CONTENT),
-    Refusal(smtplib.SMTPNotSupportedError,   0,   999, "",       LOGIN,   "the server lacks what our settings ask for"),
-    Refusal(smtplib.SMTPException,           0,   999, "",       TROUBLE),
+SMTP_RULES = (
+    # RFC 5321, section 4.2.1: 4yz replies may succeed later, 5yz replies will not. RFC 3463: x.7 is a policy reason.
+    # The first row that matches applies.
+    SmtpRule(smtplib.SMTPAuthenticationError, 0,   999, "",       LOGIN_FAILED,    _LOGIN),
+    SmtpRule(smtplib.SMTPConnectError,        0,   999, "",       SERVER_ERROR),
+    SmtpRule(smtplib.SMTPHeloError,           0,   999, "",       SERVER_ERROR),
+    SmtpRule(smtplib.SMTPException,           400, 499, "",       SERVER_ERROR),
+    SmtpRule(smtplib.SMTPRecipientsRefused,   500, 599, r"5\.7\.", AUTH_FAILED,     _POLICY),
+    SmtpRule(smtplib.SMTPRecipientsRefused,   500, 599, "",       ENDPOINT_CONFIG, _RECIPIENT),
+    SmtpRule(smtplib.SMTPSenderRefused,       500, 599, "",       AUTH_FAILED,     _SENDER),
+    SmtpRule(smtplib.SMTPDataError,           500, 599, "",       MESSAGE_REFUSED),
+    SmtpRule(smtplib.SMTPNotSupportedError,   0,   999, "",       LOGIN_FAILED,    _FEATURE),
+    SmtpRule(smtplib.SMTPException,           0,   999, "",       SERVER_ERROR),
 )
 # fmt: on
 
@@ -118,9 +125,9 @@ class EmailProvider:
             message.send()
             result = SendResult(outcome=Outcome.SUCCESS, provider_message_id=message_id)
         except smtplib.SMTPServerDisconnected as error:
-            result = dataclasses.replace(failure(error), maybe_delivered=isinstance(error, AnswerLost))
+            result = dataclasses.replace(failure(error), maybe_delivered=isinstance(error, SmtpReplyLost))
         except smtplib.SMTPException as error:
-            result = refused(error)
+            result = result_of_refusal(error)
         except OSError as error:
             result = failure(error)
         finally:
@@ -145,25 +152,27 @@ class EmailProvider:
 
     def _backend(self) -> BaseEmailBackend:
         path = settings.EMAIL_BACKEND
-        backend: BaseEmailBackend = get_connection(OURS if path == DJANGOS else path, timeout=self.options.read_timeout)
+        backend: BaseEmailBackend = get_connection(
+            DEADLINE_SMTP_BACKEND if path == DJANGO_SMTP_BACKEND else path, timeout=self.options.read_timeout
+        )
         return backend
 
 
-def refused(error: smtplib.SMTPException) -> SendResult:
+def result_of_refusal(error: smtplib.SMTPException) -> SendResult:
     """Return what a mail server's refusal means."""
     code, reply = _reply(error)
     row = next(
         row
-        for row in REFUSALS  # the last one takes all that is left
+        for row in SMTP_RULES  # the last one takes all that is left
         if isinstance(error, row.step) and row.first <= code <= row.last and re.search(row.message, reply)
     )
     text = f"reply {code}: {reply[:200]}" if code else type(error).__name__
     return SendResult(
         outcome=row.meaning.outcome,
         error_code=row.meaning.error_code,
-        error_message=f"{text} ({row.todo})" if row.todo else text,
-        response_payload=reply[:EXCERPT_LIMIT] or None,
-        response_excerpt=reply[:EXCERPT_LIMIT],
+        error_message=f"{text} ({row.remedy})" if row.remedy else text,
+        response_payload=reply[:MAX_EXCERPT_LENGTH] or None,
+        response_excerpt=reply[:MAX_EXCERPT_LENGTH],
     )
 
 

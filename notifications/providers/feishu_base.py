@@ -2,4 +2,8 @@
 
 from notifications._moved import forward
 
-__getattr__ = forward(__name__, "notifications.providers.feishu.base_automation")
+RENAMED = {
+    "RULES": "ADDRESS_RULES",
+}
+
+__getattr__ = forward(__name__, "notifications.providers.feishu.base_automation", renamed=RENAMED)

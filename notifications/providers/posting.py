@@ -2,4 +2,11 @@
 
 from notifications._moved import forward
 
-__getattr__ = forward(__name__, "notifications.providers.webhook_base")
+RENAMED = {
+    "Answer": "HttpResponse",
+    "Table": "RuleTable",
+    "judge": "interpret_response",
+    "as_json": "encode_json",
+}
+
+__getattr__ = forward(__name__, "notifications.providers.webhook_base", renamed=RENAMED)

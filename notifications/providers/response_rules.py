@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from notifications.providers.base import SendResult
-from notifications.providers.http.client import EXCERPT_LIMIT, Answer
+from notifications.providers.http.client import MAX_EXCERPT_LENGTH, HttpResponse
 from notifications.states import ErrorCode, Outcome
 
 UNMAPPED_ATTEMPTS = 3
@@ -26,119 +26,119 @@ class Meaning(NamedTuple):
 
 
 SENT = Meaning(Outcome.SUCCESS, "")
-BUSY = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_RATE_LIMITED)
-TROUBLE = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_5XX)
-UNMAPPED = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_UNMAPPED, UNMAPPED_ATTEMPTS)
-CONTENT = Meaning(Outcome.PERMANENT_FAIL, ErrorCode.PAYLOAD_INVALID)
-CONFIG = Meaning(Outcome.PERMANENT_FAIL, ErrorCode.PROVIDER_CONFIG)
-AUTH = Meaning(Outcome.PERMANENT_FAIL, ErrorCode.PROVIDER_AUTH_FAILED)
-UNKNOWN = Meaning(Outcome.PERMANENT_FAIL, ErrorCode.PROVIDER_TIMEOUT, maybe_delivered=True)
+RATE_LIMITED = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_RATE_LIMITED)
+SERVER_ERROR = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_5XX)
+UNMAPPED_CODE = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_UNMAPPED, UNMAPPED_ATTEMPTS)
+MESSAGE_REFUSED = Meaning(Outcome.PERMANENT_FAIL, ErrorCode.PAYLOAD_INVALID)
+ENDPOINT_CONFIG = Meaning(Outcome.PERMANENT_FAIL, ErrorCode.PROVIDER_CONFIG)
+AUTH_FAILED = Meaning(Outcome.PERMANENT_FAIL, ErrorCode.PROVIDER_AUTH_FAILED)
+OUTCOME_UNKNOWN = Meaning(Outcome.PERMANENT_FAIL, ErrorCode.PROVIDER_TIMEOUT, maybe_delivered=True)
 """Neither repeated nor given up for sent: a person finds out whether it arrived."""
 
 
-class Code(NamedTuple):
+class CodeRule(NamedTuple):
     """A row by the code in the body. Of several rows with one code the first whose message is found counts."""
 
     code: int
     message: str
     """Regular expression that is looked for in the answer's message; blank for any."""
     meaning: Meaning
-    todo: str
+    remedy: str
     """What a person does about it, said in the attempt's error; blank where nothing is to be done."""
     source: str
     """Entrance and how sure: H official text seen, M several programs agree, L one source."""
 
 
-class Status(NamedTuple):
+class StatusRule(NamedTuple):
     """A row by the HTTP status, for answers whose body holds no code."""
 
     first: int
     last: int
     meaning: Meaning
-    todo: str = ""
+    remedy: str = ""
     firm: bool = True
     """Whether it also decides for a code in the body that has no row."""
 
 
 # fmt: off
-STATUSES = (
+STATUS_RULES = (
     # The Go service's classes. Not firm: a code in the body that has no row is unmapped all the same.
-    Status(200, 299, SENT, firm=False),
-    Status(401, 401, AUTH),
-    Status(403, 403, AUTH),
-    Status(429, 429, BUSY),
-    Status(500, 599, TROUBLE),
-    Status(100, 999, CONTENT, firm=False),
+    StatusRule(200, 299, SENT, firm=False),
+    StatusRule(401, 401, AUTH_FAILED),
+    StatusRule(403, 403, AUTH_FAILED),
+    StatusRule(429, 429, RATE_LIMITED),
+    StatusRule(500, 599, SERVER_ERROR),
+    StatusRule(100, 999, MESSAGE_REFUSED, firm=False),
 )
 # fmt: on
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RuleMatch:
     """What one answer means, and the vendor's code if no row has it."""
 
     meaning: Meaning
-    todo: str
+    remedy: str
     unmapped: str = ""
 
 
-class Table:
+class RuleTable:
     """Rows, looked up in constant time.
 
     codes: none where a body's code says nothing. statuses: the first that fits counts; together they cover all.
     """
 
-    def __init__(self, codes: Iterable[Code], statuses: Iterable[Status]) -> None:
+    def __init__(self, codes: Iterable[CodeRule], statuses: Iterable[StatusRule]) -> None:
         self.codes = tuple(codes)
         self.statuses = tuple(statuses)
-        self._by_code: dict[int, list[tuple[re.Pattern[str], Verdict]]] = {}
+        self._by_code: dict[int, list[tuple[re.Pattern[str], RuleMatch]]] = {}
         for row in self.codes:
             pattern = re.compile(row.message, re.IGNORECASE)
-            self._by_code.setdefault(row.code, []).append((pattern, Verdict(row.meaning, row.todo)))
-        self._by_status: dict[int, tuple[Verdict, bool]] = {}
+            self._by_code.setdefault(row.code, []).append((pattern, RuleMatch(row.meaning, row.remedy)))
+        self._by_status: dict[int, tuple[RuleMatch, bool]] = {}
         for status in reversed(self.statuses):
-            entry = Verdict(status.meaning, status.todo), status.firm
+            entry = RuleMatch(status.meaning, status.remedy), status.firm
             self._by_status |= dict.fromkeys(range(status.first, status.last + 1), entry)
 
-    def find(self, code: int, message: str, status: int) -> Verdict:
+    def find(self, code: int, message: str, status: int) -> RuleMatch:
         """Return what an answer means. code: of the body, 0 for success or none."""
         by_status, firm = self._by_status[status]
         if not code or not self._by_code:
             return by_status
-        for pattern, verdict in self._by_code.get(code, ()):
+        for pattern, match in self._by_code.get(code, ()):
             if pattern.search(message):
-                return verdict
-        return by_status if firm else Verdict(UNMAPPED, "", str(code)[:32])
+                return match
+        return by_status if firm else RuleMatch(UNMAPPED_CODE, "", str(code)[:32])
 
 
-def judge(answer: Answer, payload: Any, table: Table) -> SendResult:
+def interpret_response(answer: HttpResponse, payload: Any, table: RuleTable) -> SendResult:
     """Return the result of an answer by the provider's table; what asked us to wait is in the headers."""
     body = _json(answer)
     code, message = _code_and_message(body)
-    verdict = table.find(code, message, answer.status)
-    meaning = verdict.meaning
-    text = "" if meaning is SENT else _text(code if table.codes else 0, message, answer.status, verdict.todo)
+    match = table.find(code, message, answer.status)
+    meaning = match.meaning
+    text = "" if meaning is SENT else _text(code if table.codes else 0, message, answer.status, match.remedy)
     return SendResult(
         outcome=meaning.outcome,
         error_code=meaning.error_code,
         error_message=text,
         request_payload=payload,
-        response_payload=body if body is not None else (answer.text[:EXCERPT_LIMIT] or None),
+        response_payload=body if body is not None else (answer.text[:MAX_EXCERPT_LENGTH] or None),
         http_status=answer.status,
-        response_excerpt=answer.text[:EXCERPT_LIMIT],
+        response_excerpt=answer.text[:MAX_EXCERPT_LENGTH],
         retry_after=answer.retry_after,
         max_attempts=meaning.max_attempts,
         maybe_delivered=meaning.maybe_delivered,
-        unmapped=verdict.unmapped,
+        unmapped=match.unmapped,
     )
 
 
-def code_of(answer: Answer | SendResult) -> int:
+def failure_code(answer: HttpResponse | SendResult) -> int:
     """Return the failure code in an answer's body; 0 for success, none, or no answer."""
-    return _code_and_message(_json(answer))[0] if isinstance(answer, Answer) else 0
+    return _code_and_message(_json(answer))[0] if isinstance(answer, HttpResponse) else 0
 
 
-def _json(answer: Answer) -> Any:
+def _json(answer: HttpResponse) -> Any:
     try:
         return json.loads(answer.text)
     except (ValueError, RecursionError):
@@ -158,8 +158,8 @@ def _code_and_message(body: Any) -> tuple[int, str]:
     return code, str(message)[:200]
 
 
-def _text(code: int, message: str, status: int, todo: str) -> str:
+def _text(code: int, message: str, status: int, remedy: str) -> str:
     text = f"code {code}" if code else f"HTTP {status}"
     if code and message:
         text += f": {message}"
-    return f"{text} ({todo})" if todo else text
+    return f"{text} ({remedy})" if remedy else text

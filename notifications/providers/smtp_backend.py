@@ -10,17 +10,17 @@ from typing import Any
 from django.core.mail.backends import smtp
 from django.utils.functional import cached_property
 
-from notifications.providers.http.ssrf_guard import TimedSocket, TimedSSLSocket, limits
+from notifications.providers.http.ssrf_guard import DeadlineSocket, DeadlineSSLSocket, limits
 
 
-class AnswerLost(smtplib.SMTPServerDisconnected):
+class SmtpReplyLost(smtplib.SMTPServerDisconnected):
     """The message was on its way when the connection ended: it may have arrived."""
 
 
 class _SMTP(smtplib.SMTP):
-    def _get_socket(self, host: str, port: int, timeout: float) -> TimedSocket:
+    def _get_socket(self, host: str, port: int, timeout: float) -> DeadlineSocket:
         plain = socket.create_connection((host, port), min(timeout, limits.left()), self.source_address)
-        timed = TimedSocket(plain.family, plain.type, plain.proto, plain.detach())
+        timed = DeadlineSocket(plain.family, plain.type, plain.proto, plain.detach())
         timed.settimeout(timeout)
         return timed
 
@@ -28,7 +28,7 @@ class _SMTP(smtplib.SMTP):
         try:
             return super().data(msg)
         except (smtplib.SMTPServerDisconnected, OSError) as error:
-            raise AnswerLost("no answer to the message") from error
+            raise SmtpReplyLost("no answer to the message") from error
 
 
 class _SMTPOverTLS(smtplib.SMTP_SSL, _SMTP):
@@ -47,5 +47,5 @@ class EmailBackend(smtp.EmailBackend):
     def ssl_context(self) -> ssl.SSLContext:
         """Django's context, with sockets that obey the deadline."""
         context: ssl.SSLContext = super().ssl_context
-        context.sslsocket_class = TimedSSLSocket
+        context.sslsocket_class = DeadlineSSLSocket
         return context

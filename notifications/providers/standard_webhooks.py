@@ -18,11 +18,20 @@ from django.utils.translation import gettext_noop
 
 from notifications.providers.base import SendRequest, SendResult, stable_id
 from notifications.providers.http.url_rules import AddressRules
-from notifications.providers.response_rules import AUTH, BUSY, CONFIG, CONTENT, SENT, TROUBLE, Status, Table
-from notifications.providers.webhook_base import WebhookProvider, as_json
+from notifications.providers.response_rules import (
+    AUTH_FAILED,
+    ENDPOINT_CONFIG,
+    MESSAGE_REFUSED,
+    RATE_LIMITED,
+    SENT,
+    SERVER_ERROR,
+    RuleTable,
+    StatusRule,
+)
+from notifications.providers.webhook_base import WebhookProvider, encode_json
 from notifications.states import AuthType, ErrorCode, Outcome
 
-RULES = AddressRules(
+ADDRESS_RULES = AddressRules(
     hosts=re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]([a-z0-9-]*[a-z0-9])?(:[1-9]\d{0,4})?"),
     wrong_host=gettext_noop("must name a host in small letters, not a number"),
     path=re.compile(r"(/.*)?"),
@@ -36,16 +45,16 @@ KEY_BYTES = range(24, 65)
 WRONG_SECRET = gettext_noop("must be whsec_ and 24 to 64 bytes in Base64; during a rotation two, with a comma between")
 
 # fmt: off
-ANSWERS = Table((), (
+STANDARD_WEBHOOK_RULES = RuleTable((), (
     # A body is never looked at: the specification gives a meaning to the status alone.
     #      first last meaning  what a person does
-    Status(200,  299, SENT),
-    Status(410,  410, CONFIG,  "the receiver has given the address up"),
-    Status(401,  401, AUTH,    "enter the receiver's signing secret"),
-    Status(403,  403, AUTH,    "enter the receiver's signing secret"),
-    Status(429,  429, BUSY),
-    Status(500,  599, TROUBLE),
-    Status(100,  999, CONTENT),
+    StatusRule(200,  299, SENT),
+    StatusRule(410,  410, ENDPOINT_CONFIG,  "the receiver has given the address up"),
+    StatusRule(401,  401, AUTH_FAILED,    "enter the receiver's signing secret"),
+    StatusRule(403,  403, AUTH_FAILED,    "enter the receiver's signing secret"),
+    StatusRule(429,  429, RATE_LIMITED),
+    StatusRule(500,  599, SERVER_ERROR),
+    StatusRule(100,  999, MESSAGE_REFUSED),
 ))
 # fmt: on
 
@@ -55,12 +64,12 @@ class StandardWebhookProvider(WebhookProvider):
 
     channel = "webhook"
     name = "webhook"
-    table = ANSWERS
+    table = STANDARD_WEBHOOK_RULES
     auth_types: ClassVar[tuple[AuthType, ...]] = (AuthType.SIGNATURE,)
 
     def address_problem(self, url: str) -> str:
         """Return why this address may not be used. Where its name leads is judged when connecting."""
-        return RULES.problem(url, self.options)
+        return ADDRESS_RULES.problem(url, self.options)
 
     def secret_problem(self, secret: str) -> str:
         """Return why this is no secret of the specification."""
@@ -76,7 +85,11 @@ class StandardWebhookProvider(WebhookProvider):
                 error_message="the channel has no signing secret that can be used",
             )
         payload = self.payload(request)
-        body, message_id, timestamp = as_json(payload), f"msg_{stable_id(request, self.options).hex}", int(time.time())
+        body, message_id, timestamp = (
+            encode_json(payload),
+            f"msg_{stable_id(request, self.options).hex}",
+            int(time.time()),
+        )
         content = f"{message_id}.{timestamp}.".encode() + body
         headers = {
             "webhook-id": message_id,

@@ -2,4 +2,10 @@
 
 from notifications._moved import forward
 
-__getattr__ = forward(__name__, "notifications.providers.standard_webhooks")
+RENAMED = {
+    "ANSWERS": "STANDARD_WEBHOOK_RULES",
+    "RULES": "ADDRESS_RULES",
+    "as_json": "encode_json",
+}
+
+__getattr__ = forward(__name__, "notifications.providers.standard_webhooks", renamed=RENAMED)

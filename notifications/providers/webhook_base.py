@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from notifications.conf import ServiceOptions, service_options
 from notifications.providers.base import Endpoint, SendRequest, SendResult, without_secrets
-from notifications.providers.http.client import Answer, HttpPoster
-from notifications.providers.response_rules import Table, judge
+from notifications.providers.http.client import HttpPoster, HttpResponse
+from notifications.providers.response_rules import RuleTable, interpret_response
 from notifications.security.secrets import SecretUnreadable
 from notifications.states import AuthType, ErrorCode, Outcome
 
@@ -23,7 +23,7 @@ class WebhookProvider(ABC):
     channel: ClassVar[str]
     name: ClassVar[str]
     """What people call it, in English, in errors."""
-    table: ClassVar[Table]
+    table: ClassVar[RuleTable]
     auth_types: ClassVar[tuple[AuthType, ...]]
     address_optional: ClassVar[bool] = False
 
@@ -68,13 +68,13 @@ class WebhookProvider(ABC):
 
     def post(self, url: str, payload: Any, headers: dict[str, str]) -> SendResult:
         """Post JSON once and return what came of it."""
-        return self.read(self.poster.post(url, as_json(payload), headers), payload)
+        return self.read(self.poster.post(url, encode_json(payload), headers), payload)
 
-    def read(self, answer: Answer | SendResult, payload: Any) -> SendResult:
+    def read(self, answer: HttpResponse | SendResult, payload: Any) -> SendResult:
         """Return what an answer to `payload` means."""
         if isinstance(answer, SendResult):
             return dataclasses.replace(answer, request_payload=payload)
-        return judge(answer, payload, self.table)
+        return interpret_response(answer, payload, self.table)
 
     def fields(self, request: SendRequest) -> dict[str, Any]:
         """Return the message as the fields that users build on: they are stable."""
@@ -102,6 +102,6 @@ class WebhookProvider(ABC):
         return self.options.frontend_base_url.rstrip("/") + request.target_url
 
 
-def as_json(payload: Any) -> bytes:
+def encode_json(payload: Any) -> bytes:
     """Return the body of a request."""
     return _ENCODE(payload).encode()

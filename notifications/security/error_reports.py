@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django.views.debug import ExceptionReporter, SafeExceptionReporterFilter
 
-from notifications.security.log_redaction import black_out
+from notifications.security.log_redaction import redact_text
 
 
 class Filter(SafeExceptionReporterFilter):
@@ -41,8 +41,8 @@ class Reporter(ExceptionReporter):
 
     def get_traceback_html(self) -> SafeString:
         """Return the page."""
-        return SafeString(black_out(super().get_traceback_html()))
+        return SafeString(redact_text(super().get_traceback_html()))
 
     def get_traceback_text(self) -> SafeString:
         """Return the text, for mails and for clients that are no browsers."""
-        return SafeString(black_out(super().get_traceback_text()))
+        return SafeString(redact_text(super().get_traceback_text()))

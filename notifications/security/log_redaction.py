@@ -29,7 +29,7 @@ _SECRETS = (
 )
 
 
-def black_out(text: str) -> str:
+def redact_text(text: str) -> str:
     """Return text with webhook keys, bearer tokens and passwords in addresses replaced."""
     lower = text.lower()
     for words, pattern, replacement in _SECRETS:
@@ -44,12 +44,12 @@ class NoSecrets(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite message and traceback in place and let the record pass."""
         try:
-            record.msg, record.args = black_out(record.getMessage()), None
+            record.msg, record.args = redact_text(record.getMessage()), None
         except (TypeError, ValueError):  # arguments that do not fit: a line without them beats a failing caller
-            record.msg, record.args = black_out(str(record.msg)), None
+            record.msg, record.args = redact_text(str(record.msg)), None
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
-        record.exc_text = black_out(record.exc_text) if record.exc_text else None
+        record.exc_text = redact_text(record.exc_text) if record.exc_text else None
         return True
 
 
@@ -67,4 +67,4 @@ class JsonFormatter(BaseFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; extra fields are blacked out here, however deep the secret lies."""
-        return black_out(super().format(record))
+        return redact_text(super().format(record))

@@ -79,7 +79,7 @@ class Secret:
         return hash(self.ciphertext)
 
 
-def mask_tail(value: str) -> str:
+def mask_key(value: str) -> str:
     """Return `abcd...wxyz` for a key; short ones are hidden whole."""
     return f"{value[:4]}...{value[-4:]}" if len(value) >= 16 else "********" if value else ""
 
@@ -88,4 +88,4 @@ def mask_url(url: str) -> str:
     """Return the address with its last path segment and any user masked and without query: enough to tell two apart."""
     head, _, key = url.partition("?")[0].rstrip("/").rpartition("/")
     head = re.sub("//.*@", "//********@", head)
-    return f"{head}/{mask_tail(key)}" if head else mask_tail(url)
+    return f"{head}/{mask_key(key)}" if head else mask_key(url)

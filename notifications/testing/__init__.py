@@ -7,9 +7,9 @@ Importing this package needs neither pytest nor a Django that is set up.
 from __future__ import annotations
 
 from notifications.testing.assertions import assert_not_notified, assert_notified
-from notifications.testing.delivering import deliver_notifications
+from notifications.testing.delivery import deliver_notifications
+from notifications.testing.isolation import using_memory, using_sandbox
 from notifications.testing.sandbox.server import Sandbox
-from notifications.testing.silence import using_memory, using_sandbox
 
 __all__ = [
     "Sandbox",

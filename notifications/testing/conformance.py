@@ -10,13 +10,13 @@ from typing import ClassVar
 import pytest
 
 from notifications.conf import ServiceOptions, service_options
-from notifications.providers.base import Endpoint, Provider, SendRequest, SendResult, attempt
-from notifications.providers.http.client import EXCERPT_LIMIT, RESPONSE_LIMIT
+from notifications.providers.base import Endpoint, Provider, SendRequest, SendResult, attempt_send
+from notifications.providers.http.client import MAX_EXCERPT_LENGTH, MAX_RESPONSE_BYTES
 from notifications.security.secrets import Secret
 from notifications.states import Outcome
 from notifications.testing.sandbox.server import Sandbox
 
-TOKEN = "canary-bearer-token-5e9f"
+TOKEN = "canary-bearer-token-5e9f"  # noqa: S105  made up
 
 REQUEST = SendRequest(
     notification_id=7,
@@ -66,7 +66,7 @@ class ProviderConformance:
 
     def send(self, sandbox: Sandbox, *answers: str, **bounds: object) -> SendResult:
         sandbox.script(self.key, *answers)
-        return attempt(self.make(self.options(sandbox, **bounds)), REQUEST, self.endpoint(sandbox))
+        return attempt_send(self.make(self.options(sandbox, **bounds)), REQUEST, self.endpoint(sandbox))
 
     def test_ok_is_a_success(self, sandbox: Sandbox) -> None:
         result = self.send(sandbox, "ok")
@@ -130,14 +130,14 @@ class ProviderConformance:
         result = self.send(sandbox, "huge")
 
         assert result.outcome == Outcome.SUCCESS
-        assert len(result.response_excerpt) <= EXCERPT_LIMIT
-        assert len(str(result.response_payload)) <= RESPONSE_LIMIT
+        assert len(result.response_excerpt) <= MAX_EXCERPT_LENGTH
+        assert len(str(result.response_payload)) <= MAX_RESPONSE_BYTES
 
     def test_nobody_listening_is_network_trouble(self, sandbox: Sandbox) -> None:
         provider = self.make(self.options(sandbox))
         sandbox.stop()
 
-        result = attempt(provider, REQUEST, self.endpoint(sandbox))
+        result = attempt_send(provider, REQUEST, self.endpoint(sandbox))
 
         assert (result.outcome, result.error_code) == (Outcome.TEMPORARY_FAIL, "network_error")
         assert not result.maybe_delivered
@@ -147,7 +147,7 @@ class ProviderConformance:
         provider = self.make(self.options(sandbox))
 
         for _ in range(5):
-            assert attempt(provider, REQUEST, self.endpoint(sandbox)).outcome == Outcome.SUCCESS
+            assert attempt_send(provider, REQUEST, self.endpoint(sandbox)).outcome == Outcome.SUCCESS
 
         assert sandbox.connections == 1
 
@@ -172,7 +172,7 @@ class ProviderConformance:
         provider = self.make(self.options(sandbox))
 
         for endpoint in (None, self.endpoint(sandbox, enabled=False), self.endpoint(sandbox, webhook_url=Secret(""))):
-            result = attempt(provider, REQUEST, endpoint)
+            result = attempt_send(provider, REQUEST, endpoint)
             assert (result.outcome, result.error_code) == (Outcome.SKIPPED, "recipient_missing")
 
         assert sandbox.deliveries() == []
@@ -180,7 +180,7 @@ class ProviderConformance:
     def test_a_secret_that_cannot_be_read_is_never_sent_as_an_address(self, sandbox: Sandbox) -> None:
         provider = self.make(self.options(sandbox))
 
-        result = attempt(provider, REQUEST, self.endpoint(sandbox, webhook_url=Secret("gAAAAnot-ours")))
+        result = attempt_send(provider, REQUEST, self.endpoint(sandbox, webhook_url=Secret("gAAAAnot-ours")))
 
         assert (result.outcome, result.error_code) == (Outcome.TEMPORARY_FAIL, "provider_config")
         assert sandbox.deliveries() == []
@@ -188,7 +188,7 @@ class ProviderConformance:
     def test_an_address_on_the_inside_is_refused_before_any_connection(self, sandbox: Sandbox) -> None:
         provider = self.make(dataclasses.replace(self.options(sandbox), sandbox_origins=()))
 
-        result = attempt(provider, REQUEST, self.endpoint(sandbox))
+        result = attempt_send(provider, REQUEST, self.endpoint(sandbox))
 
         assert (result.outcome, result.error_code) == (Outcome.PERMANENT_FAIL, "invalid_url")
         assert sandbox.deliveries() == []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from notifications.testing.silence import using_memory, using_sandbox
+from notifications.testing.isolation import using_memory, using_sandbox
 
 if TYPE_CHECKING:
     from notifications.providers.memory import MemoryProvider

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool
 from notifications.channels.rules import LONGEST
 from notifications.content.error_messages import CODES
 from notifications.models import NotificationRecord, UserNotificationChannel
-from notifications.security.log_redaction import black_out
-from notifications.security.secrets import SecretUnreadable, mask_tail, mask_url
+from notifications.security.log_redaction import redact_text
+from notifications.security.secrets import SecretUnreadable, mask_key, mask_url
 from notifications.states import AuthType, Status, TestStatus
 
 STOPPED = (Status.FAILED, Status.DEAD, Status.SKIPPED)
@@ -87,9 +87,9 @@ class ChannelOut(BaseModel):
             bearer_token_stored=bool(row.bearer_token),
             paused=row.paused_at is not None,
             paused_at=row.paused_at,
-            pause_reason=black_out(row.pause_reason),
+            pause_reason=redact_text(row.pause_reason),
             last_test_status=TestStatus(row.last_test_status),
-            last_test_error=black_out(row.last_test_error),
+            last_test_error=redact_text(row.last_test_error),
             last_test_at=row.last_test_at,
         )
 
@@ -98,7 +98,7 @@ def _masked(row: UserNotificationChannel) -> str:
     try:
         return mask_url(row.webhook_url.reveal())
     except SecretUnreadable:
-        return mask_tail("?")
+        return mask_key("?")
 
 
 class Trouble(BaseModel):

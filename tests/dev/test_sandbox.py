@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from notifications.testing.sandbox import Answer
+from notifications.testing.sandbox import ScriptedAnswer
 from notifications.testing.sandbox.answers import PLAIN
 from notifications.testing.sandbox.client import SandboxClient
 from notifications.testing.sandbox.journal import Delivery, Journal, read_journal
@@ -259,7 +259,7 @@ class TestWords:
         ],
     )
     def test_accepted_means_that_the_receiver_took_it(self, word: str, accepted: bool) -> None:
-        assert Answer.parse(word).accepted is accepted
+        assert ScriptedAnswer.parse(word).accepted is accepted
 
 
 class TestDeliveries:

@@ -22,12 +22,12 @@ from pytest_django import Settings
 
 from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
-from notifications.providers.base import Endpoint, SendResult, attempt
-from notifications.providers.email import REFUSALS, EmailProvider, refused
+from notifications.providers.base import Endpoint, SendResult, attempt_send
+from notifications.providers.email import SMTP_RULES, EmailProvider, result_of_refusal
 from notifications.providers.smtp_backend import EmailBackend
 from notifications.security.secrets import Secret
 from notifications.states import Outcome
-from tests.integration.provider_conformance import REQUEST
+from notifications.testing.conformance import REQUEST
 from tests.integration.rows import make_record
 
 ADDRESS = "canary.alice@example.com"
@@ -99,7 +99,7 @@ def endpoint(address: str = ADDRESS, **changes: Any) -> Endpoint:
 
 
 def send(target: Endpoint | None = None) -> SendResult:
-    return attempt(EmailProvider(), REQUEST, target or endpoint())
+    return attempt_send(EmailProvider(), REQUEST, target or endpoint())
 
 
 class TestMail:
@@ -178,12 +178,12 @@ class TestRefusals:
     def test_trouble_with_the_projects_own_server_is_temporary(
         self, error: smtplib.SMTPException, outcome: str, code: str
     ) -> None:
-        result = refused(error)
+        result = result_of_refusal(error)
 
         assert (result.outcome, result.error_code) == (outcome, code)
 
     def test_the_last_row_takes_all_that_is_left(self) -> None:
-        last = REFUSALS[-1]
+        last = SMTP_RULES[-1]
 
         assert (last.step, last.first, last.last, last.message) == (smtplib.SMTPException, 0, 999, "")
 
@@ -316,9 +316,9 @@ class TestAddresses:
 
     def test_without_an_address_or_switched_off_nothing_is_sent(self, mailbox: Mailbox) -> None:
         for target in (endpoint(""), endpoint(enabled=False)):
-            result = attempt(EmailProvider(), REQUEST, target)
+            result = attempt_send(EmailProvider(), REQUEST, target)
             assert (result.outcome, result.error_code) == (Outcome.SKIPPED, "recipient_missing")
-        assert attempt(EmailProvider(), REQUEST, None).outcome == Outcome.SKIPPED
+        assert attempt_send(EmailProvider(), REQUEST, None).outcome == Outcome.SKIPPED
         assert mailbox.mails == []
 
     def test_an_address_that_cannot_be_read_waits_for_its_key(self, mailbox: Mailbox) -> None:

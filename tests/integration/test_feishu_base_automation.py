@@ -14,10 +14,10 @@ from notifications.api import replay_notifications
 from notifications.conf import ServiceOptions
 from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
-from notifications.providers.base import Provider, attempt, stable_id
+from notifications.providers.base import Provider, attempt_send, stable_id
 from notifications.providers.feishu.base_automation import FeishuBaseProvider
+from notifications.testing.conformance import REQUEST, TOKEN, ProviderConformance
 from notifications.testing.sandbox.server import Sandbox
-from tests.integration.provider_conformance import REQUEST, TOKEN, ProviderConformance
 from tests.integration.rows import make_record
 
 KEY = "canary0123456789abcdef0123456789"
@@ -37,7 +37,7 @@ class TestFeishuBaseConformance(ProviderConformance):
 
     def test_a_retry_after_a_lost_answer_is_known_again(self, sandbox: Sandbox) -> None:
         lost = self.send(sandbox, "hold", read_timeout=0.3)
-        again = attempt(
+        again = attempt_send(
             self.make(self.options(sandbox)), dataclasses.replace(REQUEST, attempt_count=2), self.endpoint(sandbox)
         )
 
@@ -54,7 +54,7 @@ class TestFeishuBaseConformance(ProviderConformance):
         provider = self.make(self.options(sandbox))
 
         for number in (1, 2):
-            attempt(provider, dataclasses.replace(REQUEST, attempt_count=number), self.endpoint(sandbox))
+            attempt_send(provider, dataclasses.replace(REQUEST, attempt_count=number), self.endpoint(sandbox))
 
         first, second = sandbox.deliveries()
         assert (first.body, first.headers) == (second.body, second.headers)

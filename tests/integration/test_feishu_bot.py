@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from notifications.conf import ServiceOptions, service_options
-from notifications.providers.base import Provider, attempt
+from notifications.providers.base import Provider, attempt_send
 from notifications.providers.feishu.bot import TEXT_LIMIT, FeishuBotProvider, signed
 from notifications.providers.http.ssrf_guard import limits
 from notifications.states import Outcome
+from notifications.testing.conformance import REQUEST, ProviderConformance
 from notifications.testing.sandbox.server import Sandbox
-from tests.integration.provider_conformance import REQUEST, ProviderConformance
 
 KEY = "canary0123456789abcdef0123456789"
 PATH = "/open-apis/bot/v2/hook/"
@@ -41,7 +41,7 @@ class TestFeishuBotConformance(ProviderConformance):
         """Send one message in this form and return what arrived."""
         provider = self.make(self.options(sandbox, feishu_bot_format=form))
 
-        attempt(provider, dataclasses.replace(REQUEST, message_text=text), self.endpoint(sandbox))
+        attempt_send(provider, dataclasses.replace(REQUEST, message_text=text), self.endpoint(sandbox))
 
         body: dict[str, Any] = sandbox.deliveries()[-1].body
         return body
@@ -77,7 +77,7 @@ class TestFeishuBotConformance(ProviderConformance):
     def test_without_a_secret_nothing_is_signed_and_nothing_repeated(self, sandbox: Sandbox) -> None:
         sandbox.script(KEY, "code:19021")
 
-        attempt(self.make(self.options(sandbox)), REQUEST, self.endpoint(sandbox, auth_type="none"))
+        attempt_send(self.make(self.options(sandbox)), REQUEST, self.endpoint(sandbox, auth_type="none"))
 
         [delivery] = sandbox.deliveries()
         assert not {"sign", "timestamp"} & set(delivery.body)
@@ -131,7 +131,7 @@ class TestFeishuBotConformance(ProviderConformance):
             return answer
 
         provider.poster.post = spy  # type: ignore[method-assign]
-        attempt(provider, REQUEST, self.endpoint(sandbox))
+        attempt_send(provider, REQUEST, self.endpoint(sandbox))
 
         assert len(deadlines) == 2
         assert len(set(deadlines)) == 1

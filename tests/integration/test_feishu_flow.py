@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from notifications.conf import ServiceOptions, service_options
-from notifications.providers.base import Provider, attempt
+from notifications.providers.base import Provider, attempt_send
 from notifications.providers.feishu.flow import FeishuFlowProvider, check_webhook_url
 from notifications.providers.http.client import HttpPoster
 from notifications.providers.http.ssrf_guard import is_public
 from notifications.security.secrets import mask_url
 from notifications.states import Outcome
+from notifications.testing.conformance import REQUEST, TOKEN, ProviderConformance
 from notifications.testing.sandbox.server import Sandbox
-from tests.integration.provider_conformance import REQUEST, TOKEN, ProviderConformance
 
 KEY = "canary0123456789abcdef0123456789"
 PATH = "/flow/api/trigger-webhook/"
@@ -64,7 +64,7 @@ class TestFeishuFlowConformance(ProviderConformance):
     def test_without_a_token_no_authorization_is_sent(self, sandbox: Sandbox) -> None:
         provider = self.make(self.options(sandbox))
 
-        attempt(provider, dataclasses.replace(REQUEST, trace_id=""), self.endpoint(sandbox, auth_type="none"))
+        attempt_send(provider, dataclasses.replace(REQUEST, trace_id=""), self.endpoint(sandbox, auth_type="none"))
 
         [delivery] = sandbox.deliveries()
         assert "authorization" not in {name.lower() for name in delivery.headers}

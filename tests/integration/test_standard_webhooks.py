@@ -12,14 +12,14 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from notifications.conf import ServiceOptions
-from notifications.providers.base import Provider, attempt
+from notifications.providers.base import Provider, attempt_send
 from notifications.providers.standard_webhooks import StandardWebhookProvider
-from notifications.security.log_redaction import black_out
+from notifications.security.log_redaction import redact_text
 from notifications.security.secrets import Secret
 from notifications.states import Outcome
+from notifications.testing.conformance import REQUEST, ProviderConformance
 from notifications.testing.sandbox.journal import Delivery
 from notifications.testing.sandbox.server import Sandbox
-from tests.integration.provider_conformance import REQUEST, ProviderConformance
 
 KEY = "canary0123456789abcdef0123456789"
 SECRET = "whsec_" + base64.b64encode(b"canary-key-of-thirty-two-bytes!!").decode()
@@ -66,7 +66,7 @@ class TestWebhookConformance(ProviderConformance):
     def test_during_a_rotation_the_old_secret_and_the_new_one_do(self, sandbox: Sandbox) -> None:
         endpoint = self.endpoint(sandbox, bearer_token=Secret.of(f"{SECRET},{OLD}"))
 
-        result = attempt(self.make(self.options(sandbox)), REQUEST, endpoint)
+        result = attempt_send(self.make(self.options(sandbox)), REQUEST, endpoint)
 
         [delivery] = sandbox.deliveries()
         assert len(delivery.headers["webhook-signature"].split()) == 2
@@ -104,7 +104,7 @@ class TestWebhookConformance(ProviderConformance):
         ],
     )
     def test_nothing_goes_out_unsigned(self, sandbox: Sandbox, changes: dict[str, object]) -> None:
-        result = attempt(self.make(self.options(sandbox)), REQUEST, self.endpoint(sandbox, **changes))
+        result = attempt_send(self.make(self.options(sandbox)), REQUEST, self.endpoint(sandbox, **changes))
 
         assert (result.outcome, result.error_code) == (Outcome.PERMANENT_FAIL, "provider_config")
         assert sandbox.deliveries() == []
@@ -118,7 +118,7 @@ class TestWebhookConformance(ProviderConformance):
             provider = self.make(options)
 
             for one in (*running, *running):
-                assert attempt(provider, REQUEST, self.endpoint(one)).outcome == Outcome.SUCCESS
+                assert attempt_send(provider, REQUEST, self.endpoint(one)).outcome == Outcome.SUCCESS
 
             # Two are kept, so that each time the one used longest ago had been given up.
             assert [one.connections for one in running] == [2, 2, 2]
@@ -136,7 +136,7 @@ class TestSecret:
         assert "Base64" in StandardWebhookProvider().secret_problem(secret)
 
     def test_is_blacked_out_of_the_log(self) -> None:
-        assert black_out(f"{{'key': '{SECRET},{OLD}'}}") == "{'key': 'whsec_********,whsec_********'}"
+        assert redact_text(f"{{'key': '{SECRET},{OLD}'}}") == "{'key': 'whsec_********,whsec_********'}"
 
 
 class TestAddress:

@@ -20,9 +20,9 @@ from notifications.providers.base import SendResult
 from notifications.providers.memory import MemoryProvider
 from notifications.states import Outcome
 from notifications.testing.assertions import assert_not_notified, assert_notified
-from notifications.testing.delivering import deliver_notifications
+from notifications.testing.delivery import deliver_notifications
+from notifications.testing.isolation import using_memory, using_sandbox
 from notifications.testing.sandbox.server import Sandbox
-from notifications.testing.silence import using_memory, using_sandbox
 from tests.conftest import payload
 
 KEY = "aliceskey1"

@@ -17,14 +17,14 @@ from notifications.conf import service_options
 from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers import feishu
-from notifications.providers.base import Endpoint, SendResult, attempt
+from notifications.providers.base import Endpoint, SendResult, attempt_send
 from notifications.providers.feishu.flow import FeishuFlowProvider, check_webhook_url
-from notifications.providers.http.client import Answer, HttpPoster
-from notifications.providers.http.ssrf_guard import TimedSocket, is_public
+from notifications.providers.http.client import HttpPoster, HttpResponse
+from notifications.providers.http.ssrf_guard import DeadlineSocket, is_public
 from notifications.security.secrets import Secret
 from notifications.states import Outcome
+from notifications.testing.conformance import REQUEST
 from notifications.testing.sandbox.server import Sandbox
-from tests.integration.provider_conformance import REQUEST
 from tests.integration.rows import make_record
 from tests.security.addresses import GOOD, PATH, REFUSED
 from tests.security.trap import Canary
@@ -74,7 +74,7 @@ def connects(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         tried.append(address[0])
         raise ConnectionRefusedError
 
-    monkeypatch.setattr(TimedSocket, "connect", connect)
+    monkeypatch.setattr(DeadlineSocket, "connect", connect)
     return tried
 
 
@@ -82,7 +82,7 @@ def endpoint(url: str) -> Endpoint:
     return Endpoint(enabled=True, webhook_url=Secret.of(url), auth_type="none", bearer_token=Secret(""))
 
 
-def code(result: Answer | SendResult) -> str:
+def code(result: HttpResponse | SendResult) -> str:
     assert isinstance(result, SendResult), "there was an answer"
     return result.error_code
 
@@ -150,7 +150,7 @@ class TestTable:
         monkeypatch.setattr(socket, "getaddrinfo", numbers_as_they_are_and_names_inside)
         provider = FeishuFlowProvider()
 
-        results = [attempt(provider, REQUEST, endpoint(url.replace("PORT", str(canary.port)))) for url in REFUSED]
+        results = [attempt_send(provider, REQUEST, endpoint(url.replace("PORT", str(canary.port)))) for url in REFUSED]
 
         assert Outcome.SUCCESS not in {result.outcome for result in results}
 

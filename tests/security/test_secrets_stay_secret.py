@@ -35,7 +35,7 @@ from notifications.delivery import engine as delivery, settle
 from notifications.delivery.claim import Claimed, claim
 from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
-from notifications.providers.base import attempt
+from notifications.providers.base import attempt_send
 from notifications.providers.feishu.flow import FeishuFlowProvider
 from notifications.security.secrets import Secret, SecretUnreadable
 from notifications.service import NotificationService
@@ -409,7 +409,7 @@ class TestObjects:
         sandbox.script(KEY, "echo:19001")
         [row] = claim(1, channels=["feishu"], options=service_options(), clock=None)
         assert row.endpoint
-        result = attempt(FeishuFlowProvider(), row.request, row.endpoint)
+        result = attempt_send(FeishuFlowProvider(), row.request, row.endpoint)
         ended = settle.settled(row, result, service_options(), duration=0.1, age=0.1)
         objects: list[object] = [
             stored,

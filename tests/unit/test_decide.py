@@ -13,7 +13,7 @@ from notifications.conf import ServiceOptions
 from notifications.delivery.claim import Claimed
 from notifications.delivery.retry_policy import retry_delay
 from notifications.delivery.settle import decide, settled, without_attempt
-from notifications.providers.base import ProviderError, SendRequest, SendResult, normalize
+from notifications.providers.base import ProviderError, SendRequest, SendResult, normalize_result
 from notifications.states import Cause, Outcome, Status
 
 OPTIONS = ServiceOptions(retry_base_delay=300, retry_max_delay=1800, retry_after_max=3600)
@@ -172,7 +172,7 @@ class TestNormalize:
     def test_odd_answers_are_read_with_care(
         self, result: SendResult, error: str, outcome: str, code: str, message: str
     ) -> None:
-        read = normalize(result, error)
+        read = normalize_result(result, error)
 
         assert (read.outcome, read.error_code, read.error_message) == (outcome, code, message)
 
@@ -186,4 +186,4 @@ class TestNormalize:
     def test_a_proven_send_is_one_whatever_else_its_result_holds(self, name: str, odd: Any) -> None:
         made = dataclasses.replace(SendResult(outcome=Outcome.SUCCESS), **{name: odd})
 
-        assert normalize(made).outcome == Outcome.SUCCESS
+        assert normalize_result(made).outcome == Outcome.SUCCESS

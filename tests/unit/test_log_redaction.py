@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from notifications.security.log_redaction import JsonFormatter, NoSecrets, black_out
+from notifications.security.log_redaction import JsonFormatter, NoSecrets, redact_text
 
 KEY = "canary-7d9f"
 SECRETS = [
@@ -135,7 +135,7 @@ class TestNoSecretGetsOut:
 
 @pytest.mark.parametrize("text", PLAIN)
 def test_what_is_no_secret_is_left_as_it_is(text: str) -> None:
-    assert black_out(text) == text
+    assert redact_text(text) == text
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_what_is_no_secret_is_left_as_it_is(text: str) -> None:
 def test_a_text_of_any_length_takes_time_in_proportion(part: str) -> None:
     began = time.process_time()
 
-    black_out(part * (1_000_000 // len(part)))
+    redact_text(part * (1_000_000 // len(part)))
 
     assert time.process_time() - began < 5
 

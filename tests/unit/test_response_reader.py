@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from notifications.providers.http.response_reader import HEAD_LIMIT, Reader
+from notifications.providers.http.response_reader import MAX_HEAD_BYTES, Reader
 
 OK = b"HTTP/1.1 200 OK\r\n"
 TWO = b"Content-Length: 2\r\n\r\nhi"
@@ -46,8 +46,8 @@ NO_ANSWER = {
     "another protocol": b"SSH-2.0 hello\r\n\r\n",
     "a switch of protocols": b"HTTP/1.1 101 Switching\r\nUpgrade: a\r\nConnection: upgrade\r\n\r\n",
     "two lengths": OK + b"Content-Length: 3\r\n" + TWO,
-    "a head without end": OK + b"A: b\r\n" * (HEAD_LIMIT // 4),
-    "announcements without end": b"HTTP/1.1 100 Continue\r\n\r\n" * (HEAD_LIMIT // 16),
+    "a head without end": OK + b"A: b\r\n" * (MAX_HEAD_BYTES // 4),
+    "announcements without end": b"HTTP/1.1 100 Continue\r\n\r\n" * (MAX_HEAD_BYTES // 16),
 }
 
 
@@ -135,7 +135,7 @@ def test_chunks_of_a_byte_are_read_whole(ends: tuple[socket.socket, socket.socke
 
 
 def test_trailers_without_end_are_neither_kept_nor_read_for_ever(ends: tuple[socket.socket, socket.socket]) -> None:
-    trailers = b"".join(b"A%d: b\r\n" % number for number in range(HEAD_LIMIT))
+    trailers = b"".join(b"A%d: b\r\n" % number for number in range(MAX_HEAD_BYTES))
     reader = read(ends, OK + CHUNKS + b"0\r\n" + trailers)
 
     assert (reader.status, bytes(reader.body), reader.reusable) == (200, b"hi", False)

@@ -9,11 +9,11 @@ from hypothesis import given, strategies as st
 
 from notifications.conf import ServiceOptions
 from notifications.delivery.settle import decide
-from notifications.providers.base import SendResult, normalize
-from notifications.providers.feishu.error_codes import CODES, FEISHU
-from notifications.providers.http.client import Answer, _retry_after
-from notifications.providers.response_rules import Code, judge
-from notifications.providers.standard_webhooks import ANSWERS
+from notifications.providers.base import SendResult, normalize_result
+from notifications.providers.feishu.error_codes import CODE_RULES, FEISHU_RULES
+from notifications.providers.http.client import HttpResponse, _retry_after
+from notifications.providers.response_rules import CodeRule, interpret_response
+from notifications.providers.standard_webhooks import STANDARD_WEBHOOK_RULES
 from notifications.states import Outcome, Status
 from tests.unit.test_decide import claimed
 
@@ -77,9 +77,9 @@ FACTS: list[tuple[int, str, int, tuple[str, str]]] = [
 NO_ROW = (0, 10500, 10101, 99991663, 424242)
 
 
-def answer(body: str, status: int = 200, **headers: Any) -> Answer:
+def answer(body: str, status: int = 200, **headers: Any) -> HttpResponse:
     made = {name.replace("_", "-").lower(): str(value) for name, value in headers.items()}
-    return Answer(status=status, body=body.encode(), retry_after=_retry_after(made), headers=made)
+    return HttpResponse(status=status, body=body.encode(), retry_after=_retry_after(made), headers=made)
 
 
 class TestFeishu:
@@ -87,38 +87,40 @@ class TestFeishu:
     def test_each_code_has_the_meaning_of_our_notes(
         self, code: int, message: str, status: int, meaning: tuple[str, str]
     ) -> None:
-        result = judge(answer(f'{{"code": {code}, "msg": "{message}"}}', status), None, FEISHU)
+        result = interpret_response(answer(f'{{"code": {code}, "msg": "{message}"}}', status), None, FEISHU_RULES)
 
         assert (result.outcome, result.error_code) == meaning
 
     def test_every_row_is_in_our_notes(self) -> None:
-        assert {row.code for row in CODES} == {code for code, _, _, meaning in FACTS if code not in NO_ROW}
+        assert {row.code for row in CODE_RULES} == {code for code, _, _, meaning in FACTS if code not in NO_ROW}
 
-    @pytest.mark.parametrize("row", CODES, ids=lambda row: str(row.code))
-    def test_every_row_says_where_it_is_from(self, row: Code) -> None:
+    @pytest.mark.parametrize("row", CODE_RULES, ids=lambda row: str(row.code))
+    def test_every_row_says_where_it_is_from(self, row: CodeRule) -> None:
         assert row.source[0] in "ABCD"
         assert set(row.source.split(";")[0].split()) & {"H", "M", "L"}
 
     def test_what_a_person_has_to_do_is_in_the_error(self) -> None:
-        result = judge(answer('{"code": 19022, "msg": "Ip Not Allowed"}'), None, FEISHU)
+        result = interpret_response(answer('{"code": 19022, "msg": "Ip Not Allowed"}'), None, FEISHU_RULES)
 
         assert result.error_message == "code 19022: Ip Not Allowed (allow our address there, or switch the list off)"
 
     @pytest.mark.parametrize("body", ['{"StatusCode": 0, "StatusMessage": "success"}', "[]", "null", "", "ok", "{}"])
     def test_success_has_many_faces(self, body: str) -> None:
-        assert judge(answer(body), None, FEISHU).outcome == Outcome.SUCCESS
+        assert interpret_response(answer(body), None, FEISHU_RULES).outcome == Outcome.SUCCESS
 
     @pytest.mark.parametrize("body", ['{"code": "19001"}', '{"StatusCode": 19001}'])
     def test_a_code_is_read_however_it_is_written(self, body: str) -> None:
-        assert judge(answer(body), None, FEISHU).error_code == "provider_config"
+        assert interpret_response(answer(body), None, FEISHU_RULES).error_code == "provider_config"
 
     def test_a_code_that_is_no_number_is_no_success(self) -> None:
-        result = judge(answer('{"code": {"a": 1}}'), None, FEISHU)
+        result = interpret_response(answer('{"code": {"a": 1}}'), None, FEISHU_RULES)
 
         assert (result.error_code, result.unmapped) == ("provider_unmapped", "-1")
 
     def test_a_message_that_is_being_sent_is_left_to_a_person(self) -> None:
-        result = normalize(judge(answer('{"code": 230049, "msg": "message is being sent"}'), None, FEISHU))
+        result = normalize_result(
+            interpret_response(answer('{"code": 230049, "msg": "message is being sent"}'), None, FEISHU_RULES)
+        )
 
         assert decide(claimed(), result, ServiceOptions()) == (Status.DEAD, None)
         assert "the message may have arrived" in result.error_message
@@ -126,7 +128,7 @@ class TestFeishu:
 
 class TestUnmapped:
     def test_is_tried_three_times_and_then_dead_with_its_code(self) -> None:
-        result = judge(answer('{"code": 424242}'), None, FEISHU)
+        result = interpret_response(answer('{"code": 424242}'), None, FEISHU_RULES)
 
         ends = [decide(claimed(number, 5), result, ServiceOptions())[0] for number in range(1, 6)]
 
@@ -158,7 +160,7 @@ class TestWebhook:
         ],
     )
     def test_only_the_status_counts(self, status: int, meaning: tuple[str, str]) -> None:
-        result = judge(answer('{"code": 19001}', status), None, ANSWERS)
+        result = interpret_response(answer('{"code": 19001}', status), None, STANDARD_WEBHOOK_RULES)
 
         assert (result.outcome, result.error_code) == meaning
 
@@ -190,6 +192,6 @@ class TestWaiting:
 
     @pytest.mark.parametrize("value", ["1e9", "inf", "Fri, 31 Dec 9999 23:59:59 GMT"])
     def test_no_wait_is_longer_than_the_setting(self, value: str) -> None:
-        result = judge(answer("", 429, Retry_After=value), None, FEISHU)
+        result = interpret_response(answer("", 429, Retry_After=value), None, FEISHU_RULES)
 
         assert decide(claimed(), result, ServiceOptions(retry_after_max=3600)) == (Status.FAILED, 3600)

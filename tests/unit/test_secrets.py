@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
 
-from notifications.security.secrets import Secret, SecretUnreadable, mask_tail, mask_url
+from notifications.security.secrets import Secret, SecretUnreadable, mask_key, mask_url
 
 PLAIN = "https://open.feishu.cn/open-apis/bot/v2/hook/canary-4b1e"
 OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()
@@ -109,7 +109,7 @@ class TestMask:
         [("", ""), ("short", "********"), ("fifteen-letters", "********"), ("abcdefgh-ijkl-wxyz", "abcd...wxyz")],
     )
     def test_two_keys_can_be_told_apart_and_not_read(self, key: str, masked: str) -> None:
-        assert mask_tail(key) == masked
+        assert mask_key(key) == masked
 
     def test_an_address_is_shown_without_its_key_and_query(self) -> None:
         url = "https://www.feishu.cn/flow/api/trigger-webhook/0123456789abcdef?token=canary"

@@ -13,7 +13,7 @@ from django.dispatch import receiver
 
 from notifications.conf import service_options
 from notifications.providers.base import SendResult
-from notifications.providers.feishu.bot import RULES
+from notifications.providers.feishu.bot import ADDRESS_RULES
 from notifications.providers.http.client import HttpPoster
 
 Sink = Callable[[str, str], None]
@@ -42,7 +42,7 @@ def _email(subject: str, text: str) -> None:
 
 def _feishu(subject: str, text: str) -> None:
     options = service_options()
-    if problem := RULES.problem(options.alert_feishu_webhook, options):
+    if problem := ADDRESS_RULES.problem(options.alert_feishu_webhook, options):
         raise SinkFailed(f"ALERT_FEISHU_WEBHOOK {problem}")
     body = {"msg_type": "text", "content": {"text": f"SmartMate: {text}"}}
     answer = _poster().post(options.alert_feishu_webhook, json.dumps(body, ensure_ascii=False).encode(), {})

@@ -2,4 +2,4 @@
 
 from notifications._moved import forward
 
-__getattr__ = forward(__name__, "notifications.providers.feishu.flow")
+__getattr__ = forward(__name__, "notifications.providers.feishu.flow", renamed={"RULES": "ADDRESS_RULES"})

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 from django.utils.translation import gettext_noop
 
 from notifications.providers.base import SendRequest, SendResult, stable_id
-from notifications.providers.feishu.error_codes import FEISHU
+from notifications.providers.feishu.error_codes import FEISHU_RULES
 from notifications.providers.http.url_rules import AddressRules
 from notifications.providers.webhook_base import WebhookProvider
 from notifications.states import AuthType
 
-RULES = AddressRules(
+ADDRESS_RULES = AddressRules(
     hosts=re.compile(r"([a-z0-9-]+\.)+(feishu\.cn|larkoffice\.com|larksuite\.com)"),
     wrong_host=gettext_noop("must be on a host of feishu.cn, larkoffice.com or larksuite.com"),
     path=re.compile(r"/base/automation/webhook/event/[A-Za-z0-9_-]{8,128}"),
@@ -29,13 +29,13 @@ class FeishuBaseProvider(WebhookProvider):
 
     channel = "feishu_base"
     name = "Feishu Base"
-    table = FEISHU
+    table = FEISHU_RULES
     auth_types: ClassVar[tuple[AuthType, ...]] = (AuthType.NONE, AuthType.BEARER)
     limits: ClassVar[str] = "5/second"  # Feishu's, per flow; one a second without a bearer token
 
     def address_problem(self, url: str) -> str:
         """Return why this is no address of an automation."""
-        return RULES.problem(url, self.options)
+        return ADDRESS_RULES.problem(url, self.options)
 
     def deliver(self, request: SendRequest, url: str, secret: str) -> SendResult:
         """Post the fields under a token that is the same for every retry; the secret is the bearer token."""

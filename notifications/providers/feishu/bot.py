@@ -18,14 +18,14 @@ from typing import Any, ClassVar
 from django.utils.translation import gettext_noop
 
 from notifications.providers.base import SendRequest, SendResult
-from notifications.providers.feishu.error_codes import FEISHU
-from notifications.providers.http.client import Answer
+from notifications.providers.feishu.error_codes import FEISHU_RULES
+from notifications.providers.http.client import HttpResponse
 from notifications.providers.http.url_rules import AddressRules
-from notifications.providers.response_rules import code_of
-from notifications.providers.webhook_base import WebhookProvider, as_json
+from notifications.providers.response_rules import failure_code
+from notifications.providers.webhook_base import WebhookProvider, encode_json
 from notifications.states import AuthType
 
-RULES = AddressRules(
+ADDRESS_RULES = AddressRules(
     hosts=re.compile(r"open\.(feishu\.cn|larksuite\.com)"),
     wrong_host=gettext_noop("must be on open.feishu.cn or open.larksuite.com"),
     path=re.compile(r"/open-apis/bot/v2/hook/[A-Za-z0-9_-]{8,128}"),
@@ -43,14 +43,14 @@ class FeishuBotProvider(WebhookProvider):
 
     channel = "feishu_bot"
     name = "Feishu bot"
-    table = FEISHU
+    table = FEISHU_RULES
     auth_types: ClassVar[tuple[AuthType, ...]] = (AuthType.NONE, AuthType.SIGNATURE)
     limits: ClassVar[str] = "5/second;100/minute"  # Feishu's, per bot
     crowded_half_hours: ClassVar[bool] = True  # Feishu answers 11232 then, and asks to keep away
 
     def address_problem(self, url: str) -> str:
         """Return why this is no bot's address."""
-        return RULES.problem(url, self.options)
+        return ADDRESS_RULES.problem(url, self.options)
 
     def deliver(self, request: SendRequest, url: str, secret: str) -> SendResult:
         """Post the message, signed if there is a secret; all within the time of one attempt.
@@ -62,14 +62,14 @@ class FeishuBotProvider(WebhookProvider):
         parts = self._parts(request)
         message = FORMATS[self.options.feishu_bot_format](parts)
 
-        def post() -> Answer | SendResult:
-            return self.poster.post(url, as_json(signed(message, secret, moment)), {}, deadline=deadline)
+        def post() -> HttpResponse | SendResult:
+            return self.poster.post(url, encode_json(signed(message, secret, moment)), {}, deadline=deadline)
 
         answer = post()
-        if secret and code_of(answer) == SIGNATURE_REFUSED:
+        if secret and failure_code(answer) == SIGNATURE_REFUSED:
             moment = _their_clock(answer)
             answer = post()
-        if message["msg_type"] != "interactive" or code_of(answer) != CARD_REFUSED:
+        if message["msg_type"] != "interactive" or failure_code(answer) != CARD_REFUSED:
             return self.read(answer, message)
         refused = self.read(answer, message).response_payload
         message = as_text(parts)
@@ -131,10 +131,10 @@ def _plain(text: str) -> dict[str, str]:
     return {"tag": "plain_text", "content": text}
 
 
-def _their_clock(answer: Answer | SendResult) -> float:
+def _their_clock(answer: HttpResponse | SendResult) -> float:
     """Return the time by the endpoint's clock, which judges the signature; by ours if it does not say."""
     try:
-        told = answer.headers.get("date", "") if isinstance(answer, Answer) else ""
+        told = answer.headers.get("date", "") if isinstance(answer, HttpResponse) else ""
         return parsedate_to_datetime(told).timestamp()
     except (TypeError, ValueError, OverflowError):
         return time.time()

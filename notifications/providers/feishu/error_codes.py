@@ -12,7 +12,16 @@ copies of the pages, L one.
 
 from __future__ import annotations
 
-from notifications.providers.response_rules import BUSY, CONFIG, CONTENT, STATUSES, TROUBLE, UNKNOWN, Code, Table
+from notifications.providers.response_rules import (
+    ENDPOINT_CONFIG,
+    MESSAGE_REFUSED,
+    OUTCOME_UNKNOWN,
+    RATE_LIMITED,
+    SERVER_ERROR,
+    STATUS_RULES,
+    CodeRule,
+    RuleTable,
+)
 
 _REMOVED = "the bot was removed or the address is wrong: enter the new one"
 _ENABLE = "switch the bot on, or add it to its group again"
@@ -23,40 +32,40 @@ _BEARER = "enter the token of the trigger"
 _RIGHTS = "let the bot speak there: membership, scope, permissions, muting"
 
 # fmt: off
-CODES = (
-    #    code       message              meaning  what a person does            entrance, source
-    Code(2200,      "",                  TROUBLE, "",                           "A L openclaw#70879"),
-    Code(9499,      "too many request",  BUSY,    "",                           "A M kubesphere feishu.go and 4 more"),
-    Code(9499,      "",                  CONTENT, "over 20 KB, or malformed",   "A H bot guide; at HTTP 400 too"),
-    Code(11232,     "",                  BUSY,    "",                           "A D H; at each full and half hour"),
-    Code(11246,     "",                  CONTENT, "the card cannot be shown",   "A M; the bot sends a text instead"),
-    Code(19001,     "",                  CONFIG,  _REMOVED,                     "A M very many"),
-    Code(19002,     "",                  CONTENT, "",                           "A M TrendRadar#998"),
-    Code(19007,     "",                  CONFIG,  _ENABLE,                      "A M"),
-    Code(19021,     "",                  CONFIG,  _SIGNATURE,                   "A H; the bot signs once more first"),
-    Code(19022,     "",                  CONFIG,  _ALLOW,                       "A H"),
-    Code(19024,     "",                  CONFIG,  _KEYWORD,                     "A H; never repeated blindly"),
-    Code(99991400,  "",                  BUSY,    "",                           "D H gateway, with HTTP 429 or 400"),
-    Code(800005652, "",                  BUSY,    "",                           "C H; a second at least"),
-    Code(800005649, "",                  CONFIG,  _BEARER,                      "C H"),
-    Code(800005650, "",                  CONFIG,  _ALLOW,                       "C H"),
-    Code(800004509, "",                  CONFIG,  "switch the workflow on",     "C H"),
-    Code(800005647, "",                  CONTENT, "over 4 MB",                  "C H"),
-    Code(800006003, "",                  CONTENT, "not JSON",                   "C H"),
-    Code(800005646, "",                  CONFIG,  "the flow triggers itself",   "C H"),
-    Code(230001,    "",                  CONTENT, "",                           "D H how-to-resolve-error-230001"),
-    Code(230020,    "",                  BUSY,    "",                           "D M; live test in openclaw#89659"),
-    Code(230049,    "",                  UNKNOWN, "see whether it arrived",     "D M being sent: never repeat blindly"),
-    Code(230002,    "",                  CONFIG,  _RIGHTS,                      "D M not in the group"),
-    Code(230006,    "",                  CONFIG,  _RIGHTS,                      "D M bot ability off"),
-    Code(230013,    "",                  CONFIG,  _RIGHTS,                      "D M user out of scope"),
-    Code(230027,    "",                  CONFIG,  _RIGHTS,                      "D M permission"),
-    Code(230035,    "",                  CONFIG,  _RIGHTS,                      "D M send denied, muted"),
-    Code(230025,    "",                  CONTENT, "too long",                   "D M"),
-    Code(230022,    "",                  CONTENT, "called sensitive",           "D M"),
-    Code(230028,    "",                  CONTENT, "held back by DLP",           "D M"),
-    Code(230099,    "",                  CONTENT, "the card cannot be made",    "D M larksuite/node-sdk#94"),
+CODE_RULES = (
+    #        code, message, meaning,     remedy,                        APIs, evidence, source
+    CodeRule(2200,      "", SERVER_ERROR,    "",                            "A L openclaw#70879"),
+    CodeRule(9499,      "too many request", RATE_LIMITED, "", "A M kubesphere feishu.go and 4 more"),
+    CodeRule(9499,      "", MESSAGE_REFUSED, "over 20 KB, or malformed",    "A H bot guide; at HTTP 400 too"),
+    CodeRule(11232,     "", RATE_LIMITED,    "",                            "A D H; at each full and half hour"),
+    CodeRule(11246,     "", MESSAGE_REFUSED, "the card cannot be shown",    "A M; the bot sends a text instead"),
+    CodeRule(19001,     "", ENDPOINT_CONFIG, _REMOVED,                      "A M very many"),
+    CodeRule(19002,     "", MESSAGE_REFUSED, "",                            "A M TrendRadar#998"),
+    CodeRule(19007,     "", ENDPOINT_CONFIG, _ENABLE,                       "A M"),
+    CodeRule(19021,     "", ENDPOINT_CONFIG, _SIGNATURE,                    "A H; the bot signs once more first"),
+    CodeRule(19022,     "", ENDPOINT_CONFIG, _ALLOW,                        "A H"),
+    CodeRule(19024,     "", ENDPOINT_CONFIG, _KEYWORD,                      "A H; never repeated blindly"),
+    CodeRule(99991400,  "", RATE_LIMITED,    "",                            "D H gateway, with HTTP 429 or 400"),
+    CodeRule(800005652, "", RATE_LIMITED,    "",                            "C H; a second at least"),
+    CodeRule(800005649, "", ENDPOINT_CONFIG, _BEARER,                       "C H"),
+    CodeRule(800005650, "", ENDPOINT_CONFIG, _ALLOW,                        "C H"),
+    CodeRule(800004509, "", ENDPOINT_CONFIG, "switch the workflow on",      "C H"),
+    CodeRule(800005647, "", MESSAGE_REFUSED, "over 4 MB",                   "C H"),
+    CodeRule(800006003, "", MESSAGE_REFUSED, "not JSON",                    "C H"),
+    CodeRule(800005646, "", ENDPOINT_CONFIG, "the flow triggers itself",    "C H"),
+    CodeRule(230001,    "", MESSAGE_REFUSED, "",                            "D H how-to-resolve-error-230001"),
+    CodeRule(230020,    "", RATE_LIMITED,    "",                            "D M; live test in openclaw#89659"),
+    CodeRule(230049,    "", OUTCOME_UNKNOWN, "see whether it arrived",      "D M being sent: never repeat blindly"),
+    CodeRule(230002,    "", ENDPOINT_CONFIG, _RIGHTS,                       "D M not in the group"),
+    CodeRule(230006,    "", ENDPOINT_CONFIG, _RIGHTS,                       "D M bot ability off"),
+    CodeRule(230013,    "", ENDPOINT_CONFIG, _RIGHTS,                       "D M user out of scope"),
+    CodeRule(230027,    "", ENDPOINT_CONFIG, _RIGHTS,                       "D M permission"),
+    CodeRule(230035,    "", ENDPOINT_CONFIG, _RIGHTS,                       "D M send denied, muted"),
+    CodeRule(230025,    "", MESSAGE_REFUSED, "too long",                    "D M"),
+    CodeRule(230022,    "", MESSAGE_REFUSED, "called sensitive",            "D M"),
+    CodeRule(230028,    "", MESSAGE_REFUSED, "held back by DLP",            "D M"),
+    CodeRule(230099,    "", MESSAGE_REFUSED, "the card cannot be made",     "D M larksuite/node-sdk#94"),
 )
 # fmt: on
 
-FEISHU = Table(CODES, STATUSES)
+FEISHU_RULES = RuleTable(CODE_RULES, STATUS_RULES)

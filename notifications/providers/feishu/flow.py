@@ -13,12 +13,12 @@ from django.utils.translation import gettext_noop
 
 from notifications.conf import ServiceOptions
 from notifications.providers.base import SendRequest, SendResult
-from notifications.providers.feishu.error_codes import FEISHU
+from notifications.providers.feishu.error_codes import FEISHU_RULES
 from notifications.providers.http.url_rules import AddressRules
 from notifications.providers.webhook_base import WebhookProvider
 from notifications.states import AuthType
 
-RULES = AddressRules(
+ADDRESS_RULES = AddressRules(
     hosts=re.compile(r"(www\.)?(feishu\.cn|larksuite\.com)"),
     wrong_host=gettext_noop("must be on one of www.feishu.cn, feishu.cn, www.larksuite.com, larksuite.com"),
     path=re.compile(r"/flow/api/trigger-webhook/[A-Za-z0-9_-]{8,128}"),
@@ -28,7 +28,7 @@ RULES = AddressRules(
 
 def check_webhook_url(url: str, options: ServiceOptions) -> str:
     """Return why this address may not be used as a Flow webhook, or an empty string."""
-    return RULES.problem(url, options)
+    return ADDRESS_RULES.problem(url, options)
 
 
 class FeishuFlowProvider(WebhookProvider):
@@ -36,7 +36,7 @@ class FeishuFlowProvider(WebhookProvider):
 
     channel = "feishu"
     name = "Feishu"
-    table = FEISHU
+    table = FEISHU_RULES
     auth_types: ClassVar[tuple[AuthType, ...]] = (AuthType.NONE, AuthType.BEARER)
 
     def address_problem(self, url: str) -> str:

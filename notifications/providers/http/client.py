@@ -21,14 +21,14 @@ from notifications.providers.http.response_reader import Reader
 from notifications.providers.http.ssrf_guard import AddressRefused, limits
 from notifications.states import ErrorCode, Outcome
 
-RESPONSE_LIMIT = 64 * 1024
+MAX_RESPONSE_BYTES = 64 * 1024
 """Bytes of an answer that are read; the rest is never asked for."""
-EXCERPT_LIMIT = 2000
+MAX_EXCERPT_LENGTH = 2000
 """Characters of an answer that are kept with the attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class HttpResponse:
     """An endpoint's answer, as much of it as we read."""
 
     status: int
@@ -54,9 +54,11 @@ class HttpPoster:
 
     def __init__(self, options: ServiceOptions) -> None:
         self.options = options
-        self.connections = Connections(most_idle=options.send_slots, connect_timeout=options.connect_timeout)
+        self.connections = Connections(max_idle=options.send_slots, connect_timeout=options.connect_timeout)
 
-    def post(self, url: str, body: bytes, headers: dict[str, str], *, deadline: float = 0.0) -> Answer | SendResult:
+    def post(
+        self, url: str, body: bytes, headers: dict[str, str], *, deadline: float = 0.0
+    ) -> HttpResponse | SendResult:
         """Post `body` and return the answer, or the result when there was none. Never raises for the network's sake.
 
         url: must have passed the provider's own address rules. The answer may echo it: see `without_secrets`.
@@ -66,7 +68,7 @@ class HttpPoster:
         limits.deadline = deadline or self.deadline()
         limits.inside_allowed = origin in self.options.sandbox_origins
         try:
-            connection = self._sent(origin, request_bytes(url, body, headers))
+            connection = self._sent(origin, build_request(url, body, headers))
         except (HTTPError, HTTPException, OSError, ValueError) as error:
             return failure(error)
         try:
@@ -89,8 +91,8 @@ class HttpPoster:
             raise
         return connection
 
-    def _answer(self, origin: str, connection: HTTPConnection) -> Answer:
-        reader = Reader(RESPONSE_LIMIT)
+    def _answer(self, origin: str, connection: HTTPConnection) -> HttpResponse:
+        reader = Reader(MAX_RESPONSE_BYTES)
         try:
             reader.read(connection.sock)
         except BaseException:
@@ -101,10 +103,12 @@ class HttpPoster:
         else:
             connection.close()  # there is more on it than we want, or the other end is done with it
         headers = reader.headers
-        return Answer(status=reader.status, body=bytes(reader.body), retry_after=_retry_after(headers), headers=headers)
+        return HttpResponse(
+            status=reader.status, body=bytes(reader.body), retry_after=_retry_after(headers), headers=headers
+        )
 
 
-def request_bytes(url: str, body: bytes, headers: dict[str, str]) -> bytes:
+def build_request(url: str, body: bytes, headers: dict[str, str]) -> bytes:
     """Return the whole request as it goes over the wire. Raises ValueError for what would end a line of it early."""
     parts = urlsplit(url)
     lines = {
@@ -165,10 +169,10 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 def _retry_after(headers: Mapping[str, str]) -> float:
     """Return the seconds asked for by Retry-After or by Feishu's gateway header, the longer of both; 0 without any."""
-    return max(seconds_until(headers.get("retry-after")), seconds_until(headers.get("x-ogw-ratelimit-reset")))
+    return max(parse_retry_after(headers.get("retry-after")), parse_retry_after(headers.get("x-ogw-ratelimit-reset")))
 
 
-def seconds_until(value: str | None) -> float:
+def parse_retry_after(value: str | None) -> float:
     """Return the seconds that a header names, as a number or by a date to come; 0 for anything else."""
     if not value:
         return 0.0

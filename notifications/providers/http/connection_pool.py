@@ -17,12 +17,12 @@ from notifications.providers.http.ssrf_guard import GuardedHTTPConnection, Guard
 class Connections:
     """Guarded connections by origin; the one used last is used next. Safe to use from many threads.
 
-    most_idle: connections that are kept when nobody uses them; of more, those to the origin used longest ago go first.
+    max_idle: connections that are kept when nobody uses them; of more, those to the origin used longest ago go first.
     connect_timeout: seconds to reach an endpoint.
     """
 
-    def __init__(self, *, most_idle: int, connect_timeout: float) -> None:
-        self.most_idle = most_idle
+    def __init__(self, *, max_idle: int, connect_timeout: float) -> None:
+        self.max_idle = max_idle
         self.connect_timeout = connect_timeout
         self._tls = tls_context()
         self._idle: OrderedDict[str, list[HTTPConnection]] = OrderedDict()
@@ -48,7 +48,7 @@ class Connections:
             self._idle.setdefault(origin, []).append(connection)
             self._idle.move_to_end(origin)
             self._count += 1
-            if self._count > self.most_idle:
+            if self._count > self.max_idle:
                 oldest, idle = next(iter(self._idle.items()))
                 surplus = idle.pop(0)
                 self._count -= 1

@@ -7,7 +7,7 @@ from http.client import HTTPException, IncompleteRead
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-HEAD_LIMIT = 64 * 1024
+MAX_HEAD_BYTES = 64 * 1024
 """Bytes that come before a body; an answer with more of them is refused."""
 _AT_ONCE = 16 * 1024
 _WORDY = 8
@@ -67,12 +67,12 @@ class Reader:
                 if not self._enough():
                     raise HTTPException(type(error).__name__) from None
                 self._surplus = True
-            if self._head and self._taken > HEAD_LIMIT:
+            if self._head and self._taken > MAX_HEAD_BYTES:
                 raise HTTPException("head too long")
 
     def _enough(self) -> bool:
         # Chunks of a byte each, or trailers without end: however little of it is body, it is not read for ever.
-        wordy = not self._head and self._taken > HEAD_LIMIT + _WORDY * self._limit
+        wordy = not self._head and self._taken > MAX_HEAD_BYTES + _WORDY * self._limit
         return self._complete or wordy or len(self.body) >= self._limit
 
     def _ended(self) -> None:

@@ -72,7 +72,7 @@ def _is_isatap(ip: ipaddress.IPv6Address) -> bool:
     return int(ip) >> 32 & 0xFCFF_FFFF == 0x5EFE
 
 
-class _Timed:
+class _DeadlineMixin:
     """Reading never waits past the deadline, however slowly the bytes drip; nothing is sent after it."""
 
     def sendall(self, *args: Any) -> None:
@@ -87,11 +87,11 @@ class _Timed:
         return super().recv_into(*args)  # type: ignore[misc,no-any-return]
 
 
-class TimedSocket(_Timed, socket.socket):
+class DeadlineSocket(_DeadlineMixin, socket.socket):
     """A plain socket under the deadline."""
 
 
-class TimedSSLSocket(_Timed, ssl.SSLSocket):
+class DeadlineSSLSocket(_DeadlineMixin, ssl.SSLSocket):
     """A TLS socket under the deadline."""
 
 
@@ -100,7 +100,7 @@ def tls_context() -> ssl.SSLContext:
     """Return the one context of this process, like urllib3's own, whose sockets obey the deadline."""
     context = create_urllib3_context()
     context.load_default_certs()
-    context.sslsocket_class = TimedSSLSocket
+    context.sslsocket_class = DeadlineSSLSocket
     return context
 
 
@@ -123,7 +123,7 @@ class _Guarded:
             raise AddressRefused(self, "address is not public")  # type: ignore[arg-type]
         failure: OSError = OSError("no address")
         for family, kind, protocol, _name, address in addresses:
-            sock = TimedSocket(family, kind, protocol)
+            sock = DeadlineSocket(family, kind, protocol)
             try:
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from notifications.testing.sandbox.answers import Answer
+from notifications.testing.sandbox.answers import ScriptedAnswer
 from notifications.testing.sandbox.client import SandboxClient
 from notifications.testing.sandbox.journal import Delivery, read_journal
 from notifications.testing.sandbox.server import Sandbox
 
-__all__ = ["Answer", "Delivery", "Sandbox", "SandboxClient", "read_journal"]
+__all__ = ["Delivery", "Sandbox", "SandboxClient", "ScriptedAnswer", "read_journal"]

@@ -35,7 +35,7 @@ _TAKEN = {"ok", "hold", "garbage", "huge", "empty"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ScriptedAnswer:
     """One answer: what kind, with which number (a code, a status, or seconds) and which message."""
 
     word: str
@@ -92,5 +92,5 @@ class Answer:
                 return kind in _TAKEN
 
 
-REPEATED = Answer(word="repeated", kind="repeated")
+REPEATED = ScriptedAnswer(word="repeated", kind="repeated")
 """To a request that its entrance knows again: answered as a success, and not taken a second time."""

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from notifications.testing.sandbox import entrances
+from notifications.testing.sandbox import webhook_types
 
 if TYPE_CHECKING:
     from notifications.testing.sandbox.inbox import Arrival
@@ -47,9 +47,9 @@ class Handler(BaseHTTPRequestHandler):
         """Take a delivery, or release requests that are on hold."""
         body = self._read_body()
         path = urlsplit(self.path).path
-        if found := entrances.find(path):
-            entrance, key = found
-            arrival = self.sandbox.arrive(key, body, dict(self.headers.items()), entrance)
+        if found := webhook_types.find(path):
+            webhook_type, key = found
+            arrival = self.sandbox.arrive(key, body, dict(self.headers.items()), webhook_type)
             self._answer(arrival)
         elif path == "/_release":
             self.sandbox.release()
@@ -146,7 +146,7 @@ class Handler(BaseHTTPRequestHandler):
             self._reply_code(0, "success")
 
     def _stream(self, kind: str) -> None:
-        """Answer without an end in sight; the connection is of no use afterwards."""
+        """ScriptedAnswer without an end in sight; the connection is of no use afterwards."""
         self.close_connection = True
         with contextlib.suppress(OSError):  # the client left, as it should
             if kind == "huge":

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from notifications.testing.sandbox import entrances
-from notifications.testing.sandbox.answers import REPEATED, Answer
+from notifications.testing.sandbox import webhook_types
+from notifications.testing.sandbox.answers import REPEATED, ScriptedAnswer
 from notifications.testing.sandbox.journal import Delivery, Journal, select
 
-OK = Answer.parse("ok")
+OK = ScriptedAnswer.parse("ok")
 LOOK_SECONDS = 0.1  # how soon a held request notices that its client has left
 
 
@@ -23,7 +23,7 @@ class Arrival:
     """A recorded delivery on its way to its answer."""
 
     key: str
-    answer: Answer
+    answer: ScriptedAnswer
     turn: int
     """How often its key had been released when it arrived: any later release is for it."""
 
@@ -36,7 +36,7 @@ class Inbox:
         self._journal: Journal | None = None
         self.ahead = 0.0
         """Seconds by which the receiver's clock is ahead of ours."""
-        self._scripts: dict[str, list[Answer]] = {}
+        self._scripts: dict[str, list[ScriptedAnswer]] = {}
         self._secrets: dict[str, str] = {}
         self._taken: set[tuple[str, str]] = set()
         self._deliveries: list[Delivery] = []
@@ -48,17 +48,17 @@ class Inbox:
 
         Args:
             key: the last part of the webhook's path.
-            *words: see Answer.parse(); one for each request, the last one repeats. None at all means ``ok``.
+            *words: see ScriptedAnswer.parse(); one for each request, the last one repeats. None at all means ``ok``.
 
         Raises:
             ValueError: there is no such answer.
         """
-        answers = [Answer.parse(word) for word in words]
+        answers = [ScriptedAnswer.parse(word) for word in words]
         with self._changed:
             self._scripts[key] = answers
 
     def sign(self, key: str, secret: str) -> None:
-        """Take only requests to this key that are signed as its entrance wants it.
+        """Take only requests to this key that are signed as its webhook_type wants it.
 
         Args:
             key: the last part of the webhook's path.
@@ -116,19 +116,19 @@ class Inbox:
         last = [f"  {item.key}: notification {item.notification_id}, {item.answer}" for item in found[-10:]]
         raise TimeoutError("\n".join([f"waited {timeout} s for {what}{where}; {len(found)} arrived", *last]))
 
-    def arrive(self, key: str, raw: bytes, headers: dict[str, str], entrance: str = "flow") -> Arrival:
+    def arrive(self, key: str, raw: bytes, headers: dict[str, str], webhook_type: str = "flow") -> Arrival:
         """Record a request; it is in the journal, on disk, when this returns.
 
         Args:
             key: the last part of the path.
             raw: the body.
             headers: as sent.
-            entrance: which of the vendor's it came by.
+            webhook_type: which of the vendor's it came by.
         """
         body = _parsed(raw)
         number = body.get("notification_id") if isinstance(body, dict) else None
         with self._changed:
-            answer = self._answer(key, raw, headers, entrance)
+            answer = self._answer(key, raw, headers, webhook_type)
             delivery = Delivery(
                 at=time.time(),
                 key=key,
@@ -147,13 +147,13 @@ class Inbox:
             journal.sync(line)
         return Arrival(key=key, answer=answer, turn=turn)
 
-    def _answer(self, key: str, raw: bytes, headers: dict[str, str], entrance: str) -> Answer:
+    def _answer(self, key: str, raw: bytes, headers: dict[str, str], webhook_type: str) -> ScriptedAnswer:
         """Return the next answer: a signature is checked first, and what was taken before is not taken again."""
         if key in self._secrets:
             now = time.time() + self.ahead
-            if refusal := entrances.refusal(entrance, self._secrets[key], headers, raw, now):
-                return Answer.parse(refusal)
-        known = key, entrances.known_by(entrance, headers)
+            if refusal := webhook_types.refusal(webhook_type, self._secrets[key], headers, raw, now):
+                return ScriptedAnswer.parse(refusal)
+        known = key, webhook_types.known_by(webhook_type, headers)
         if known in self._taken:
             return REPEATED
         script = self._scripts.get(key) or [OK]

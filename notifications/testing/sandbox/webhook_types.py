@@ -1,4 +1,4 @@
-"""The entrances that the sandbox stands in for: their paths, how they check a signature, and what they know again."""
+"""The webhook_types that the sandbox stands in for: their paths, how they check a signature, and what they know again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIGNED_SECONDS = {"bot": 3600, "webhook": 300}
 
 
 def find(path: str) -> tuple[str, str] | None:
-    """Return entrance and key of a path, or None.
+    """Return webhook_type and key of a path, or None.
 
     Args:
         path: without its query.
@@ -34,29 +34,29 @@ def find(path: str) -> tuple[str, str] | None:
     return None
 
 
-def known_by(entrance: str, headers: Mapping[str, str]) -> str:
-    """Return what the entrance knows a repeated request by; blank where it does not.
+def known_by(webhook_type: str, headers: Mapping[str, str]) -> str:
+    """Return what the webhook_type knows a repeated request by; blank where it does not.
 
     Args:
-        entrance: its name.
+        webhook_type: its name.
         headers: as sent.
     """
-    wanted = _KNOWN_BY.get(entrance)
+    wanted = _KNOWN_BY.get(webhook_type)
     return next((value for name, value in headers.items() if name.lower() == wanted), "")
 
 
-def refusal(entrance: str, secret: str, headers: Mapping[str, str], raw: bytes, now: float) -> str:
+def refusal(webhook_type: str, secret: str, headers: Mapping[str, str], raw: bytes, now: float) -> str:
     """Return the word of the answer to a request whose signature is wrong; blank if it is right.
 
     Args:
-        entrance: its name.
+        webhook_type: its name.
         secret: the receiver's.
         headers: as sent.
         raw: the body.
         now: by the receiver's clock.
     """
     try:
-        if entrance == "bot":
+        if webhook_type == "bot":
             body = json.loads(raw)
             moment, given = int(body["timestamp"]), [str(body["sign"])]
             expected = hmac.new(f"{moment}\n{secret}".encode(), b"", hashlib.sha256).digest()
@@ -68,8 +68,8 @@ def refusal(entrance: str, secret: str, headers: Mapping[str, str], raw: bytes, 
             content = f"{values['webhook-id']}.{moment}.".encode() + raw
             expected = hmac.new(key, content, hashlib.sha256).digest()
         signed = any(hmac.compare_digest(base64.b64decode(text), expected) for text in given)
-        if signed and abs(now - moment) <= SIGNED_SECONDS[entrance]:
+        if signed and abs(now - moment) <= SIGNED_SECONDS[webhook_type]:
             return ""
     except (KeyError, TypeError, ValueError, binascii.Error):
         pass
-    return "code:19021" if entrance == "bot" else "status:401"
+    return "code:19021" if webhook_type == "bot" else "status:401"
