@@ -5,7 +5,7 @@ ARGS ?=
 export QUICK GROWTH BENCH_JSON BENCH_ONLY BENCH_ROUNDS
 export CHAOS_MINUTES CHAOS_SEED CHAOS_RATE CHAOS_JSON CHAOS_LOGS CHAOS_CONTROL CHAOS_FAULTS
 
-.PHONY: help demo pictures test chaos bench check format clean
+.PHONY: help demo pictures test chaos bench check docs format clean
 help:
 	@echo "make demo          watch notifications being delivered, retried, replayed; ONCE=1 ends after the verdicts"
 	@echo "make test          run the tests; ARGS=... goes to pytest"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench         measure everything that docs/performance.md claims; QUICK=1 takes three minutes at most"
 	@echo "make bench GROWTH=1   measure 1, 2 and 4 workers beside 10 thousand to 10 million rows"
 	@echo "make check         format, lint, types, imports, migrations, deployment checks"
+	@echo "make docs          build the site of docs/ in build/docs; a link that leads nowhere fails"
 	@echo "make format        let ruff format the code"
 	@echo "make pictures      photograph the admin for README and docs (needs Chromium)"
 	@echo "make clean         remove what these commands made"
@@ -48,9 +49,17 @@ pictures: .venv/installed
 check: .venv/installed
 	@$(BIN)/python -m dev.services run -- sh -e dev/check.sh
 
+.venv/docs: .venv/installed requirements-docs.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	@touch $@
+
+docs: .venv/docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --fresh-env -b html docs build/docs
+	@echo "make docs: build/docs/index.html"
+
 format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

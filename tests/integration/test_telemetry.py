@@ -170,7 +170,7 @@ def test_without_a_span_or_without_the_package_nothing_changes(
 def test_the_environment_starts_the_instrumentations(receiver: Receiver) -> None:
     run(
         "from django.test import Client\n"
-        "from notifications.tracing import sending\n"
+        "from notifications.telemetry.tracing import sending\n"
         "Client().get('/admin/login/', headers={'host': 'localhost'})\n"
         "Client().get('/healthz')\n"
         "from django.db import connection; connection.cursor().execute('SELECT 41')\n"
