@@ -17,12 +17,11 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.utils.translation import gettext_lazy as _
 
 from notifications.broker.nudge import nudge
-from notifications.composer import composer
 from notifications.conf import service_options
 from notifications.delivery.circuit_breaker import resume
 from notifications.ingest.insert import Accepted
 from notifications.ingest.payload import NotificationPayload
-from notifications.ingest.triggers import TRIGGERED, parse_trigger
+from notifications.ingest.triggers import TRIGGERED, compose, parse_trigger
 from notifications.ingest.validation import Check, DedupeConflict, InvalidNotification
 from notifications.models import DueJob, NotificationRecord, ReplayOperation
 from notifications.querysets import NotificationQuerySet, max_user_id
@@ -86,7 +85,7 @@ def request_triggered(payload: object) -> list[Accepted]:
     """
     trigger = parse_trigger(payload, max_user_id=max_user_id())
     try:
-        made = list(composer()(trigger))
+        made = compose(trigger)
     except (InvalidNotification, OperationalError, InterfaceError):
         raise  # the last two: PostgreSQL is away, and the trigger can happen later
     except Exception as error:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.checks import CheckMessage, Error, Tags, Warning as Caution, register
+from django.core.checks import CheckMessage, Error, Info, Tags, Warning as CheckWarning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, models, router
 from django.utils.module_loading import import_string
 from limits import parse_many
 
-from notifications.conf import known_names, service_options
+from notifications.conf import MOVED_COMPOSER, known_names, renamed_keys, service_options
+from notifications.content.links import contains_external_link
+from notifications.content.text import is_visible
 from notifications.models import NotificationRecord
+from notifications.providers import get_provider
 from notifications.providers.feishu.bot import ADDRESS_RULES as BOT_RULES
 from notifications.security.secrets import Secret
 
@@ -49,19 +53,43 @@ def check_keys(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 @register()
+def check_renamed(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """W002: a setting has its old name, which still works."""
+    return [
+        CheckWarning(f"NOTIFICATIONS[{old!r}] is now called {new!r}.", id="notifications.W002")
+        for old, new in renamed_keys().items()
+    ]
+
+
+@register()
 def check_providers(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E005: a provider that cannot be imported."""
-    found: list[CheckMessage] = []
+    """E005: a provider cannot be imported, or does not take its OPTIONS."""
     try:
         providers = service_options().providers
     except ImproperlyConfigured:
-        return found  # E001 and E002 say it better
-    for channel, path in providers.items():
+        return []  # E001 and E002 report it
+    messages: list[CheckMessage] = []
+    for channel, config in providers.items():
         try:
-            import_string(path)
-        except ImportError as error:
-            found.append(Error(f"PROVIDERS: channel {channel!r}: {error}", id="notifications.E005"))
-    return found
+            if config.options:
+                get_provider(channel)
+            else:
+                import_string(config.backend)
+        except (ImportError, TypeError, ValueError, ImproperlyConfigured) as error:
+            messages.append(Error(f"PROVIDERS: channel {channel!r}: {error}", id="notifications.E005"))
+    return messages
+
+
+@register()
+def check_fallback_text(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E013: the text for the last resort cannot be sent itself."""
+    try:
+        text = service_options().fallback_text
+    except ImproperlyConfigured:
+        return []
+    if is_visible(text) and not contains_external_link(text):
+        return []
+    return [Error("FALLBACK_TEXT must be visible and contain no external link.", id="notifications.E013")]
 
 
 @register()
@@ -130,16 +158,47 @@ def _is_limit(text: str) -> bool:
 
 @register()
 def check_composer(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E011: a composer of triggers that cannot be imported."""
+    """E011: the composer of triggers cannot be imported, or is missing. W003: it is a moved one."""
+    try:
+        options = service_options()
+    except ImproperlyConfigured:
+        return []
+    path = options.trigger_composer
+    if path == MOVED_COMPOSER:
+        text = f"TRIGGER_COMPOSER: {path} made the messages of one product and is gone. Every trigger is refused."
+        return [
+            CheckWarning(text, hint="Name a function of your project; see docs/events.md.", id="notifications.W003")
+        ]
+    if not path and (options.trigger_types or options.trigger_sources or options.trigger_target_types):
+        return [Error("TRIGGER_COMPOSER is not set. Every trigger is refused.", id="notifications.E011")]
+    try:
+        if path:
+            import_string(path)
+    except ImportError as error:
+        return [Error(f"TRIGGER_COMPOSER: {error}", id="notifications.E011")]
+    return []
+
+
+@register(deploy=True)
+def check_composer_is_set(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """I001: the project has no composer, which is right where it has no triggers."""
     try:
         path = service_options().trigger_composer
     except ImproperlyConfigured:
         return []
-    try:
-        import_string(path)
-    except ImportError as error:
-        return [Error(f"TRIGGER_COMPOSER: {error}", id="notifications.E011")]
-    return []
+    text = (
+        "TRIGGER_COMPOSER is not set. request_triggered() and the task active_schedule.triggered refuse every trigger."
+    )
+    return [] if path else [Info(text, id="notifications.I001")]
+
+
+@register()
+def check_audit(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """I002: without Django's admin there is no table for who did what."""
+    if apps.is_installed("django.contrib.admin"):
+        return []
+    text = "django.contrib.admin is not installed. Who replays or cancels notifications is written to the log only."
+    return [Info(text, id="notifications.I002")]
 
 
 _BOUNDS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
@@ -159,7 +218,7 @@ def check_bounds(app_configs: Any, databases: Sequence[str] | None = None, **kwa
         )
         missing = [name for (name,) in cursor.fetchall()]
     return [
-        Caution(
+        CheckWarning(
             f"PostgreSQL has no {name} for {role}.",
             hint=f"ALTER ROLE {role} SET {name} = ...; see docs/operations.md, PgBouncer.",
             id="notifications.W001",

@@ -1,8 +1,9 @@
-"""Numbers and words of the service, read from `settings.NOTIFICATIONS`."""
+"""The settings of this app, read from `settings.NOTIFICATIONS`."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
-DEFAULT_FALLBACK_TEXT = "我为你生成了一份日程调整建议，请回到系统确认是否应用。"
-"""Sent when neither summary nor fallback can be; the Go service's text, users' flows may match on it."""
+DEFAULT_FALLBACK_TEXT = "You have a new notification."
+"""Default of FALLBACK_TEXT."""
 
 PROVIDERS = {
     "feishu": "notifications.providers.feishu.flow.FeishuFlowProvider",
@@ -25,93 +26,134 @@ PROVIDERS = {
     "webhook": "notifications.providers.standard_webhooks.StandardWebhookProvider",
     "email": "notifications.providers.email.EmailProvider",
 }
-"""What works out of the box; none is called unless a user has a channel of its name."""
+"""The default providers. None is called unless a user has a channel of its name."""
+
 BOT_FORMATS = ("card", "post", "text")
+"""Message formats of a Feishu custom bot."""
+
+RENAMED = {"FEISHU_EVENT": "EVENT_NAME", "FEISHU_TITLE": "MESSAGE_TITLE", "FEISHU_ACTION_TEXT": "ACTION_TEXT"}
+"""Old key to new key. The old keys still work; check W002 names them."""
+
+MOVED_COMPOSER = "notifications.composer.compose"
+"""Default of TRIGGER_COMPOSER up to version 0.1. Its texts and paths were those of one product, which has them now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """One entry of PROVIDERS."""
+
+    backend: str
+    """Dotted path of the provider class."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments for the class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceOptions:
-    """Everything that can be tuned; durations are seconds (a `timedelta` is taken as well).
+    """All options of the app. Durations are seconds; a `timedelta` is accepted as well.
 
-    Zero or less means unset: the default applies. A `retry_max_delay` below `retry_base_delay` is raised to it.
-    Both rules are the Go service's. Raises TypeError or ValueError where a value is of the wrong kind.
+    Two rules come from the Go service: zero or less means unset, so the default applies; and a `retry_max_delay` below
+    `retry_base_delay` is raised to it.
+
+    Raises:
+        TypeError: A value has the wrong type.
+        ValueError: A number is not finite.
     """
 
     max_attempts: int = 5
     """Sends per record before it is dead."""
     retry_base_delay: float = 300.0
-    """Wait after the first failure; doubled after each further one."""
+    """Delay after the first failure. It doubles after each further one."""
     retry_max_delay: float = 1800.0
-    """No backoff is longer than this."""
+    """Upper bound of the delay between attempts."""
     retry_after_max: float = 3600.0
-    """A provider's Retry-After is believed up to this."""
+    """Upper bound of a provider's Retry-After; a longer one is cut."""
     summary_max_runes: int = 180
     """Code points of the summary that are kept."""
     retry_scan_batch: int = 100
-    """Rows one `retry_feishu_notifications()` takes when the caller names no limit."""
+    """Rows per call of `retry_feishu_notifications()` when the caller gives no limit."""
     lease: float = 60.0
-    """How long a claim holds before another worker may take the row over; must outlast a send and its settling."""
+    """How long a claim is valid. It must be longer than a send and its settling; then another worker may take the row.
+    """
     send_slots: int = 64
-    """Requests in flight per drain."""
+    """Concurrent requests per drain."""
     drain_budget: float = 20.0
-    """How long one `deliver_due` claims new rows before it hands over to the next."""
+    """How long one `deliver_due` claims new rows before it ends and queues the next one."""
     sweep_interval: float = 60.0
     """How often beat runs `deliver_due`."""
     due_age_limit: float = 300.0
-    """How long a record may be due before /readyz says no and a person is told."""
+    """Age of a due record at which it is overdue: /readyz fails and an alert is sent."""
     metrics_token: str = field(default="", repr=False)
-    """Bearer token that /metrics asks for; empty: it asks for none."""
+    """Bearer token that /metrics requires; empty: none."""
     alert_emails: tuple[str, ...] = ()
-    """Who gets a mail when something needs a person."""
+    """Addresses that receive alerts."""
     alert_feishu_webhook: str = field(default="", repr=False)
-    """Custom bot of a Feishu or Lark group that is told the same."""
+    """Address of a custom bot in a Feishu or Lark group that receives alerts."""
     alert_window: float = 3600.0
-    """The same cause is told once in so long."""
+    """Repeat interval: an alert with the same cause is sent again after this time."""
     owner_mail_from: str = ""
-    """Sender of the mail that tells users their channel was paused; empty: they are not told by mail."""
+    """Sender of the mail that tells users that their channel was paused; empty: no such mail."""
     alert_language: str = ""
-    """Language of alerts, such as zh-hans; the project's LANGUAGE_CODE by default."""
+    """Language of alerts, such as zh-hans; empty: the project's LANGUAGE_CODE."""
     retention_days: int = 0
-    """Days a final record is kept after its last change, and a rejected request; 0 or unset: for ever."""
+    """Days to keep final records and rejected requests after their last change; 0 or unset: forever."""
     test_interval: float = 30.0
-    """Each user may send one test message to their own channel in this time, over the HTTP API."""
+    """A user may send one test message to their own channel in this time, over the HTTP API."""
     held_key_delay: float = 5.0
-    """When to look again at a row whose key another process holds."""
+    """Delay until the next try for a row whose key another process has locked."""
     lock_wait: float = 5.0
-    """How long an event waits for its key before it leaves the row to the sweep."""
+    """How long an event waits for the lock of its key before it leaves the row to the sweep."""
     nudge_ttl: float = 15.0
-    """A nudge not heard of for this long counts as lost."""
+    """Time after which a nudge that did not arrive counts as lost."""
     redis_timeout: float = 0.25
-    """Bound on one Redis round trip for locks and nudges."""
+    """Timeout of one Redis round trip, for locks and nudges."""
     redis_silence: float = 5.0
-    """After Redis failed to answer, how long we do without it before asking again."""
+    """After a Redis failure, Redis is not called for this time."""
     probe_interval: float = 30.0
-    """How often an endpoint that keeps failing is tried, with one record."""
+    """How often a failing endpoint is tried, with one record."""
     resume_rate: float = 10.0
-    """Records a second that are let go when an endpoint is well again."""
+    """Held records released per second after an endpoint recovered."""
     retry_jitter: float = 0.0
-    """Up to this part of a backoff is added to it at random: 0.2 makes 300 s up to 360 s."""
+    """Random part added to a retry delay: 0.2 makes 300 s up to 360 s."""
     connect_timeout: float = 3.0
-    """Bound on reaching an endpoint."""
+    """Timeout of connecting to an endpoint."""
     read_timeout: float = 5.0
-    """Bound on any silence of an endpoint; the Go service's 5 s."""
+    """Timeout of each read from an endpoint; the Go service's value."""
     total_timeout: float = 10.0
-    """Bound on one whole request, so that an answer in drips cannot hold a slot."""
+    """Timeout of one whole request. It also ends a response that arrives in small pieces."""
+    project_name: str = ""
+    """Name of the product in alerts, in the User-Agent and in the title of the API documentation."""
     frontend_base_url: str = ""
-    """Where a user's browser finds the product, for links in messages: https://app.example.com"""
-    feishu_event: str = "smartmate.schedule_adjustment_ready"
-    feishu_title: str = "SmartMate 日程调整建议"
-    feishu_action_text: str = "查看并确认调整"
+    """Base of the links in messages: https://app.example.com"""
+    event_name: str = "notification.created"
+    """Event name in the fields that webhooks receive. A provider's option `event` overrides it."""
+    message_title: str = "Notification"
+    """Title of messages and subject of mails. A provider's option `title` overrides it."""
+    action_text: str = "Open"
+    """Text of the button or link. A provider's option `action_text` overrides it."""
+    fallback_text: str = DEFAULT_FALLBACK_TEXT
+    """Text that is sent when neither the request's summary nor its fallback can be; blank: the default."""
     feishu_bot_format: str = "card"
-    """What a custom bot posts: card, post or text."""
-    providers: Mapping[str, str] = field(default_factory=lambda: dict(PROVIDERS))
-    """Channel name to the dotted path of its provider class."""
-    trigger_composer: str = "notifications.composer.compose"
-    """Dotted path of the function that makes notifications of a trigger."""
+    """What a Feishu custom bot posts: card, post or text. Older form of the option `format` of "feishu_bot"."""
+    providers: Mapping[str, ProviderConfig] = field(default_factory=lambda: dict(PROVIDERS))  # type: ignore[arg-type]
+    """Channel name to its provider: a dotted path, or {"BACKEND": dotted path, "OPTIONS": keyword arguments}."""
+    trigger_composer: str = ""
+    """Dotted path of the function that makes notifications of a trigger; empty: triggers are refused."""
+    trigger_types: tuple[str, ...] = ()
+    """Values of `trigger_type` that are accepted; empty: any."""
+    trigger_sources: tuple[str, ...] = ()
+    """Values of a trigger's `source` that are accepted; empty: any."""
+    trigger_target_types: tuple[str, ...] = ()
+    """Values of a trigger's `target_type` that are accepted; empty: any."""
     rate_limits: Mapping[str, str] = field(default_factory=dict)
-    """Channel name to its endpoints' limits, such as "5/second;100/minute", instead of the provider's; blank: none."""
+    """Channel name to the rate limit of its endpoints, such as "5/second;100/minute"; blank: no limit.
+
+    It replaces the provider's own limit.
+    """
     redis_url: str = field(default="", repr=False)
-    """Redis for locks and nudges; empty: do without (the claim alone then guards)."""
+    """Redis for locks and nudges. Without it, the claim in PostgreSQL is the only guard."""
+    redis_prefix: str = "smartmate:"
+    """Prefix of every Redis key of this app. The default is the Go service's, so that both share their locks."""
     encryption_keys: tuple[str, ...] = field(default=(), repr=False)
     """Fernet keys for webhook addresses and tokens, newest first."""
     sandbox_origins: tuple[str, ...] = ()
@@ -121,29 +163,40 @@ class ServiceOptions:
         for spec in dataclasses.fields(self):
             object.__setattr__(self, spec.name, _coerce(spec, getattr(self, spec.name)))
         object.__setattr__(self, "retry_max_delay", max(self.retry_max_delay, self.retry_base_delay))
+        object.__setattr__(self, "fallback_text", self.fallback_text.strip() or DEFAULT_FALLBACK_TEXT)
 
     @property
     def lock_ttl(self) -> float:
-        """Seconds a Redis lock lives: a little past the lease, so that the holder is seen when the lease runs out."""
+        """Seconds a Redis lock lives: longer than the lease, so that the holder is visible when the lease ends."""
         return self.lease + min(5.0, self.lease)
 
     @property
     def sweep_limit(self) -> float:
-        """Seconds without a sweep after which one is missed: two may fail, and each takes its time."""
+        """Seconds without a sweep after which it is missing: two may fail, and each takes some time."""
         return 2 * self.sweep_interval + 60.0
 
     @property
     def settle_margin(self) -> float:
-        """Seconds of a lease kept free of sending: a result is written down in them, before others may take the row."""
+        """Seconds at the end of a lease in which nothing is sent: they are kept for storing the result."""
         return self.lease / 4
 
+    @property
+    def app_name(self) -> str:
+        """Name of this app in front of people: "SmartMate Notifications" where PROJECT_NAME is "SmartMate"."""
+        return f"{self.project_name} Notifications".strip()
+
+    @property
+    def user_agent(self) -> str:
+        """The User-Agent of requests to endpoints: the ASCII words of `app_name`, joined by hyphens."""
+        return "-".join(re.findall(r"[A-Za-z0-9._]+", self.app_name))
+
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Yield (check id, text) for combinations that cannot work."""
+        """Yield (check id, text) for each combination of values that cannot work."""
         if self.lease - self.settle_margin <= self.total_timeout:
             yield (
                 "E003",
-                "Three quarters of LEASE must be longer than TOTAL_TIMEOUT, or a slow send is taken for lost and"
-                " repeated.",
+                "Three quarters of LEASE must be longer than TOTAL_TIMEOUT. Otherwise a slow send counts as lost and"
+                " is repeated.",
             )
         if not self.encryption_keys:
             yield "E004", "ENCRYPTION_KEYS is empty: webhook addresses cannot be stored or read."
@@ -152,45 +205,79 @@ class ServiceOptions:
 
 
 def _coerce(spec: dataclasses.Field[Any], value: Any) -> Any:
+    name = spec.name.upper()
+    if name == "PROVIDERS":
+        return _provider_configs(value)
     default = spec.default_factory() if spec.default_factory is not dataclasses.MISSING else spec.default
     if isinstance(value, timedelta) and isinstance(default, float):
         value = value.total_seconds()
     if isinstance(default, (int, float)):
         whole = isinstance(default, int)
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-            raise TypeError(f"{spec.name.upper()} must be {'a whole number' if whole else 'a number of seconds'}")
+            raise TypeError(f"{name} must be {'a whole number' if whole else 'a number of seconds'}")
         if not value <= sys.float_info.max:  # NaN too
-            raise ValueError(f"{spec.name.upper()} must be finite")
+            raise ValueError(f"{name} must be finite")
         return (value if whole else float(value)) if value > 0 else default
     if isinstance(default, tuple):
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-            raise TypeError(f"{spec.name.upper()} must be a list of strings")
+            raise TypeError(f"{name} must be a list of strings")
         return tuple(value)
     if isinstance(default, dict):
         if not isinstance(value, Mapping) or not all(isinstance(x, str) for pair in value.items() for x in pair):
-            raise TypeError(f"{spec.name.upper()} must map names to dotted paths")
+            raise TypeError(f"{name} must map names to strings")
         return dict(value)
     if not isinstance(value, str):
-        raise TypeError(f"{spec.name.upper()} must be a string")
+        raise TypeError(f"{name} must be a string")
     return value
 
 
+def _provider_configs(value: Any) -> dict[str, ProviderConfig]:
+    if not isinstance(value, Mapping) or not all(isinstance(channel, str) for channel in value):
+        raise TypeError("PROVIDERS must map names to dotted paths or {'BACKEND': ..., 'OPTIONS': {...}}")
+    return {channel: _provider_config(channel, entry) for channel, entry in value.items()}
+
+
+def _provider_config(channel: str, entry: Any) -> ProviderConfig:
+    match entry:
+        case str():
+            return ProviderConfig(entry)
+        case ProviderConfig():
+            return entry
+        case {"BACKEND": str(backend), **rest} if not rest.keys() - {"OPTIONS"}:
+            options = rest.get("OPTIONS", {})
+            if isinstance(options, Mapping) and all(isinstance(name, str) for name in options):
+                return ProviderConfig(backend, dict(options))
+    raise TypeError(f"PROVIDERS: {channel!r} must be a dotted path or {{'BACKEND': ..., 'OPTIONS': {{...}}}}")
+
+
 def known_names() -> set[str]:
-    """Return the keys that `settings.NOTIFICATIONS` may hold."""
-    return {spec.name.upper() for spec in dataclasses.fields(ServiceOptions)}
+    """Return the keys that `settings.NOTIFICATIONS` may have, old names of renamed keys included."""
+    return {spec.name.upper() for spec in dataclasses.fields(ServiceOptions)} | RENAMED.keys()
+
+
+def renamed_keys() -> dict[str, str]:
+    """Return the old keys that `settings.NOTIFICATIONS` still has, each with its new name."""
+    return {old: new for old, new in RENAMED.items() if old in getattr(settings, "NOTIFICATIONS", {})}
 
 
 @lru_cache(maxsize=1)
 def service_options() -> ServiceOptions:
-    """Return the options of this project.
+    """Return the options of this project. A new key wins over its old name.
 
-    Raises ImproperlyConfigured naming the unknown or bad key; `manage.py check` says the same without a traceback.
+    Returns:
+        The options of `settings.NOTIFICATIONS`, cached until that setting changes.
+
+    Raises:
+        ImproperlyConfigured: A key is unknown or a value is wrong. The text names the key; `manage.py check` reports
+            the same without a traceback.
     """
     raw = getattr(settings, "NOTIFICATIONS", {})
     if unknown := sorted(set(raw) - known_names()):
         raise ImproperlyConfigured(f"Unknown keys in settings.NOTIFICATIONS: {', '.join(unknown)}")
+    values = {new: raw[old] for old, new in renamed_keys().items()}
+    values |= {name: value for name, value in raw.items() if name not in RENAMED}
     try:
-        return ServiceOptions(**{name.lower(): value for name, value in raw.items()})
+        return ServiceOptions(**{name.lower(): value for name, value in values.items()})
     except (TypeError, ValueError) as error:
         raise ImproperlyConfigured(f"settings.NOTIFICATIONS: {error}") from None
 

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 from django.db.models import F
@@ -31,6 +30,7 @@ from notifications.providers.base import Provider
 from notifications.querysets import NotificationQuerySet, max_user_id
 from notifications.security.log_redaction import redact_text
 from notifications.states import ErrorCode, Status
+from notifications.telemetry.audit import CHANGE, add_admin_log
 
 logger = logging.getLogger("notifications.service")
 
@@ -267,7 +267,7 @@ class NotificationService:
                 mine = NotificationRecord.objects.filter(pk__in=[record.pk for record in locked])
                 done += mine.update(updated_at=self._now(), **change)
                 if actor is not None:
-                    LogEntry.objects.log_actions(actor.pk, locked, CHANGE, change_message=text)
+                    add_admin_log(actor, locked, CHANGE, text)
             for record in locked:
                 logger.info(
                     "record %d: %s",

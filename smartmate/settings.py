@@ -11,8 +11,10 @@ from pathlib import Path
 from django.utils.translation import gettext_lazy as _
 
 from notifications.beat import beat_schedule
+from smartmate.brand import BRAND
 from smartmate.env import database, env, secret, service_settings, words
 from smartmate.postgres import bound_waits
+from smartmate.triggers import TRIGGERS
 
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = secret("SECRET_KEY")
@@ -144,7 +146,7 @@ EMAIL_TIMEOUT = 10
 SERVER_EMAIL = env.str("SERVER_EMAIL", default="root@localhost")
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="webmaster@localhost")
 
-NOTIFICATIONS = service_settings(REDIS_URL)
+NOTIFICATIONS = service_settings(REDIS_URL, BRAND | TRIGGERS)
 CELERY_BEAT_SCHEDULE = beat_schedule(NOTIFICATIONS)
 
 DEFAULT_EXCEPTION_REPORTER = "notifications.security.error_reports.Reporter"

@@ -17,8 +17,8 @@ from notifications.conf import service_options
 logger = logging.getLogger("notifications.nudge")
 
 TASK = DELIVER_DUE
-QUEUED = "smartmate:nudge"
-"""Present while a nudge is on its way; its TTL is the time after which it counts as lost."""
+NUDGE_KEY = "nudge"
+"""Redis key, without the prefix, that exists while a nudge is queued. Its TTL is the time after which one is lost."""
 
 
 def nudge() -> bool:
@@ -28,7 +28,7 @@ def nudge() -> bool:
     """
     ttl = int(service_options().nudge_ttl * 1000)
     try:
-        if not gateway().run(lambda client: client.set(QUEUED, "1", nx=True, px=ttl)):
+        if not gateway().run(lambda client: client.set(gateway().key(NUDGE_KEY), "1", nx=True, px=ttl)):
             return False
         _publish(TASK)
     except RedisAway:
@@ -43,7 +43,7 @@ def nudge() -> bool:
 def nudge_arrived() -> None:
     """Let the next nudge be queued; called when a drain starts, before it looks at the table."""
     try:
-        gateway().run(lambda client: client.delete(QUEUED))
+        gateway().run(lambda client: client.delete(gateway().key(NUDGE_KEY)))
     except RedisAway:
         pass
 

@@ -29,9 +29,11 @@ class RedisGateway:
     """Runs commands and remembers for `silence` seconds that Redis did not answer.
 
     url: redis:// address; empty means there is none. timeout: bound on connecting and on each answer, in seconds.
+    prefix: what every key of this app begins with; `key()` puts it there.
     """
 
-    def __init__(self, url: str, *, timeout: float, silence: float) -> None:
+    def __init__(self, url: str, *, timeout: float, silence: float, prefix: str = "smartmate:") -> None:
+        self.prefix = prefix
         self.silence = silence
         self._away_until = 0.0
         self._away = False
@@ -42,6 +44,10 @@ class RedisGateway:
             self._client = redis.Redis.from_url(
                 url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
             )
+
+    def key(self, name: str) -> str:
+        """Return the Redis key of a name such as "nudge"."""
+        return self.prefix + name
 
     def run(self, command: Callable[[redis.Redis], T]) -> T:
         """Return what `command` returns. Raises RedisAway instead of any Redis error."""
@@ -75,7 +81,12 @@ class RedisGateway:
 def gateway() -> RedisGateway:
     """Return the one gateway of this process, for the configured Redis."""
     options = service_options()
-    return RedisGateway(options.redis_url, timeout=options.redis_timeout, silence=options.redis_silence)
+    return RedisGateway(
+        options.redis_url,
+        timeout=options.redis_timeout,
+        silence=options.redis_silence,
+        prefix=options.redis_prefix,
+    )
 
 
 @receiver(setting_changed)

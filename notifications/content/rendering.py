@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from notifications.conf import DEFAULT_FALLBACK_TEXT
+from notifications.conf import service_options
 from notifications.content.links import contains_external_link, contains_path
 from notifications.content.text import is_visible, trim, truncate_text
 
@@ -23,7 +23,7 @@ def normalize_message_template(summary: str, fallback: str, max_runes: int) -> M
     The fallback stands in for a summary that is blank or holds an external link. A fallback that is blank, or that is
     needed and holds a link itself, gives way to the built-in text.
     """
-    summary, fallback = trim(summary), trim(fallback) or DEFAULT_FALLBACK_TEXT
+    summary, fallback = trim(summary), trim(fallback) or service_options().fallback_text
     if summary and not contains_external_link(summary):
         return MessageTemplate(trim(truncate_text(summary, max_runes)), fallback, False)
     return MessageTemplate("", _linkless(fallback), True)
@@ -36,10 +36,10 @@ def build_message_text(*, summary: str, fallback: str, fallback_used: bool, targ
     The site path is added on a line of its own unless the text already holds exactly that path.
     """
     use_fallback = fallback_used or not is_visible(summary)
-    text = _linkless(trim(fallback) or DEFAULT_FALLBACK_TEXT) if use_fallback else summary
+    text = _linkless(trim(fallback) or service_options().fallback_text) if use_fallback else summary
     url = trim(target_url)
     return (text if not url or contains_path(text, url) else f"{text}\n{url}"), fallback_used
 
 
 def _linkless(text: str) -> str:
-    return DEFAULT_FALLBACK_TEXT if contains_external_link(text) else text
+    return service_options().fallback_text if contains_external_link(text) else text

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from notifications.broker.redis_client import RedisAway, RedisGateway
 from notifications.content.text import trim
 
-PREFIX = "smartmate:lock:"
 POLL = 0.05
 """Seconds between two looks at a held key; locks are held for about one HTTP request."""
 
@@ -59,11 +58,15 @@ class Locks:
         self.gateway = gateway
         self.ttl = ttl
 
+    def name(self, key: str) -> str:
+        """Return the name of a lock in Redis."""
+        return self.gateway.key(f"lock:{key}")
+
     def acquire(self, keys: Iterable[str]) -> Held:
         """Take as many of the keys as are free, in one round trip; `Held.keys` tells which."""
         wanted = list(dict.fromkeys(keys))
         token = uuid.uuid4().hex
-        names = [PREFIX + key for key in wanted]
+        names = [self.name(key) for key in wanted]
         try:
             granted = self.gateway.run(
                 lambda client: client.eval(_ACQUIRE, len(names), *names, token, int(self.ttl * 1000))
@@ -83,7 +86,7 @@ class Locks:
 
     def release(self, held: Held, keys: Iterable[str] | None = None) -> None:
         """Give back `keys` (all that are held by default), each only if it is still ours. Never raises."""
-        names = [PREFIX + key for key in (held.keys if keys is None else keys) if key in held.keys]
+        names = [self.name(key) for key in (held.keys if keys is None else keys) if key in held.keys]
         if not names:
             return
         try:

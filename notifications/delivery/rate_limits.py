@@ -60,7 +60,8 @@ class RateLimits:
         try:
             if self.gateway is None:
                 raise RedisAway
-            return self.gateway.run(lambda client: _hit(_shared(client.connection_pool), windows, key))
+            prefix = self.gateway.key("rate")
+            return self.gateway.run(lambda client: _hit(_shared(client.connection_pool, prefix), windows, key))
         except RedisAway:
             cautious = [type(item)(math.ceil(item.amount / CAUTION), item.multiples) for item in windows]
             return _hit(_local(), cautious, key)
@@ -73,8 +74,8 @@ def limits_of(providers: Mapping[str, Provider], configured: Mapping[str, str]) 
 
 
 @lru_cache(maxsize=4)
-def _shared(pool: redis.ConnectionPool) -> MovingWindowRateLimiter:
-    return MovingWindowRateLimiter(RedisStorage("redis://", pool, key_prefix="smartmate:rate"))
+def _shared(pool: redis.ConnectionPool, prefix: str) -> MovingWindowRateLimiter:
+    return MovingWindowRateLimiter(RedisStorage("redis://", pool, key_prefix=prefix))
 
 
 @lru_cache(maxsize=1)

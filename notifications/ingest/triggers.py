@@ -1,33 +1,38 @@
-"""The payload of a trigger: what made the product look at a user's schedule."""
+"""Triggers: events from which the project's own code, the composer, makes notifications.
+
+The vocabulary (TRIGGER_TYPES, TRIGGER_SOURCES, TRIGGER_TARGET_TYPES) and the composer (TRIGGER_COMPOSER) are settings of
+the project. This module checks the payload and calls the composer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
+from django.utils.module_loading import import_string
 from django.utils.translation import gettext_lazy as _
 
-from notifications.ingest.validation import MAX_INT64, Check
+from notifications.conf import MOVED_COMPOSER, service_options
+from notifications.ingest.validation import MAX_INT64, Check, InvalidNotification
 
 TRIGGERED = "active_schedule.triggered"
-WINDOW = 1800
-"""Seconds in which one user hears of one type of trigger once."""
-TRIGGER_TYPES = ("important_urgent_task", "unfinished_feedback")
-SOURCES = ("worker_due_job", "api_trigger", "user_feedback")
-DRY_RUN = "api_dry_run"
-TARGET_TYPES = ("task_pool", "schedule_event", "task_item")
-IDENTIFIERS = {"trigger_id": 191, "idempotency_key": 128, "trace_id": 191}
+"""Name of the event and of its task."""
+DEDUPE_WINDOW_SECONDS = 1800
+"""A user gets one notification per trigger type in each window of this length."""
+IDENTIFIER_LENGTHS = {"trigger_id": 191, "idempotency_key": 128, "trace_id": 191}
+"""Longest accepted value of each, in characters after trimming."""
 TRIGGER_FIELDS = {
     *("event_version", "user_id", "trigger_type", "source", "target_type", "target_id", "requested_at"),
-    *("mock_now", "is_mock_time", *IDENTIFIERS),
+    *("mock_now", "is_mock_time", *IDENTIFIER_LENGTHS),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trigger:
-    """A payload that passed every rule."""
+    """A trigger whose payload passed every check."""
 
     trigger_id: str
     user_id: int
@@ -37,20 +42,20 @@ class Trigger:
     target_id: int
     requested_at: datetime
     mock_now: datetime | None = None
-    """What counts as now, in tests of the product; never without the mark `is_mock_time`."""
+    """The current time in tests of the product. A payload may have it only together with `is_mock_time`."""
     idempotency_key: str = ""
     trace_id: str = ""
 
     @property
     def dedupe_key(self) -> str:
-        """What its notification is known by: the producer's key, or else the half hour it falls into."""
+        """Dedupe key for its notification: from the producer's idempotency key, else from the half hour it is in."""
         if self.idempotency_key:
             return f"{self.user_id}:{self.trigger_type}:key:{self.idempotency_key}"
         now = self.mock_now or self.requested_at
-        return f"{self.user_id}:{self.trigger_type}:{int(now.timestamp()) // WINDOW}"
+        return f"{self.user_id}:{self.trigger_type}:{int(now.timestamp()) // DEDUPE_WINDOW_SECONDS}"
 
     def as_json(self) -> dict[str, Any]:
-        """Return the payload that says the same, as JSON values."""
+        """Return a payload with the same content, as JSON values. `parse_trigger` returns an equal trigger for it."""
         values: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         values |= {"requested_at": self.requested_at.isoformat(), "event_version": "1"}
         values |= {"is_mock_time": self.mock_now is not None}
@@ -58,27 +63,39 @@ class Trigger:
         return values
 
 
-def parse_trigger(payload: object, *, max_user_id: int = MAX_INT64) -> Trigger:
-    """Return the trigger in `payload`, a mapping as described in docs/events.md.
+Composer = Callable[[Trigger], Iterable[dict[str, Any]]]
+"""Takes a trigger and returns the payloads of its notifications, as docs/events.md describes them."""
 
-    max_user_id: the largest key the user table can hold.
-    Raises InvalidNotification listing every field that is wrong and why.
+
+def parse_trigger(payload: object, *, max_user_id: int = MAX_INT64) -> Trigger:
+    """Check a payload and return its trigger.
+
+    Args:
+        payload: A mapping with the fields of a trigger; docs/events.md lists them.
+        max_user_id: The largest key that the user table can hold.
+
+    Returns:
+        The trigger. Its words are in the project's vocabulary.
+
+    Raises:
+        InvalidNotification: At least one field is wrong; `errors` lists each with its reason.
     """
+    options = service_options()
     check = Check(payload, TRIGGER_FIELDS)
     user_id = check.positive("user_id", max_user_id)
-    words = {name: check.word(name, limit, required=name == "trigger_id") for name, limit in IDENTIFIERS.items()}
-    trigger_type = check.choice("trigger_type", TRIGGER_TYPES)
-    source = check.choice("source", (*SOURCES, DRY_RUN))
-    if source == DRY_RUN:
-        check.refuse("source", _("a dry run notifies nobody"))
-    target_type = check.choice("target_type", TARGET_TYPES)
+    identifiers = {
+        name: check.word(name, length, required=name == "trigger_id") for name, length in IDENTIFIER_LENGTHS.items()
+    }
+    trigger_type = check.choice("trigger_type", options.trigger_types)
+    source = check.choice("source", options.trigger_sources)
+    target_type = check.choice("target_type", options.trigger_target_types)
     target_id = check.positive("target_id")
     requested_at = check.moment("requested_at")
-    mock_now = _mock_now(check)
+    mock_now = _parse_mock_now(check)
     check.version()
     check.unknown()
     check.end()
-    assert requested_at is not None  # noqa: S101  it was refused otherwise
+    assert requested_at is not None  # noqa: S101  check.end() raised otherwise
     return Trigger(
         user_id=user_id,
         trigger_type=trigger_type,
@@ -87,17 +104,46 @@ def parse_trigger(payload: object, *, max_user_id: int = MAX_INT64) -> Trigger:
         target_id=target_id,
         requested_at=requested_at,
         mock_now=mock_now,
-        **words,
+        **identifiers,
     )
 
 
-def _mock_now(check: Check) -> datetime | None:
+def _parse_mock_now(check: Check) -> datetime | None:
     payload: Mapping[str, Any] = check.payload
-    marked = payload.get("is_mock_time")
-    if marked is not None and not isinstance(marked, bool):
+    is_mock_time = payload.get("is_mock_time")
+    if is_mock_time is not None and not isinstance(is_mock_time, bool):
         check.refuse("is_mock_time", _("must be true or false"))
     elif payload.get("mock_now") is None:
         return None
-    elif not marked:
+    elif not is_mock_time:
         check.refuse("mock_now", _("goes with is_mock_time only"))
     return check.moment("mock_now") if payload.get("mock_now") is not None else None
+
+
+_composing: ContextVar[tuple[Trigger, ...]] = ContextVar("composing", default=())
+"""The triggers whose composer runs in this context."""
+
+
+def compose(trigger: Trigger) -> list[dict[str, Any]]:
+    """Call the project's composer.
+
+    Args:
+        trigger: What happened.
+
+    Returns:
+        The payloads of any number of notifications. They are not checked yet.
+
+    Raises:
+        InvalidNotification: The project has no composer, or the composer refuses the trigger.
+        Exception: Whatever else the composer raises; ImportError if it cannot be imported.
+    """
+    path = service_options().trigger_composer
+    # A composer that calls this function, or its old path notifications.composer.compose, would never end.
+    if path in ("", MOVED_COMPOSER) or trigger in _composing.get():
+        raise InvalidNotification([("payload", _("TRIGGER_COMPOSER names no function of this project"))])
+    composer = cast(Composer, import_string(path))
+    token = _composing.set((*_composing.get(), trigger))
+    try:
+        return list(composer(trigger))
+    finally:
+        _composing.reset(token)

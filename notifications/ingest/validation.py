@@ -144,7 +144,7 @@ class Check:
     def choice(self, name: str, known: Collection[str]) -> str:
         before = len(self.errors)
         value = self.word(name, 64)
-        if len(self.errors) == before and value not in known:
+        if len(self.errors) == before and known and value not in known:
             self.refuse(name, _("is not supported; known: %(known)s") % {"known": ", ".join(known)})
         return value
 

@@ -14,8 +14,21 @@ from notifications.providers.base import Provider
 
 @cache
 def get_provider(channel: str) -> Provider:
-    """Return the one provider of this process for a channel. Raises KeyError for a channel without one."""
-    provider: Provider = import_string(service_options().providers[channel])()
+    """Return the provider of a channel; there is one of each in a process.
+
+    Args:
+        channel: A key of PROVIDERS.
+
+    Returns:
+        An instance of the configured class. It was called with the entry's OPTIONS as keyword arguments.
+
+    Raises:
+        KeyError: The channel has no provider.
+        ImportError: The class cannot be imported.
+        TypeError: The class does not take one of the options.
+    """
+    config = service_options().providers[channel]
+    provider: Provider = import_string(config.backend)(**config.options)
     return provider
 
 

@@ -80,8 +80,16 @@ class EmailProvider:
     auth_types: ClassVar[tuple[AuthType, ...]] = (AuthType.NONE,)
     address_optional: ClassVar[bool] = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, title: str = "", action_text: str = "") -> None:
+        """Take the OPTIONS of the channel's entry in PROVIDERS; what is blank is the setting of all channels.
+
+        Args:
+            title: Subject of the mail, instead of MESSAGE_TITLE.
+            action_text: Text in front of the link, instead of ACTION_TEXT.
+        """
         self.options = service_options()
+        self.title = title or self.options.message_title
+        self.action_text = action_text or self.options.action_text
 
     def address_problem(self, url: str) -> str:
         """Return why this is no address to write to, or an empty string."""
@@ -140,8 +148,8 @@ class EmailProvider:
         host = urlsplit(self.options.frontend_base_url).hostname or "notifications.invalid"
         url = self.options.frontend_base_url.rstrip("/") + request.target_url
         return EmailMessage(
-            subject=self.options.feishu_title,
-            body=f"{request.message_text}\n\n{self.options.feishu_action_text}: {url}\n",
+            subject=self.title,
+            body=f"{request.message_text}\n\n{self.action_text}: {url}\n",
             to=[address],
             connection=backend,
             headers={

@@ -101,7 +101,7 @@ class StandardWebhookProvider(WebhookProvider):
     def payload(self, request: SendRequest) -> dict[str, Any]:
         """Return the event, in the form that the specification recommends."""
         return {
-            "type": self.options.feishu_event,
+            "type": self.event,
             "timestamp": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
             "data": self.fields(request),
         }

@@ -27,8 +27,21 @@ class WebhookProvider(ABC):
     auth_types: ClassVar[tuple[AuthType, ...]]
     address_optional: ClassVar[bool] = False
 
-    def __init__(self, options: ServiceOptions | None = None) -> None:
+    def __init__(
+        self, options: ServiceOptions | None = None, *, event: str = "", title: str = "", action_text: str = ""
+    ) -> None:
+        """Take the OPTIONS of the channel's entry in PROVIDERS; what is blank is the setting of all channels.
+
+        Args:
+            options: The app's options; settings.NOTIFICATIONS by default.
+            event: Event name in the fields, instead of EVENT_NAME.
+            title: Title of the message, instead of MESSAGE_TITLE.
+            action_text: Text of the button or link, instead of ACTION_TEXT.
+        """
         self.options = options or service_options()
+        self.event = event or self.options.event_name
+        self.title = title or self.options.message_title
+        self.action_text = action_text or self.options.action_text
         self.poster = HttpPoster(self.options)
 
     @abstractmethod
@@ -87,9 +100,9 @@ class WebhookProvider(ABC):
             "target_type": request.target_type,
             "target_id": request.target_id,
             "message": {
-                "title": self.options.feishu_title,
+                "title": self.title,
                 "summary": request.message_text,
-                "action_text": self.options.feishu_action_text,
+                "action_text": self.action_text,
                 "action_url": self.action_url(request),
             },
         }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
-from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 from django.db.models.functions import Now
@@ -17,6 +16,7 @@ from notifications.content.text import visible
 from notifications.models import ReplayOperation
 from notifications.replay.criteria import Criteria, InvalidCriteria, Problem
 from notifications.states import UNFINISHED, OperationStatus
+from notifications.telemetry.audit import ADDITION, CHANGE, add_admin_log
 
 logger = logging.getLogger("notifications.replays")
 
@@ -54,9 +54,7 @@ def create(
             matched=criteria.select(frozen).count(),
         )
         if actor:
-            LogEntry.objects.log_actions(
-                actor.pk, [operation], ADDITION, change_message=visible(f"Ordered: {reason}"), single_object=True
-            )
+            add_admin_log(actor, [operation], ADDITION, visible(f"Ordered: {reason}"))
         transaction.on_commit(_call_workers, robust=True)
     log_operation(operation, OperationStatus.QUEUED, actor)
     return operation
@@ -69,7 +67,7 @@ def cancel(operation: ReplayOperation, actor: AbstractBaseUser | None) -> bool:
             status=OperationStatus.CANCELLED, next_batch_at=None, finished_at=Now()
         )
         if stopped and actor:
-            LogEntry.objects.log_actions(actor.pk, [operation], CHANGE, change_message="Cancelled", single_object=True)
+            add_admin_log(actor, [operation], CHANGE, "Cancelled")
     if stopped:
         log_operation(operation, OperationStatus.CANCELLED, actor)
     return bool(stopped)

@@ -6,6 +6,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from ninja import NinjaAPI
 
+from notifications.conf import service_options
 from notifications.web_api import channel, errors, inbox
 from notifications.web_api.page import Page
 from notifications.web_api.session import Session
@@ -13,7 +14,7 @@ from notifications.web_api.session import Session
 __all__ = ["api"]
 
 api = NinjaAPI(
-    title="SmartMate Notifications",
+    title=service_options().app_name,
     version="1",
     docs=Page(),
     description="A user's own channel and notifications. Sign in first; what changes anything needs the header "

@@ -11,7 +11,7 @@ from django.db import OperationalError, transaction
 
 from notifications import tasks
 from notifications.api import request_notification, request_notifications
-from notifications.broker.nudge import QUEUED, nudge, nudge_arrived
+from notifications.broker.nudge import NUDGE_KEY, nudge, nudge_arrived
 from notifications.broker.redis_client import gateway
 from notifications.ingest.validation import DedupeConflict, InvalidNotification
 from notifications.models import NotificationRecord, RejectedRequest
@@ -137,7 +137,7 @@ class TestNudge:
         change(NUDGE_TTL=15)
         nudge()
 
-        left = gateway().run(lambda client: client.pttl(QUEUED))
+        left = gateway().run(lambda client: client.pttl(gateway().key(NUDGE_KEY)))
 
         assert isinstance(left, int)
         assert 0 < left <= 15_000

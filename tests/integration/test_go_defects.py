@@ -14,7 +14,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from notifications import tasks
-from notifications.conf import DEFAULT_FALLBACK_TEXT, ServiceOptions, service_options
+from notifications.conf import ServiceOptions, service_options
 from notifications.delivery.engine import Engine, RetryResult
 from notifications.ingest.validation import DedupeConflict
 from notifications.models import DeliveryAttempt, NotificationRecord, RejectedRequest
@@ -466,7 +466,7 @@ class TestText:
         service.handle_feishu_requested(payload(summary_text=f"见 {link}", fallback_text=f"或 {link}"))
 
         [request] = memory.requests
-        assert request.message_text == f"{DEFAULT_FALLBACK_TEXT}\n/assistant/c-1"
+        assert request.message_text == f"{service_options().fallback_text}\n/assistant/c-1"
         assert link not in row().summary_text + row().fallback_text
 
     def test_a_fallback_that_was_stored_with_a_link_is_not_sent(
@@ -477,7 +477,7 @@ class TestText:
 
         service.retry_due()
 
-        assert memory.requests[0].message_text == f"{DEFAULT_FALLBACK_TEXT}\n/assistant/c-1"
+        assert memory.requests[0].message_text == f"{service_options().fallback_text}\n/assistant/c-1"
 
     @pytest.mark.parametrize("summary", ["点 /assistant/c-12 查看", "见 /x/assistant/c-1", "/assistant/c-1.html"])
     def test_the_path_is_added_though_it_is_part_of_another(

@@ -11,7 +11,7 @@ import redis
 from redis.connection import Connection
 
 from notifications.broker.redis_client import RedisAway, RedisGateway, gateway
-from notifications.delivery.locks import PREFIX, Locks
+from notifications.delivery.locks import Locks
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ class TestAcquire:
     def test_a_lock_ends_by_itself(self, locks: Locks) -> None:
         locks.acquire(["k"])
 
-        left = run("PTTL", PREFIX + "k")
+        left = run("PTTL", gateway().key("lock:k"))
 
         assert isinstance(left, int)
         assert 59_000 < left <= 60_000
@@ -58,12 +58,12 @@ class TestAcquire:
 class TestRelease:
     def test_gives_back_only_what_is_still_ours(self, locks: Locks) -> None:
         mine = locks.acquire(["k"])
-        run("DEL", PREFIX + "k")  # it ran out, and
+        run("DEL", gateway().key("lock:k"))  # it ran out, and
         theirs = locks.acquire(["k"])  # somebody else took it
 
         locks.release(mine)
 
-        assert run("GET", PREFIX + "k") == theirs.token.encode()
+        assert run("GET", gateway().key("lock:k")) == theirs.token.encode()
 
     def test_gives_back_some_and_keeps_the_rest(self, locks: Locks) -> None:
         held = locks.acquire(["a", "b"])

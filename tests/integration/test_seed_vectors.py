@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from notifications.conf import DEFAULT_FALLBACK_TEXT, ServiceOptions
+from notifications.conf import ServiceOptions, service_options
 from notifications.content.links import contains_external_link
 from notifications.content.rendering import build_message_text, normalize_message_template
 from notifications.content.text import trim, truncate_text
@@ -50,7 +50,7 @@ def test_does_what_the_go_service_did_or_what_is_right(case: Case) -> None:
 
 
 def test_the_built_in_text_is_the_go_services() -> None:
-    assert DEFAULT_FALLBACK_TEXT == "我为你生成了一份日程调整建议，请回到系统确认是否应用。"
+    assert service_options().fallback_text == "我为你生成了一份日程调整建议，请回到系统确认是否应用。"
 
 
 def backoff(case: Case) -> None:
@@ -93,7 +93,7 @@ def template(case: Case) -> None:
         else:
             undecided(case)
     if "fallback-link" in case.tags and expected["fallback_used"]:
-        expected["fallback_text"] = DEFAULT_FALLBACK_TEXT
+        expected["fallback_text"] = service_options().fallback_text
     runes = ServiceOptions(summary_max_runes=given["summary_max_runes"]).summary_max_runes
 
     made = normalize_message_template(given["summary_text"], given["fallback_text"], runes)
@@ -112,7 +112,7 @@ def send_request(case: Case) -> None:
         if "invisible-summary" in case.tags:
             expected["message_text"] = f"{trim(record['fallback_text'])}\n{url}"
         elif "fallback-link" in case.tags:
-            expected["message_text"] = f"{DEFAULT_FALLBACK_TEXT}\n{url}"
+            expected["message_text"] = f"{service_options().fallback_text}\n{url}"
         elif "no-link" in case.tags:
             expected["message_text"] += f"\n{url}"
         else:

@@ -10,7 +10,7 @@ import redis
 from notifications.broker.redis_client import RedisGateway, gateway
 from notifications.conf import ServiceOptions, service_options
 from notifications.delivery.claim import Claimed, claim, give_back
-from notifications.delivery.locks import PREFIX, Held, Locks, lock_key
+from notifications.delivery.locks import Held, Locks, lock_key
 from notifications.delivery.settle import note_lost_attempts, settle, settled, without_attempt
 from notifications.models import NotificationRecord
 from notifications.providers.base import SendResult
@@ -63,7 +63,7 @@ class RealWorld:
             case Kind.BECOME_DUE:
                 self._let_time_pass()
             case Kind.ORPHAN_LOCK_ENDS | Kind.REDIS_RESTARTS_EMPTY:
-                self.client.delete(PREFIX + self.key)
+                self.client.delete(gateway().key(f"lock:{self.key}"))
             case Kind.REPLAY:
                 assert self.service.replay(self.record, None, "model") == 1
             case Kind.FORCE_REPLAY:
@@ -102,7 +102,7 @@ class RealWorld:
             case Kind.LEASE_ENDS if before.record.lease == w and not before.record.due:
                 self._let_time_pass()
             case Kind.LOCK_ENDS if before.lock == w:
-                self.client.delete(PREFIX + self.key)
+                self.client.delete(gateway().key(f"lock:{self.key}"))
             case _ if kind in ANSWERS:
                 self.answers[w] = ANSWERS[kind]
         if after.workers[w].stage in (Stage.SETTLED, Stage.IDLE):
@@ -156,7 +156,7 @@ class RealWorld:
         return next((w for w, mine in self.claims.items() if mine.lease_token == str(token)), GONE)
 
     def _whose_lock(self) -> int | None:
-        token = self.client.get(PREFIX + self.key)
+        token = self.client.get(gateway().key(f"lock:{self.key}"))
         if token is None:
             return None
         assert isinstance(token, bytes)

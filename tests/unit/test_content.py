@@ -7,7 +7,7 @@ import time
 import pytest
 from hypothesis import given, strategies as st
 
-from notifications.conf import DEFAULT_FALLBACK_TEXT
+from notifications.conf import service_options
 from notifications.content.links import contains_external_link, contains_path
 from notifications.content.rendering import build_message_text, normalize_message_template
 from notifications.content.text import is_visible, trim, truncate_text
@@ -255,7 +255,7 @@ class TestTemplate:
 
     @pytest.mark.parametrize("fallback", ["", "\u3000", "see https://evil.example", "ｗｗｗ.evil.example"])
     def test_the_built_in_text_stands_in_for_a_fallback_that_cannot_be_sent(self, fallback: str) -> None:
-        assert normalize_message_template("", fallback, 180) == ("", DEFAULT_FALLBACK_TEXT, True)
+        assert normalize_message_template("", fallback, 180) == ("", service_options().fallback_text, True)
 
     def test_a_link_is_found_before_the_cut(self) -> None:
         assert normalize_message_template("字" * 200 + "https://evil.example", "备用", 180).fallback_used
@@ -291,7 +291,7 @@ class TestBuild:
         assert self.build(summary) == "备用\n/c-1"
 
     def test_a_stored_fallback_with_a_link_is_not_sent(self) -> None:
-        assert self.build("", "see https://evil.example") == f"{DEFAULT_FALLBACK_TEXT}\n/c-1"
+        assert self.build("", "see https://evil.example") == f"{service_options().fallback_text}\n/c-1"
 
     def test_says_what_the_record_says_of_the_fallback(self) -> None:
         for used in (True, False):

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from notifications.ingest.triggers import SOURCES, TARGET_TYPES, TRIGGER_FIELDS, TRIGGER_TYPES, parse_trigger
+from notifications.ingest.triggers import TRIGGER_FIELDS, parse_trigger
 from notifications.ingest.validation import InvalidNotification
+from smartmate.triggers import SOURCES, TARGET_TYPES, TRIGGER_TYPES
 
 
 def trigger(**changes: Any) -> dict[str, Any]:

@@ -34,9 +34,13 @@ def sinks() -> dict[str, Sink]:
     return found
 
 
+def _sender_name() -> str:
+    return service_options().project_name or "Notifications"
+
+
 def _email(subject: str, text: str) -> None:
     EmailMessage(
-        f"SmartMate: {subject}", text, from_email=settings.SERVER_EMAIL, to=list(service_options().alert_emails)
+        f"{_sender_name()}: {subject}", text, from_email=settings.SERVER_EMAIL, to=list(service_options().alert_emails)
     ).send()
 
 
@@ -44,7 +48,7 @@ def _feishu(subject: str, text: str) -> None:
     options = service_options()
     if problem := ADDRESS_RULES.problem(options.alert_feishu_webhook, options):
         raise SinkFailed(f"ALERT_FEISHU_WEBHOOK {problem}")
-    body = {"msg_type": "text", "content": {"text": f"SmartMate: {text}"}}
+    body = {"msg_type": "text", "content": {"text": f"{_sender_name()}: {text}"}}
     answer = _poster().post(options.alert_feishu_webhook, json.dumps(body, ensure_ascii=False).encode(), {})
     if isinstance(answer, SendResult):
         raise SinkFailed(answer.error_message)

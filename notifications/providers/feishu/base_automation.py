@@ -46,4 +46,4 @@ class FeishuBaseProvider(WebhookProvider):
 
     def payload(self, request: SendRequest) -> dict[str, Any]:
         """Return the fields an automation is built on: the Flow's, without the time, so that a retry is the same."""
-        return {"event": self.options.feishu_event, "version": "1"} | self.fields(request)
+        return {"event": self.event, "version": "1"} | self.fields(request)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from django.utils.translation import gettext_noop
 
+from notifications.conf import ServiceOptions
 from notifications.providers.base import SendRequest, SendResult
 from notifications.providers.feishu.error_codes import FEISHU_RULES
 from notifications.providers.http.client import HttpResponse
@@ -48,6 +49,22 @@ class FeishuBotProvider(WebhookProvider):
     limits: ClassVar[str] = "5/second;100/minute"  # Feishu's, per bot
     crowded_half_hours: ClassVar[bool] = True  # Feishu answers 11232 then, and asks to keep away
 
+    def __init__(self, options: ServiceOptions | None = None, *, format: str = "", **texts: str) -> None:  # noqa: A002
+        """Take the OPTIONS of the channel's entry in PROVIDERS.
+
+        Args:
+            options: The app's options; settings.NOTIFICATIONS by default.
+            format: card, post or text; FEISHU_BOT_FORMAT by default.
+            texts: The options of every webhook provider.
+
+        Raises:
+            ValueError: The format is not known.
+        """
+        super().__init__(options, **texts)
+        self.format = format or self.options.feishu_bot_format
+        if format and format not in FORMATS:
+            raise ValueError(f"format must be one of {', '.join(FORMATS)}")
+
     def address_problem(self, url: str) -> str:
         """Return why this is no bot's address."""
         return ADDRESS_RULES.problem(url, self.options)
@@ -60,7 +77,7 @@ class FeishuBotProvider(WebhookProvider):
         """
         deadline, moment = self.poster.deadline(), time.time()
         parts = self._parts(request)
-        message = FORMATS[self.options.feishu_bot_format](parts)
+        message = FORMATS[self.format](parts)
 
         def post() -> HttpResponse | SendResult:
             return self.poster.post(url, encode_json(signed(message, secret, moment)), {}, deadline=deadline)
@@ -78,9 +95,9 @@ class FeishuBotProvider(WebhookProvider):
 
     def _parts(self, request: SendRequest) -> dict[str, str]:
         return {
-            "title": self.options.feishu_title,
+            "title": self.title,
             "summary": request.message_text[:TEXT_LIMIT],
-            "action_text": self.options.feishu_action_text,
+            "action_text": self.action_text,
             "action_url": self.action_url(request),
         }
 

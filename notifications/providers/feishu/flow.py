@@ -49,6 +49,6 @@ class FeishuFlowProvider(WebhookProvider):
 
     def payload(self, request: SendRequest) -> dict[str, Any]:
         """Return the fields a user's flow is built on."""
-        fields = {"event": self.options.feishu_event, "version": "1"} | self.fields(request)
+        fields = {"event": self.event, "version": "1"} | self.fields(request)
         fields["sent_at"] = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         return fields

@@ -54,6 +54,7 @@ class HttpPoster:
 
     def __init__(self, options: ServiceOptions) -> None:
         self.options = options
+        self.user_agent = options.user_agent
         self.connections = Connections(max_idle=options.send_slots, connect_timeout=options.connect_timeout)
 
     def post(
@@ -68,7 +69,7 @@ class HttpPoster:
         limits.deadline = deadline or self.deadline()
         limits.inside_allowed = origin in self.options.sandbox_origins
         try:
-            connection = self._sent(origin, build_request(url, body, headers))
+            connection = self._sent(origin, build_request(url, body, {"User-Agent": self.user_agent} | headers))
         except (HTTPError, HTTPException, OSError, ValueError) as error:
             return failure(error)
         try:
@@ -113,7 +114,6 @@ def build_request(url: str, body: bytes, headers: dict[str, str]) -> bytes:
     parts = urlsplit(url)
     lines = {
         "Host": parts.netloc.rpartition("@")[2],
-        "User-Agent": "SmartMate-Notifications",
         "Accept-Encoding": "identity",
         "Content-Type": "application/json; charset=utf-8",
         "Content-Length": str(len(body)),
