@@ -1,7 +1,7 @@
 """Triggers: events from which the project's own code, the composer, makes notifications.
 
-The vocabulary (TRIGGER_TYPES, TRIGGER_SOURCES, TRIGGER_TARGET_TYPES) and the composer (TRIGGER_COMPOSER) are settings of
-the project. This module checks the payload and calls the composer.
+The project's settings have the vocabulary (TRIGGER_TYPES, TRIGGER_SOURCES, TRIGGER_TARGET_TYPES) and name the composer
+(TRIGGER_COMPOSER). This module checks the payload and calls the composer.
 """
 
 from __future__ import annotations

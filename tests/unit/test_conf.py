@@ -86,7 +86,7 @@ class TestServiceOptions:
 
     @pytest.mark.parametrize("value", [None, "feishu", ["a.B"], {"feishu": 5}, {5: "a.B"}])
     def test_what_is_no_map_of_providers_is_refused_by_name(self, value: object) -> None:
-        with pytest.raises(TypeError, match="PROVIDERS.* dotted path"):
+        with pytest.raises(TypeError, match=r"PROVIDERS.* dotted path"):
             made(providers=value)
 
     def test_no_secret_is_in_its_repr(self) -> None:
