@@ -113,8 +113,8 @@ def schedule_job(event: str, payload: object, run_at: datetime, key: str) -> Sch
     """
     check = Check({"event": event, "run_at": run_at, "key": key}, ("event", "run_at", "key"))
     check.choice("event", (TRIGGERED,))
-    moment, key = check.moment("run_at"), check.word("key", 191)
-    check.end()
+    moment, key = check.time("run_at"), check.line("key", 191)
+    check.raise_if_refused()
     if isinstance(payload, Mapping):
         payload = {"requested_at": moment, **payload}
     trigger = parse_trigger(payload, max_user_id=max_user_id())

@@ -13,13 +13,13 @@ PURGE = "notifications.purge_notifications"
 RUN_REPLAYS = "notifications.run_replays"
 RUN_DUE_JOBS = "notifications.run_due_jobs"
 
-BY_BEAT = "by_beat"
+BEAT_HEADER = "by_beat"
 """Header of the sweeps that beat asks for. No argument: a worker of an older release would refuse it."""
-PURGE_INTERVAL = 600.0
+PURGE_INTERVAL_SECONDS = 600.0
 """Seconds between two purges; each is short, the next one goes on."""
-REPLAY_INTERVAL = 10.0
+REPLAY_INTERVAL_SECONDS = 10.0
 """Seconds until a replay operation whose nudge was lost is begun."""
-JOBS_INTERVAL = 10.0
+DUE_JOBS_INTERVAL_SECONDS = 10.0
 """Seconds by which a due job may be late."""
 
 
@@ -35,10 +35,10 @@ def beat_schedule(notifications: Mapping[str, Any] | None = None) -> dict[str, d
         for name, task, seconds in (
             ("notifications-sweep", DELIVER_DUE, sweep),
             ("notifications-watch", WATCH, sweep),
-            ("notifications-purge", PURGE, PURGE_INTERVAL),
-            ("notifications-replays", RUN_REPLAYS, REPLAY_INTERVAL),
-            ("notifications-due-jobs", RUN_DUE_JOBS, JOBS_INTERVAL),
+            ("notifications-purge", PURGE, PURGE_INTERVAL_SECONDS),
+            ("notifications-replays", RUN_REPLAYS, REPLAY_INTERVAL_SECONDS),
+            ("notifications-due-jobs", RUN_DUE_JOBS, DUE_JOBS_INTERVAL_SECONDS),
         )
     }
-    entries["notifications-sweep"]["options"]["headers"] = {BY_BEAT: True}
+    entries["notifications-sweep"]["options"]["headers"] = {BEAT_HEADER: True}
     return entries

@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from notifications.content.text import visible
+from notifications.content.text import escape_invisible
 from notifications.querysets import NotificationQuerySet
 from notifications.security.fields import SecretField
 from notifications.states import (
@@ -143,7 +143,7 @@ class NotificationRecord(models.Model):
         )
 
     def __str__(self) -> str:
-        return visible(f"{self.channel}|{self.dedupe_key}")
+        return escape_invisible(f"{self.channel}|{self.dedupe_key}")
 
 
 class DeliveryAttempt(models.Model):
@@ -401,4 +401,4 @@ class DueJob(models.Model):
         )
 
     def __str__(self) -> str:
-        return visible(self.key)
+        return escape_invisible(self.key)

@@ -19,10 +19,10 @@ from django.utils.translation import gettext_lazy as _
 from notifications.broker.redis_client import gateway
 from notifications.clock import Clock
 from notifications.conf import ServiceOptions, service_options
-from notifications.content.text import visible
+from notifications.content.text import escape_invisible
 from notifications.delivery.engine import Engine, RetryResult
 from notifications.delivery.locks import Locks, lock_key
-from notifications.ingest.insert import Accepted, Window, insert_requests
+from notifications.ingest.insert import Accepted, DeliveryWindow, insert_requests
 from notifications.ingest.payload import parse_payload
 from notifications.ingest.validation import InvalidNotification
 from notifications.models import NotificationRecord, RejectedRequest, ReplayOperation
@@ -112,7 +112,7 @@ class NotificationService:
         requests = [parse_payload(payload, max_user_id=limit, channel=channel) for payload in payloads]
         # One request is one statement; a savepoint would cost two more, and undo nothing.
         with transaction.atomic() if len(requests) > 1 else nullcontext():
-            return insert_requests(requests, options=self.options, clock=self.clock, window=Window(**times))
+            return insert_requests(requests, options=self.options, clock=self.clock, window=DeliveryWindow(**times))
 
     def handle_feishu_requested(self, payload: object, *, channel: str = "feishu") -> HandleResult:
         """Accept one event and deliver it at once if it is due; a duplicate sends nothing that was sent.
@@ -259,7 +259,7 @@ class NotificationService:
     ) -> int:
         """Change records in batches. `again` repeats the guard under the row's lock, where nothing can come between."""
         ids = list(records.order_by("pk").values_list("pk", flat=True))
-        text, done = visible(text), 0
+        text, done = escape_invisible(text), 0
         for start in range(0, len(ids), OPERATION_BATCH):
             with transaction.atomic():
                 batch = NotificationRecord.objects.filter(pk__in=ids[start : start + OPERATION_BATCH])

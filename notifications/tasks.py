@@ -13,7 +13,7 @@ from celery.exceptions import Reject
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 from notifications.api import request_triggered
-from notifications.beat import BY_BEAT, PURGE, RUN_DUE_JOBS, RUN_REPLAYS, WATCH
+from notifications.beat import BEAT_HEADER, PURGE, RUN_DUE_JOBS, RUN_REPLAYS, WATCH
 from notifications.broker.nudge import TASK, nudge, nudge_arrived, publish_event
 from notifications.conf import service_options
 from notifications.delivery.engine import engine_with_redis
@@ -95,7 +95,7 @@ def deliver_due(self: Task[[], None]) -> None:
     One drain a process: where one runs already it is called to look again, so that slow sends cost threads and neither
     a worker's slot nor a database connection, and Python's one lock is not fought over.
     """
-    by_beat = bool((self.request.headers or {}).get(BY_BEAT))
+    by_beat = bool((self.request.headers or {}).get(BEAT_HEADER))
     if by_beat:
         heartbeats.beat(Pulse.BEAT)
     if _draining.locked():

@@ -72,7 +72,7 @@ def _bulk(stage: Stage, size: Size, user: int, results: Results) -> None:
     from django.db import transaction
 
     from notifications.api import request_notifications
-    from notifications.ingest.insert import BATCH
+    from notifications.ingest.insert import INSERT_BATCH_ROWS
     from notifications.models import NotificationRecord
 
     count = size.bulk
@@ -85,7 +85,9 @@ def _bulk(stage: Stage, size: Size, user: int, results: Results) -> None:
 
     def create() -> None:
         with transaction.atomic():
-            NotificationRecord.objects.bulk_create([NotificationRecord(**one) for one in rows], batch_size=BATCH)
+            NotificationRecord.objects.bulk_create(
+                [NotificationRecord(**one) for one in rows], batch_size=INSERT_BATCH_ROWS
+            )
 
     taken: dict[str, list[float]] = {"request": [], "create": []}
     for _ in range(size.bulk_times):

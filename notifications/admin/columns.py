@@ -28,7 +28,7 @@ from notifications.admin.display import (
 )
 from notifications.conf import service_options
 from notifications.content.rendering import build_message_text
-from notifications.content.text import visible
+from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.states import Status
 
@@ -91,7 +91,7 @@ class RecordColumns:
     def code(self, record: NotificationRecord) -> SafeString | str:
         """Return the code of the last error, to be broken between its words only."""
         words = re.split("(?<=_)", record.last_error_code)
-        return format_html_join("", "{}<wbr>", ((visible(word),) for word in words)) if any(words) else NOTHING
+        return format_html_join("", "{}<wbr>", ((escape_invisible(word),) for word in words)) if any(words) else NOTHING
 
     @admin.display(description=_("attempts"))
     def attempts(self, record: NotificationRecord) -> str:
@@ -153,7 +153,7 @@ class RecordColumns:
         if not (base and record.target_url):
             return block(text)
         return format_html(
-            "{}<p>{} <bdi>{}</bdi></p>", block(text), gettext("Its link:"), visible(base + record.target_url)
+            "{}<p>{} <bdi>{}</bdi></p>", block(text), gettext("Its link:"), escape_invisible(base + record.target_url)
         )
 
     @admin.display(description=_("endpoint"))

@@ -19,7 +19,7 @@ from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _, ngettext
 
-from notifications.content.text import visible
+from notifications.content.text import escape_invisible
 
 SHOWN = 10_000
 """Characters of a long text that are shown: enough to judge it, and the page stays light."""
@@ -37,7 +37,7 @@ def badge(kind: str, text: str | Promise) -> SafeString:
 
 def isolated(text: object) -> SafeString:
     """Return text whose writing direction cannot turn its surroundings around."""
-    return format_html("<bdi>{}</bdi>", visible(str(text)))
+    return format_html("<bdi>{}</bdi>", escape_invisible(str(text)))
 
 
 def user_link(user: AbstractBaseUser) -> SafeString:
@@ -65,7 +65,7 @@ def block(text: str, most: int = SHOWN) -> SafeString | str:
     """Return a preformatted block with the first `most` characters of text, and a note where it was cut."""
     if not text:
         return NOTHING
-    shown = format_html('<pre class="n-block" tabindex="0">{}</pre>', visible(text[:most]))
+    shown = format_html('<pre class="n-block" tabindex="0">{}</pre>', escape_invisible(text[:most]))
     if len(text) <= most:
         return shown
     note = ngettext(

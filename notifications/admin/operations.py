@@ -16,7 +16,7 @@ from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
 from notifications.admin.confirmation import CANCEL, OPERATIONS, REPLAY, SEND_NOW, ConfirmationForm, Operation
 from notifications.admin.replay_form import NotKept, order_for_list
-from notifications.content.text import visible
+from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord
 from notifications.querysets import NotificationQuerySet
 from notifications.states import Status
@@ -89,7 +89,7 @@ class OperationsAdmin(Base):
             order = order_for_list(request.GET.dict())
         except NotKept as filters:
             text = gettext("A replay operation cannot keep this filter: %(filters)s. Give its criteria by hand.")
-            self.message_user(request, text % {"filters": visible(str(filters))[:200]}, messages.WARNING)
+            self.message_user(request, text % {"filters": escape_invisible(str(filters))[:200]}, messages.WARNING)
             order = ""
         return HttpResponseRedirect(f"{reverse('admin:notifications_replayoperation_add')}?{order}")
 

@@ -10,7 +10,7 @@ from django.utils.translation import gettext, gettext_lazy as _
 
 from notifications.admin.display import absolute, relative
 from notifications.content.error_messages import CODES, REMEDIES
-from notifications.content.text import visible
+from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord
 from notifications.states import Status, WaitReason
 
@@ -65,7 +65,7 @@ def _state(record: NotificationRecord) -> str:
 def _last_worker(record: NotificationRecord) -> str:
     """Return who made the last attempt that was written down; a lease names nobody."""
     worker = record.attempts.exclude(worker="").order_by("-round", "-number").values_list("worker", flat=True).first()
-    return visible(worker) if worker else gettext("none so far")
+    return escape_invisible(worker) if worker else gettext("none so far")
 
 
 _SENTENCES: dict[tuple[Status, bool], Promise] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from notifications.content.text import trim, truncate_text
 
-DEPTH = 100
+MAX_JSON_DEPTH = 100
 """Levels that JSON may have: whoever reads it back, however deep in calls, must not run out of stack."""
 
 _ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
@@ -25,7 +25,7 @@ def clean_json(value: Any) -> str | None:
     """Return JSON that a jsonb column takes, whatever a provider handed us; None for None.
 
     What JSON or jsonb cannot hold (NaN, NUL, lone surrogates, objects) is replaced, and all of what is nested deeper
-    than DEPTH: a sent message must be settled, and its record must be readable.
+    than MAX_JSON_DEPTH: a sent message must be settled, and its record must be readable.
     """
     if value is None:
         return None
@@ -39,7 +39,7 @@ def _plain_json(value: Any) -> str:
         text.encode()
     except Exception:  # a foreign object may raise anything when it is shown
         return ""
-    return text if "\\u0000" not in text and text.count("[") + text.count("{") <= DEPTH else ""
+    return text if "\\u0000" not in text and text.count("[") + text.count("{") <= MAX_JSON_DEPTH else ""
 
 
 def _cleaned_json(value: Any) -> str:
@@ -54,7 +54,7 @@ def _storable(value: Any, depth: int = 0) -> Any:
         return _UNSTORABLE.sub("\ufffd", value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
-    if depth > DEPTH:
+    if depth > MAX_JSON_DEPTH:
         raise RecursionError
     if isinstance(value, dict):
         return {_storable(str(key)): _storable(item, depth + 1) for key, item in value.items()}

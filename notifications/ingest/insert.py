@@ -20,7 +20,7 @@ from notifications.telemetry.tracing import current_trace_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class DeliveryWindow:
     """When a message may go out. None: at once, and for ever."""
 
     deliver_at: datetime | None = None
@@ -65,7 +65,7 @@ _COLUMNS = (
     *("channel", "user_id", "trigger_id", "preview_id", "trigger_type", "target_type", "target_id", "dedupe_key"),
     *("target_url", "trace_id"),
 )
-BATCH = 1000
+INSERT_BATCH_ROWS = 1000
 """Rows per INSERT: large enough that a round trip costs nothing, small enough for a statement timeout."""
 
 
@@ -74,7 +74,7 @@ def insert_requests(
     *,
     options: ServiceOptions,
     clock: Clock | None = None,
-    window: Window = Window(),
+    window: DeliveryWindow = DeliveryWindow(),
 ) -> list[Accepted]:
     """Insert what is new, find what is there, and return one answer per request, in their order.
 
@@ -84,13 +84,13 @@ def insert_requests(
     if trace_id := current_trace_id():
         requests = [request if request.trace_id else replace(request, trace_id=trace_id) for request in requests]
     accepted: list[Accepted] = []
-    for start in range(0, len(requests), BATCH):
-        accepted += _insert_batch(requests[start : start + BATCH], options, clock, window)
+    for start in range(0, len(requests), INSERT_BATCH_ROWS):
+        accepted += _insert_batch(requests[start : start + INSERT_BATCH_ROWS], options, clock, window)
     return accepted
 
 
 def _insert_batch(
-    requests: Sequence[NotificationRequest], options: ServiceOptions, clock: Clock | None, window: Window
+    requests: Sequence[NotificationRequest], options: ServiceOptions, clock: Clock | None, window: DeliveryWindow
 ) -> list[Accepted]:
     new: dict[tuple[str, str], tuple[int, int]] = {}
     known: dict[tuple[str, str], tuple[int, int]] = {}
@@ -102,7 +102,7 @@ def _insert_batch(
 
 
 def _insert(
-    requests: Sequence[NotificationRequest], options: ServiceOptions, clock: Clock | None, window: Window
+    requests: Sequence[NotificationRequest], options: ServiceOptions, clock: Clock | None, window: DeliveryWindow
 ) -> dict[tuple[str, str], tuple[int, int]]:
     """Insert the requests whose key is new; return record id and owner by channel and key."""
     texts = [

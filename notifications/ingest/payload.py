@@ -46,7 +46,7 @@ class NotificationRequest:
     channel: str = "feishu"
 
 
-IDENTIFIERS = {
+IDENTIFIER_LENGTHS = {
     "preview_id": 191,
     "dedupe_key": 191,
     "target_url": 1024,
@@ -57,11 +57,19 @@ IDENTIFIERS = {
 }
 """Longest accepted length of each, after trimming; the columns are as wide."""
 
-TEXTS = {"summary_text": 10_000, "fallback_text": 10_000}
+TEXT_LENGTHS = {"summary_text": 10_000, "fallback_text": 10_000}
 
-REQUIRED = ("preview_id", "dedupe_key", "target_url")
+REQUIRED_IDENTIFIERS = ("preview_id", "dedupe_key", "target_url")
 
-FIELDS = {"event_version", "notification_id", "user_id", "target_id", "requested_at", *IDENTIFIERS, *TEXTS}
+FIELDS = {
+    "event_version",
+    "notification_id",
+    "user_id",
+    "target_id",
+    "requested_at",
+    *IDENTIFIER_LENGTHS,
+    *TEXT_LENGTHS,
+}
 
 
 def parse_payload(payload: object, *, max_user_id: int = MAX_INT64, channel: str = "feishu") -> NotificationRequest:
@@ -72,14 +80,17 @@ def parse_payload(payload: object, *, max_user_id: int = MAX_INT64, channel: str
     Go service's; lengths, types and characters are ours.
     """
     check = Check(payload, FIELDS)
-    user_id = check.positive("user_id", max_user_id)
-    strings = {name: check.identifier(name, limit, required=name in REQUIRED) for name, limit in IDENTIFIERS.items()}
+    user_id = check.positive_integer("user_id", max_user_id)
+    strings = {
+        name: check.identifier(name, limit, required=name in REQUIRED_IDENTIFIERS)
+        for name, limit in IDENTIFIER_LENGTHS.items()
+    }
     check.site_path(strings["target_url"])
-    check.moment("requested_at")
-    texts = {name: check.text(name, limit) for name, limit in TEXTS.items()}
+    check.time("requested_at")
+    texts = {name: check.text(name, limit) for name, limit in TEXT_LENGTHS.items()}
     target_id = check.integer("target_id")
     check.integer("notification_id")
-    check.version()
-    check.unknown()
-    check.end()
+    check.event_version()
+    check.refuse_unknown_fields()
+    check.raise_if_refused()
     return NotificationRequest(user_id=user_id, target_id=target_id or 0, channel=channel, **strings, **texts)

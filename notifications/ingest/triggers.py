@@ -82,20 +82,20 @@ def parse_trigger(payload: object, *, max_user_id: int = MAX_INT64) -> Trigger:
     """
     options = service_options()
     check = Check(payload, TRIGGER_FIELDS)
-    user_id = check.positive("user_id", max_user_id)
+    user_id = check.positive_integer("user_id", max_user_id)
     identifiers = {
-        name: check.word(name, length, required=name == "trigger_id") for name, length in IDENTIFIER_LENGTHS.items()
+        name: check.line(name, length, required=name == "trigger_id") for name, length in IDENTIFIER_LENGTHS.items()
     }
     trigger_type = check.choice("trigger_type", options.trigger_types)
     source = check.choice("source", options.trigger_sources)
     target_type = check.choice("target_type", options.trigger_target_types)
-    target_id = check.positive("target_id")
-    requested_at = check.moment("requested_at")
+    target_id = check.positive_integer("target_id")
+    requested_at = check.time("requested_at")
     mock_now = _parse_mock_now(check)
-    check.version()
-    check.unknown()
-    check.end()
-    assert requested_at is not None  # noqa: S101  check.end() raised otherwise
+    check.event_version()
+    check.refuse_unknown_fields()
+    check.raise_if_refused()
+    assert requested_at is not None  # noqa: S101  check.raise_if_refused() raised otherwise
     return Trigger(
         user_id=user_id,
         trigger_type=trigger_type,
@@ -117,7 +117,7 @@ def _parse_mock_now(check: Check) -> datetime | None:
         return None
     elif not is_mock_time:
         check.refuse("mock_now", _("goes with is_mock_time only"))
-    return check.moment("mock_now") if payload.get("mock_now") is not None else None
+    return check.time("mock_now") if payload.get("mock_now") is not None else None
 
 
 _composing: ContextVar[tuple[Trigger, ...]] = ContextVar("composing", default=())

@@ -18,7 +18,7 @@ EVENT_VERSION = "1"
 MAX_PAYLOAD_BYTES = 128 * 1024
 """Larger payloads are refused whole; every field together stays far below."""
 
-MOST_UNKNOWN = 20
+MAX_UNKNOWN_FIELDS_NAMED = 20
 """Unknown fields that are named; one payload can hold tens of thousands."""
 
 MAX_INT64 = 2**63 - 1
@@ -56,7 +56,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
-def too_large(payload: object) -> bool:
+def is_too_large(payload: object) -> bool:
     """Tell whether the payload's JSON is over MAX_PAYLOAD_BYTES; what is not JSON is left to the field rules."""
     try:
         text = json.dumps(payload, default=str, skipkeys=True, ensure_ascii=False)
@@ -71,27 +71,27 @@ class Check:
     Raises InvalidNotification at once for what has no fields, or is too large to be read.
     """
 
-    ORDER = ("payload", "event_version", "user_id", "preview_id", "dedupe_key", "target_url", "requested_at")
+    FIELD_ORDER = ("payload", "event_version", "user_id", "preview_id", "dedupe_key", "target_url", "requested_at")
 
     def __init__(self, payload: object, fields: Collection[str]) -> None:
         if not isinstance(payload, Mapping):
             raise InvalidNotification([("payload", _("must be an object"))])
-        if too_large(payload):
+        if is_too_large(payload):
             raise InvalidNotification([("payload", _("is larger than 128 KiB"))])
         self.payload: Mapping[str, Any] = payload
         self.fields = fields
         self.errors: list[tuple[str, Reason]] = []
 
-    def end(self) -> None:
+    def raise_if_refused(self) -> None:
         """Raise InvalidNotification if anything was refused."""
         if self.errors:
-            raise InvalidNotification(self.in_order())
+            raise InvalidNotification(self.sorted_errors())
 
     def refuse(self, name: str, reason: Reason) -> None:
         self.errors.append((name, reason))
 
-    def in_order(self) -> list[tuple[str, Reason]]:
-        rank = {name: index for index, name in enumerate(self.ORDER)}
+    def sorted_errors(self) -> list[tuple[str, Reason]]:
+        rank = {name: index for index, name in enumerate(self.FIELD_ORDER)}
         return sorted(self.errors, key=lambda error: rank.get(error[0], len(rank)))
 
     def integer(self, name: str, *, required: bool = False) -> int | None:
@@ -108,7 +108,7 @@ class Check:
             return None
         return value
 
-    def positive(self, name: str, most: int = MAX_INT64) -> int:
+    def positive_integer(self, name: str, most: int = MAX_INT64) -> int:
         value = self.integer(name, required=True)
         if value is not None and not 1 <= value <= most:
             self.refuse(name, _("must be positive") if value < 1 else _("is too large"))
@@ -132,9 +132,9 @@ class Check:
 
     def identifier(self, name: str, limit: int, *, required: bool) -> str:
         control = _CONTROL_IN_URL if name == "target_url" else _CONTROL
-        return self.word(name, limit, control=control, required=required)
+        return self.line(name, limit, control=control, required=required)
 
-    def word(self, name: str, limit: int, *, control: re.Pattern[str] = _CONTROL_IN_URL, required: bool = True) -> str:
+    def line(self, name: str, limit: int, *, control: re.Pattern[str] = _CONTROL_IN_URL, required: bool = True) -> str:
         before = len(self.errors)
         value = self.string(name, control, limit)
         if required and not value and len(self.errors) == before:
@@ -143,7 +143,7 @@ class Check:
 
     def choice(self, name: str, known: Collection[str]) -> str:
         before = len(self.errors)
-        value = self.word(name, 64)
+        value = self.line(name, 64)
         if len(self.errors) == before and known and value not in known:
             self.refuse(name, _("is not supported; known: %(known)s") % {"known": ", ".join(known)})
         return value
@@ -157,7 +157,7 @@ class Check:
         elif url.startswith("//") or "://" in url or "\\" in url:
             self.refuse("target_url", _("must not lead to another site"))
 
-    def moment(self, name: str) -> datetime | None:
+    def time(self, name: str) -> datetime | None:
         value = self.payload.get(name)
         if value is None:
             self.refuse(name, _("is required"))
@@ -172,26 +172,26 @@ class Check:
             self.refuse(name, _("must be an RFC 3339 time, such as 2026-05-01T08:00:00Z"))
         elif (offset := moment.utcoffset()) is None:
             self.refuse(name, _("must have a time zone"))
-        elif is_zero(moment, offset) and not (isinstance(value, str) and _has_nanoseconds(value)):
+        elif is_zero_time(moment, offset) and not (isinstance(value, str) and _has_nanoseconds(value)):
             self.refuse(name, _("must not be the zero time"))
         else:
             return moment
         return None
 
-    def unknown(self) -> None:
+    def refuse_unknown_fields(self) -> None:
         names = [name for name in self.payload if name not in self.fields]
-        for name in names[:MOST_UNKNOWN]:
+        for name in names[:MAX_UNKNOWN_FIELDS_NAMED]:
             self.refuse(_UNSTORABLE.sub("\ufffd", str(name))[:64] or '""', _("is not a known field"))
-        if names[MOST_UNKNOWN:]:
+        if names[MAX_UNKNOWN_FIELDS_NAMED:]:
             self.refuse("payload", _("has more unknown fields than are named here"))
 
-    def version(self) -> None:
+    def event_version(self) -> None:
         version = self.payload.get("event_version", EVENT_VERSION)
         if version != EVENT_VERSION:
             self.refuse("event_version", _("is not supported; known: %(known)s") % {"known": EVENT_VERSION})
 
 
-def is_zero(moment: datetime, offset: timedelta) -> bool:
+def is_zero_time(moment: datetime, offset: timedelta) -> bool:
     """Tell whether this is Go's zero time, 0001-01-01T00:00:00Z, in whichever zone it is written."""
     return moment.replace(tzinfo=None) - datetime(1, 1, 1) == offset  # noqa: DTZ001  both without their zone
 

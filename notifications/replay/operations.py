@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from notifications.broker.nudge import nudge_replays
 from notifications.clock import database_now
-from notifications.content.text import visible
+from notifications.content.text import escape_invisible
 from notifications.models import ReplayOperation
 from notifications.replay.criteria import Criteria, InvalidCriteria, Problem
 from notifications.states import UNFINISHED, OperationStatus
@@ -54,7 +54,7 @@ def create(
             matched=criteria.select(frozen).count(),
         )
         if actor:
-            add_admin_log(actor, [operation], ADDITION, visible(f"Ordered: {reason}"))
+            add_admin_log(actor, [operation], ADDITION, escape_invisible(f"Ordered: {reason}"))
         transaction.on_commit(_call_workers, robust=True)
     log_operation(operation, OperationStatus.QUEUED, actor)
     return operation

@@ -15,7 +15,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from notifications.channels.rules import Refused
 from notifications.channels.test_message import TooSoon
-from notifications.content.text import visible
+from notifications.content.text import escape_invisible
 
 Problem = tuple[str, str | Promise]
 """Field and reason."""
@@ -105,4 +105,6 @@ def _explained(error: dict[str, Any]) -> Problem:
         "known": ", ".join(re.findall("'([^']*)'", str(facts.get("expected", "")))),
     }
     reason = str(SENTENCES.get(error["type"], _("is not valid")))
-    return visible(".".join(names))[:LONGEST_NAME] or str(source), reason % values if "%(" in reason else reason
+    return escape_invisible(".".join(names))[:LONGEST_NAME] or str(
+        source
+    ), reason % values if "%(" in reason else reason

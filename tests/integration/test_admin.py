@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from notifications.admin.wording import explain
 from notifications.content.error_messages import CODES
-from notifications.content.text import visible
+from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord, RejectedRequest
 from notifications.states import ErrorCode, Outcome, Status, TestStatus
 from tests.integration.rows import LIST, make_attempt, make_record
@@ -307,7 +307,7 @@ class TestHostileText:
         labels = re.compile(r'aria-label="[^"]*"')  # Django's own, read out and not drawn
         assert "\u202e" not in labels.sub("", page(admin_client, LIST))
         assert "safe\\u202egnp.exe" in page(admin_client, f"{LIST}{record.pk}/change/")
-        assert visible("a\u200bb\u2066c\ud800\x00👩\u200d🚀") == "a\\u200bb\\u2066c\\ud800\\u0000👩\u200d🚀"
+        assert escape_invisible("a\u200bb\u2066c\ud800\x00👩\u200d🚀") == "a\\u200bb\\u2066c\\ud800\\u0000👩\u200d🚀"
 
     def test_a_hundred_kilobytes_are_cut_with_a_note(self, admin_client: Client) -> None:
         record = make_record(provider_response={"text": "x" * 100_000}, last_error="y" * 100_000)

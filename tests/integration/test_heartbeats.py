@@ -11,7 +11,7 @@ from django.db import connection
 from django.utils import timezone
 
 from notifications import tasks
-from notifications.beat import BY_BEAT
+from notifications.beat import BEAT_HEADER
 from notifications.models import Heartbeat
 from notifications.states import Pulse
 from notifications.telemetry import heartbeats
@@ -54,7 +54,7 @@ def test_a_nudge_is_no_sign_of_beat() -> None:
 def test_beat_marks_its_sweeps() -> None:
     schedule = current_app.conf.beat_schedule["notifications-sweep"]
 
-    assert schedule["options"]["headers"] == {BY_BEAT: True}
+    assert schedule["options"]["headers"] == {BEAT_HEADER: True}
 
 
 def test_a_drain_that_failed_is_no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from django.utils import timezone
 from dev.procfile import parse
 from notifications import tasks
 from notifications.broker import nudge
-from notifications.ingest.payload import IDENTIFIERS, TEXTS
+from notifications.ingest.payload import IDENTIFIER_LENGTHS, TEXT_LENGTHS
 from notifications.models import DeliveryAttempt, NotificationRecord, RejectedRequest, UserNotificationChannel
 from notifications.states import FINAL, SCHEDULED, WAITING, AuthType, Cause, ErrorCode, Outcome, Status, TestStatus
 from smartmate.celery import app
@@ -122,13 +122,13 @@ class TestOtherWords:
 
 
 class TestColumns:
-    @pytest.mark.parametrize("name", IDENTIFIERS)
+    @pytest.mark.parametrize("name", IDENTIFIER_LENGTHS)
     def test_are_as_wide_as_what_is_accepted(self, name: str) -> None:
         column: Any = NotificationRecord._meta.get_field(name)
 
-        assert column.max_length == IDENTIFIERS[name]
+        assert column.max_length == IDENTIFIER_LENGTHS[name]
 
-    @pytest.mark.parametrize("name", TEXTS)
+    @pytest.mark.parametrize("name", TEXT_LENGTHS)
     def test_texts_have_no_width(self, name: str) -> None:
         assert isinstance(NotificationRecord._meta.get_field(name), models.TextField)
 
@@ -138,9 +138,9 @@ class TestColumns:
             cursor.execute(
                 "SELECT column_name, character_maximum_length FROM information_schema.columns"
                 " WHERE table_name = 'notification_records' AND column_name = ANY(%s)",
-                [list(IDENTIFIERS)],
+                [list(IDENTIFIER_LENGTHS)],
             )
-            assert dict(cursor.fetchall()) == IDENTIFIERS
+            assert dict(cursor.fetchall()) == IDENTIFIER_LENGTHS
 
 
 class TestQueues:

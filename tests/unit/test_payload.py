@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from notifications.ingest.payload import IDENTIFIERS, TEXTS, NotificationRequest, parse_payload
+from notifications.ingest.payload import IDENTIFIER_LENGTHS, TEXT_LENGTHS, NotificationRequest, parse_payload
 from notifications.ingest.validation import MAX_INT64, DedupeConflict, InvalidNotification
 from tests.conftest import payload
 
-STRINGS = sorted({*IDENTIFIERS, *TEXTS})
+STRINGS = sorted({*IDENTIFIER_LENGTHS, *TEXT_LENGTHS})
 ACCEPTED = st.fixed_dictionaries(
     {
         "user_id": st.integers(1, 2**31 - 1),
@@ -75,7 +75,7 @@ class TestAccepts:
 
     @pytest.mark.parametrize("name", STRINGS)
     def test_the_longest_value_after_trimming(self, name: str) -> None:
-        longest = "/" + "字" * ((IDENTIFIERS | TEXTS)[name] - 1)
+        longest = "/" + "字" * ((IDENTIFIER_LENGTHS | TEXT_LENGTHS)[name] - 1)
 
         assert getattr(parse_payload(payload(**{name: f"  {longest}  "})), name) == longest
 
@@ -173,7 +173,7 @@ class TestRefuses:
 
     @pytest.mark.parametrize("name", STRINGS)
     def test_what_is_longer_than_its_column(self, name: str) -> None:
-        limit = (IDENTIFIERS | TEXTS)[name]
+        limit = (IDENTIFIER_LENGTHS | TEXT_LENGTHS)[name]
 
         assert refusals(payload(**{name: "/" + "字" * limit})) == [(name, f"is longer than {limit} characters")]
 
@@ -275,7 +275,7 @@ class TestWhateverComes:
 
         request = parse_payload(fields)
 
-        for name, limit in (IDENTIFIERS | TEXTS).items():
+        for name, limit in (IDENTIFIER_LENGTHS | TEXT_LENGTHS).items():
             value = getattr(request, name)
             assert len(value) <= limit
             assert not re.search("[\x00\ud800-\udfff]", value)

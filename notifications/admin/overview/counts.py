@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from django.urls import reverse
 
 from notifications.admin.situations import DAY
-from notifications.content.text import visible
+from notifications.content.text import escape_invisible
 from notifications.models import RejectedRequest, UserNotificationChannel
 from notifications.sql import IN_INDEX_ORDER
 from notifications.states import SCHEDULED, Status
@@ -107,11 +107,11 @@ def _count(name: str, groups: list[_Group], statuses: Collection[str]) -> Count:
         url=url,
         oldest=min((group.oldest for group in mine if group.oldest), default=None),
         parts=[
-            Part(code=visible(code), number=number, url=f"{url}&{urlencode({'code': code})}")
+            Part(code=escape_invisible(code), number=number, url=f"{url}&{urlencode({'code': code})}")
             for code, number in codes.most_common()
             if code
         ],
-        channels=frozenset(visible(group.channel) for group in mine),
+        channels=frozenset(escape_invisible(group.channel) for group in mine),
     )
 
 

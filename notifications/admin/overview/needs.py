@@ -14,7 +14,7 @@ from notifications.admin.overview.facts import Facts, Need, shown
 from notifications.admin.overview.pictures import number
 from notifications.conf import service_options
 from notifications.content.error_messages import CODES
-from notifications.content.text import visible
+from notifications.content.text import escape_invisible
 from notifications.states import Outcome
 
 LEAST_OVERDUE = timedelta(minutes=2)
@@ -165,7 +165,7 @@ def _failing(facts: Facts) -> Need | None:
     what = _("%(percent)d %% of the attempts of this hour and the last failed, most with %(code)s.")
     return Need(
         kind="failed",
-        what=f"{what % {'percent': 100 * failed / every, 'code': visible(code)}} {CODES.get(code, '')}".strip(),
+        what=f"{what % {'percent': 100 * failed / every, 'code': escape_invisible(code)}} {CODES.get(code, '')}".strip(),
         do=_("They are tried again by themselves. If it lasts, look at one of them."),
         url=retry.url,
         button=_("Show what will be retried"),
