@@ -1,4 +1,8 @@
-"""What operators see and do: every delivery, its attempts, replay and cancel, users' channels, refused requests."""
+"""The Django admin for operators: notifications, attempts, channels, replay operations, rejected requests, jobs.
+
+The package holds pages, filters, actions and their texts. It holds no delivery logic: it calls `api`, `channels` and
+`replay`. Only `templatetags` may import it.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,5 @@
-"""A user's channel: which settings may be stored, and test messages to it."""
+"""A user's channel: the rules for its settings, and test messages to it.
+
+The package holds what the admin and the HTTP API share. It holds no pages and no provider. `admin`, `management`,
+`tasks` and `web_api` may import it.
+"""

@@ -1,1 +1,4 @@
-"""The text of messages: cleaning, rendering, links, and what error codes mean. No I/O."""
+"""The text of a message: trimming, truncation, rendering, link detection, and the meaning of error codes.
+
+The package holds pure functions: no database, no network. Every package above it may import it.
+"""

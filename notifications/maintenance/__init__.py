@@ -1,1 +1,4 @@
-"""Periodic work beside delivery: deleting old rows and running due jobs."""
+"""Periodic work beside delivery: deletion of old rows, and publication of due jobs.
+
+The package holds the work, not its schedule (`beat`) and not its tasks (`tasks`). Every package above it may import it.
+"""

@@ -1,1 +1,4 @@
-"""What a process reports of itself: traces, counters, heartbeats, its name."""
+"""What a process reports of itself: traces, counters, heartbeats, its name.
+
+The package records. It judges nothing (`monitoring`). Every package above it may import it.
+"""
