@@ -1,4 +1,8 @@
-"""Providers by channel. Adding one: a file here (or anywhere), a line in NOTIFICATIONS["PROVIDERS"]."""
+"""Providers: each sends a message to one kind of endpoint and interprets the response.
+
+A provider knows neither records nor the database. `delivery` and `channels` call providers; providers import only
+`content`, `security`, `telemetry` and modules below them. docs/providers.md explains how to add a provider.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from notifications.providers.base import Provider
 
 @cache
 def get_provider(channel: str) -> Provider:
-    """Return the provider of a channel; there is one of each in a process.
+    """Return the provider of a channel. Each process creates one per channel.
 
     Args:
         channel: A key of PROVIDERS.
@@ -23,7 +27,7 @@ def get_provider(channel: str) -> Provider:
         An instance of the configured class. It was called with the entry's OPTIONS as keyword arguments.
 
     Raises:
-        KeyError: The channel has no provider.
+        KeyError: The channel has no entry in PROVIDERS.
         ImportError: The class cannot be imported.
         TypeError: The class does not take one of the options.
     """
@@ -33,7 +37,7 @@ def get_provider(channel: str) -> Provider:
 
 
 def configured_providers() -> dict[str, Provider]:
-    """Return every provider by channel; rows of other channels are left alone."""
+    """Return the providers by channel. The engine ignores records of other channels."""
     return {channel: get_provider(channel) for channel in service_options().providers}
 
 

@@ -2,4 +2,6 @@
 
 from notifications._moved import forward
 
-__getattr__ = forward(__name__, "notifications.providers.http.url_rules")
+RENAMED = {"ODD_CHARACTERS": "FORBIDDEN_CHARACTERS", "NO_ADDRESS": "NOT_AN_ADDRESS", "EXTRAS": "EXTRA_PARTS"}
+
+__getattr__ = forward(__name__, "notifications.providers.http.url_rules", renamed=RENAMED)

@@ -1,4 +1,4 @@
-"""What a provider is given, what it answers, and how odd answers are read."""
+"""The interface between the delivery engine and the providers: requests, endpoints, results, and one guarded call."""
 
 from __future__ import annotations
 
@@ -8,22 +8,30 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from notifications._moved import forward
 from notifications.conf import ServiceOptions
 from notifications.content.text import trim
+from notifications.exceptions import NotificationError
 from notifications.providers.answer_redaction import redact_secrets
 from notifications.security.secrets import Secret, SecretUnreadable
 from notifications.states import AuthType, ErrorCode, Outcome
 from notifications.telemetry.tracing import sending
 
-CERTAIN = (Outcome.SUCCESS, Outcome.PERMANENT_FAIL, Outcome.SKIPPED)
+__getattr__ = forward(__name__, __name__, renamed={"attempt": "attempt_send", "normalize": "normalize_result"})
+
+FINAL_OUTCOMES = (Outcome.SUCCESS, Outcome.PERMANENT_FAIL, Outcome.SKIPPED)
 MAY_HAVE_ARRIVED = "the message may have arrived"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendRequest:
-    """One message for one user, as every provider gets it; the fields are the Go service's, and the round."""
+    """One message for one user, as every provider receives it.
+
+    The fields are those of the Go service's request, plus `round`.
+    """
 
     notification_id: int
+    """Primary key of the record."""
     user_id: int
     trigger_id: str
     preview_id: str
@@ -31,15 +39,19 @@ class SendRequest:
     target_type: str
     target_id: int
     target_url: str
+    """Path of the link, below FRONTEND_BASE_URL."""
     message_text: str
+    """The text to show, rendered."""
     fallback_used: bool
+    """True if `message_text` is the fallback text."""
     attempt_count: int
+    """Number of this attempt in its round, from 1."""
     trace_id: str = ""
     round: int = 0
-    """How often it was replayed: retries of one round are the same message, a replay is another."""
+    """Number of replays so far. The retries of one round are the same message; a replay is a new message."""
 
     def as_payload(self) -> dict[str, Any]:
-        """Return the request as the Go service's JSON fields; an empty trace_id is left out."""
+        """Return the request as the Go service's JSON fields: without `round`, and without an empty `trace_id`."""
         payload = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del payload["round"]
         if not self.trace_id:
@@ -49,45 +61,52 @@ class SendRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A user's settings for the channel, read anew for each send."""
+    """A user's channel settings. The engine reads them from the database for each send."""
 
     enabled: bool
     webhook_url: Secret
+    """The address: a URL, or an email address. May be blank."""
     auth_type: str
+    """One of `AuthType`."""
     bearer_token: Secret
-    """The secret of the authentication, whichever it is."""
+    """The secret of the authentication: a bearer token or a signing secret."""
     user_email: str = ""
-    """The user's own address; known only where webhook_url is blank."""
+    """The email address of the user account; set only if `webhook_url` is blank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendResult:
-    """What came of one attempt. Texts must hold no secret: they are stored, logged and shown."""
+    """The result of one attempt. No text may contain a secret: the texts are stored, logged and shown."""
 
     outcome: str
-    """One of `Outcome`; anything else is taken as a temporary failure."""
+    """One of `Outcome`. Any other value counts as a temporary failure."""
     provider_message_id: str = ""
     error_code: str = ""
+    """One of `ErrorCode`, or a code of the provider's own."""
     error_message: str = ""
     request_payload: Any = None
-    """What was sent, as JSON, if it differs from the SendRequest."""
+    """The JSON value that was sent, if it differs from the SendRequest."""
     response_payload: Any = None
+    """The response as a JSON value, or as text."""
     http_status: int | None = None
     response_excerpt: str = ""
+    """The beginning of the response as text."""
     retry_after: float = 0.0
-    """Seconds the provider asked us to wait."""
+    """Seconds that the endpoint asked us to wait."""
     max_attempts: int | None = None
-    """Attempts after which this kind of failure is final, if fewer than the record's own."""
+    """Number of attempts after which this kind of failure is final, if lower than the record's own limit."""
     maybe_delivered: bool = False
-    """The request went out and no answer came back: the message may have arrived. Said in the error text too."""
+    """True if the whole request was sent but no response arrived. The engine adds this to the error text."""
     unmapped: str = ""
-    """The vendor's code that no table of ours has: reported once, see `notifications.signals.unmapped_answer`."""
+    """The vendor's error code, if no rule has it. See `notifications.signals.unmapped_answer`."""
 
 
-class ProviderError(Exception):
-    """An attempt that ended in an exception, with what is known of it.
+class ProviderError(NotificationError):
+    """An attempt ended in an exception.
 
-    message: free of secrets. result: what the provider could still tell, if anything.
+    Args:
+        message: Text without secrets.
+        result: What the provider knows about the attempt, if anything.
     """
 
     def __init__(self, message: str, result: SendResult | None = None) -> None:
@@ -96,127 +115,160 @@ class ProviderError(Exception):
 
 
 class Provider(Protocol):
-    """Takes messages to one kind of endpoint.
+    """Sends messages to one kind of endpoint.
 
-    It may also have `limits`, what one endpoint takes ("5/second;100/minute"), and `crowded_half_hours`: retries then
-    keep away from full and half hours.
+    Optional class attributes: `limits`, the rate limit per endpoint ("5/second;100/minute"), and `crowded_half_hours`,
+    True if retries must avoid full and half hours.
     """
 
     channel: ClassVar[str]
 
     def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
-        """Make one attempt. Called from plain threads: never touch the database here.
+        """Make one attempt.
 
-        endpoint: the user's channel settings, or None when there are none.
-        Expected failures are results; `ProviderError` is for what comes as an exception; anything else is a bug.
+        The engine calls this from plain threads, at the same time for several messages. It must not use the database,
+        and it must return before TOTAL_TIMEOUT ends.
+
+        Args:
+            request: The message.
+            endpoint: The user's channel settings, or None if the user has none.
+
+        Returns:
+            The result. Every expected failure is a result.
+
+        Raises:
+            ProviderError: A failure that reaches the provider as an exception. Any other exception counts as
+                `internal_error`, a temporary failure.
         """
         ...
 
 
 @runtime_checkable
 class ChannelRules(Protocol):
-    """What a provider may also have, so that the admin's form refuses settings which it could not send with.
+    """Optional part of a provider: the rules by which the admin form and the API refuse settings of a channel.
 
-    Problems are said in words marked with `gettext_noop`, or by an empty string where there is none.
+    A problem is a text marked with `gettext_noop`, or an empty string.
     """
 
     auth_types: ClassVar[tuple[AuthType, ...]]
+    """The accepted kinds of authentication."""
     address_optional: ClassVar[bool]
-    """Whether the user's own email address does where the channel has none."""
+    """True if the user's own email address is used when the channel has no address."""
 
     def address_problem(self, url: str) -> str:
-        """Return why this address may not be used."""
+        """Return why an address is not accepted, or an empty string."""
         ...
 
     def secret_problem(self, secret: str) -> str:
-        """Return why this token or signing secret cannot be used."""
+        """Return why a token or signing secret is not accepted, or an empty string."""
         ...
 
 
 def stable_id(request: SendRequest, options: ServiceOptions) -> uuid.UUID:
-    """Return the id that a receiver can know the message by: the same for every retry, another for each replay.
+    """Return the id by which a receiver recognises a message: the same for each retry, another one for each replay.
 
-    The site's address is in it, so that two installations with the same record numbers do not swallow each other's.
+    Args:
+        request: The message.
+        options: Its `frontend_base_url` is part of the id, so that two installations with equal record numbers send
+            different ids.
     """
     site = options.frontend_base_url.rstrip("/")
     return uuid.uuid5(uuid.NAMESPACE_URL, f"{site}/notifications/{request.notification_id}/{request.round}")
 
 
 def attempt_send(provider: Provider, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
-    """Call the provider once and return a result in any case; never raises an Exception."""
+    """Call the provider once, inside a trace span, and return a normalized result. Never raises an Exception.
+
+    Args:
+        provider: The provider of the record's channel.
+        request: The message.
+        endpoint: The user's channel settings, or None if the user has none.
+
+    Returns:
+        The provider's result. For an exception: the result of the `ProviderError` with all secrets of the endpoint
+        removed, or `internal_error` with only the type of the exception.
+    """
     with sending(
         request.trace_id,
         channel=provider.channel,
         record_id=request.notification_id,
         attempt=request.attempt_count,
-    ) as note:
-        result = _attempt(provider, request, endpoint)
-        note(result.outcome, result.error_code)
+    ) as set_outcome:
+        result = _attempt_send(provider, request, endpoint)
+        set_outcome(result.outcome, result.error_code)
     return result
 
 
-def _attempt(provider: Provider, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
+def _attempt_send(provider: Provider, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
     try:
         return normalize_result(provider.send(request, endpoint))
     except ProviderError as error:
         result = normalize_result(error.result or SendResult(outcome=""), str(error))
-        return without_secrets(result, _secrets_of(endpoint))
+        return without_secrets(result, _read_secrets(endpoint))
     except Exception as error:
-        # Only the type: the text of a foreign exception may hold the address, which is a credential.
+        # Only the type: the text of an unknown exception may contain the address, which is a secret.
         text = f"{type(error).__name__} in the provider"
         return SendResult(outcome=Outcome.TEMPORARY_FAIL, error_code=ErrorCode.INTERNAL_ERROR, error_message=text)
 
 
 def normalize_result(result: SendResult, error_text: str = "") -> SendResult:
-    """Return the result with blanks trimmed and gaps filled.
+    """Return the result with trimmed texts and default values.
 
-    No outcome at all is a temporary network failure; an outcome we do not know is a temporary failure with the
-    provider's own code. The text of an exception fills a blank message and never hides a code (the Go service's did).
+    An empty outcome becomes a temporary failure with the code `network_error`. An unknown outcome becomes a temporary
+    failure and keeps the provider's code. (In the Go service, the text of an exception replaced the code.)
+
+    Args:
+        result: The provider's result.
+        error_text: Text of an exception; used if the result has no message.
     """
-    outcome = result.outcome if result.outcome in CERTAIN else Outcome.TEMPORARY_FAIL
-    code = _text(result.error_code)
+    outcome = result.outcome if result.outcome in FINAL_OUTCOMES else Outcome.TEMPORARY_FAIL
+    code = _to_text(result.error_code)
     if not result.outcome and not code:
         code = ErrorCode.NETWORK_ERROR
-    message = _text(result.error_message) or ("" if outcome == Outcome.SKIPPED else trim(error_text))
+    message = _to_text(result.error_message) or ("" if outcome == Outcome.SKIPPED else trim(error_text))
     if result.maybe_delivered and MAY_HAVE_ARRIVED not in message:
         message = f"{message}; {MAY_HAVE_ARRIVED}" if message else MAY_HAVE_ARRIVED
-    return _changed(
+    return _replace_if_changed(
         result,
         outcome=outcome,
         error_code=code,
         error_message=message,
-        provider_message_id=_text(result.provider_message_id),
+        provider_message_id=_to_text(result.provider_message_id),
     )
 
 
 def without_secrets(result: SendResult, secrets: Collection[str]) -> SendResult:
-    """Return the result with the secrets blacked out of everything an endpoint may have echoed.
+    """Return the result with the secrets removed from every field that an endpoint's answer can reach.
 
-    To be done when the answer has been judged: blacking out before could change what it means.
+    Call it after the answer was interpreted: removing a secret first could change the meaning of the answer.
+
+    Args:
+        result: The result of an attempt.
+        secrets: Plain secrets; empty ones are ignored.
     """
     echoes = ("provider_message_id", "error_message", "response_payload", "response_excerpt")
-    return _changed(result, **{name: redact_secrets(getattr(result, name), secrets) for name in echoes})
+    return _replace_if_changed(result, **{name: redact_secrets(getattr(result, name), secrets) for name in echoes})
 
 
-def _changed(result: SendResult, **fields: Any) -> SendResult:
-    """Return the result with these fields; the same one where they are what they were, as for nearly every send."""
+def _replace_if_changed(result: SendResult, **fields: Any) -> SendResult:
+    # Nearly every send changes nothing, and comparing costs less than a copy.
     if all(getattr(result, name) == value for name, value in fields.items()):
         return result
     return dataclasses.replace(result, **fields)
 
 
-def _secrets_of(endpoint: Endpoint | None) -> list[str]:
-    """Return what must not stand in a text: token, address, and the address's last part, which is its key."""
-    found: list[str] = []
+def _read_secrets(endpoint: Endpoint | None) -> list[str]:
+    """Return the token, the address, and the last part of the address, which is its key."""
+    secrets: list[str] = []
     for secret in (endpoint.webhook_url, endpoint.bearer_token) if endpoint else ():
         try:
             plain = secret.reveal()
         except SecretUnreadable:
             continue
-        found += [plain, plain.rstrip("/").rpartition("/")[2]]
-    return found
+        secrets += [plain, plain.rstrip("/").rpartition("/")[2]]
+    return secrets
 
 
-def _text(value: object) -> str:
-    """Return what a provider put where text belongs as text: an odd type must not undo a proven send."""
+def _to_text(value: object) -> str:
+    # A provider may return another type for a text. A successful send must not fail because of that.
     return "" if value is None else trim(str(value))

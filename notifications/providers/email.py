@@ -1,6 +1,6 @@
-"""Email, through the backend that the project has: to the channel's address, or else to the user's own.
+"""Email, through the project's email backend.
 
-A retry has the same Message-ID, by which mail programs and servers that look for repetitions know it.
+A retry has the same Message-ID as the first attempt. Some mail servers and programs use it to drop duplicates.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from django.utils.translation import gettext_noop
 
 from notifications.conf import service_options
 from notifications.providers.base import Endpoint, SendRequest, SendResult, stable_id, without_secrets
-from notifications.providers.http.client import MAX_EXCERPT_LENGTH, failure
-from notifications.providers.http.ssrf_guard import limits
+from notifications.providers.http.client import MAX_EXCERPT_LENGTH
+from notifications.providers.http.failures import network_failure_result
+from notifications.providers.http.ssrf_guard import request_deadline
 from notifications.providers.response_rules import AUTH_FAILED, ENDPOINT_CONFIG, MESSAGE_REFUSED, SERVER_ERROR, Meaning
 from notifications.providers.smtp_backend import SmtpReplyLost
 from notifications.security.secrets import SecretUnreadable
@@ -34,19 +35,23 @@ DJANGO_SMTP_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
 DEADLINE_SMTP_BACKEND = "notifications.providers.smtp_backend.EmailBackend"
 NOT_EMAIL = gettext_noop("is not an email address")
 LOGIN_FAILED = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_AUTH_FAILED)
-"""The server is the project's, not the user's: once its settings are right again, everything that waits goes out."""
+"""Temporary, because the mail server belongs to the project: correct settings repair it for all waiting records."""
 
 
 class SmtpRule(NamedTuple):
-    """A row: at which step the mail server refused with which reply."""
+    """A rule for an error reply of the mail server."""
 
     step: type[smtplib.SMTPException]
+    """Exception of the SMTP command that failed."""
     first: int
+    """First reply code of the range."""
     last: int
+    """Last reply code of the range, inclusive."""
     message: str
-    """Regular expression that is looked for in the reply; blank for any."""
+    """Regular expression for the reply; blank for any reply."""
     meaning: Meaning
     remedy: str = ""
+    """What a person must do; part of the attempt's error text."""
 
 
 _LOGIN = "check EMAIL_HOST_USER and EMAIL_HOST_PASSWORD"
@@ -74,25 +79,26 @@ SMTP_RULES = (
 
 
 class EmailProvider:
-    """Writes to the user."""
+    """Sends one plain mail through the project's email backend.
+
+    The arguments are the OPTIONS of the channel in PROVIDERS.
+
+    Args:
+        title: Subject of the mail; by default MESSAGE_TITLE.
+        action_text: Text before the link; by default ACTION_TEXT.
+    """
 
     channel: ClassVar[str] = "email"
     auth_types: ClassVar[tuple[AuthType, ...]] = (AuthType.NONE,)
     address_optional: ClassVar[bool] = True
 
     def __init__(self, *, title: str = "", action_text: str = "") -> None:
-        """Take the OPTIONS of the channel's entry in PROVIDERS; what is blank is the setting of all channels.
-
-        Args:
-            title: Subject of the mail, instead of MESSAGE_TITLE.
-            action_text: Text in front of the link, instead of ACTION_TEXT.
-        """
         self.options = service_options()
         self.title = title or self.options.message_title
         self.action_text = action_text or self.options.action_text
 
     def address_problem(self, url: str) -> str:
-        """Return why this is no address to write to, or an empty string."""
+        """Return why a text is not one email address, or an empty string."""
         try:
             validate_email(url)
         except ValidationError:
@@ -100,11 +106,19 @@ class EmailProvider:
         return ""
 
     def secret_problem(self, secret: str) -> str:
-        """Say nothing: there is no secret."""
+        """Return an empty string: this channel has no secret."""
         return ""
 
     def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
-        """Send one mail; skipped when there is no address or the channel is switched off."""
+        """Send one mail to the channel's address, or else to the address of the user account.
+
+        Args:
+            request: The message.
+            endpoint: The user's channel settings, or None.
+
+        Returns:
+            The result without the address. Skipped if there is no address or the channel is disabled.
+        """
         try:
             address = (endpoint.webhook_url.reveal() or endpoint.user_email) if endpoint else ""
         except SecretUnreadable as error:
@@ -112,8 +126,8 @@ class EmailProvider:
                 outcome=Outcome.TEMPORARY_FAIL, error_code=ErrorCode.PROVIDER_CONFIG, error_message=str(error)
             )
         if endpoint is None or not endpoint.enabled or not address:
-            off = endpoint is not None and not endpoint.enabled
-            text = "the channel is switched off" if off else "the user has no email address"
+            disabled = endpoint is not None and not endpoint.enabled
+            text = "the channel is disabled" if disabled else "the user has no email address"
             return SendResult(outcome=Outcome.SKIPPED, error_code=ErrorCode.RECIPIENT_MISSING, error_message=text)
         if problem := self.address_problem(address):
             return SendResult(
@@ -124,27 +138,34 @@ class EmailProvider:
         return without_secrets(self._deliver(request, address), (address,))
 
     def _deliver(self, request: SendRequest, address: str) -> SendResult:
-        limits.deadline = time.monotonic() + self.options.total_timeout
+        request_deadline.at = time.monotonic() + self.options.total_timeout
         backend = self._backend()
         message = self.message(request, address, backend)
         message_id = message.extra_headers["Message-ID"]
-        sent = {"subject": message.subject, "body": message.body, "message_id": message_id}
+        payload = {"subject": message.subject, "body": message.body, "message_id": message_id}
         try:
             message.send()
             result = SendResult(outcome=Outcome.SUCCESS, provider_message_id=message_id)
         except smtplib.SMTPServerDisconnected as error:
-            result = dataclasses.replace(failure(error), maybe_delivered=isinstance(error, SmtpReplyLost))
+            lost = isinstance(error, SmtpReplyLost)
+            result = dataclasses.replace(network_failure_result(error), maybe_delivered=lost)
         except smtplib.SMTPException as error:
-            result = result_of_refusal(error)
+            result = smtp_failure_result(error)
         except OSError as error:
-            result = failure(error)
+            result = network_failure_result(error)
         finally:
             with contextlib.suppress(smtplib.SMTPException, OSError):
-                backend.close()  # what a login that failed has left open
-        return dataclasses.replace(result, request_payload=sent)
+                backend.close()  # a failed login leaves the connection open
+        return dataclasses.replace(result, request_payload=payload)
 
     def message(self, request: SendRequest, address: str, backend: BaseEmailBackend) -> EmailMessage:
-        """Return the mail. Django refuses line breaks in headers; text of the request is in the body only."""
+        """Return the mail. Only its body contains texts of the request, so that they cannot add headers.
+
+        Args:
+            request: The message.
+            address: The recipient.
+            backend: The email backend that will send it.
+        """
         host = urlsplit(self.options.frontend_base_url).hostname or "notifications.invalid"
         url = self.options.frontend_base_url.rstrip("/") + request.target_url
         return EmailMessage(
@@ -154,38 +175,38 @@ class EmailProvider:
             connection=backend,
             headers={
                 "Message-ID": f"<{stable_id(request, self.options)}@{host}>",
-                "Auto-Submitted": "auto-generated",  # RFC 3834: no answers from absent people
+                "Auto-Submitted": "auto-generated",  # RFC 3834: prevents automatic replies
             },
         )
 
     def _backend(self) -> BaseEmailBackend:
         path = settings.EMAIL_BACKEND
-        backend: BaseEmailBackend = get_connection(
-            DEADLINE_SMTP_BACKEND if path == DJANGO_SMTP_BACKEND else path, timeout=self.options.read_timeout
-        )
+        if path == DJANGO_SMTP_BACKEND:
+            path = DEADLINE_SMTP_BACKEND
+        backend: BaseEmailBackend = get_connection(path, timeout=self.options.read_timeout)
         return backend
 
 
-def result_of_refusal(error: smtplib.SMTPException) -> SendResult:
-    """Return what a mail server's refusal means."""
-    code, reply = _reply(error)
-    row = next(
-        row
-        for row in SMTP_RULES  # the last one takes all that is left
-        if isinstance(error, row.step) and row.first <= code <= row.last and re.search(row.message, reply)
+def smtp_failure_result(error: smtplib.SMTPException) -> SendResult:
+    """Return the result for an error reply of the mail server, by the first matching rule of SMTP_RULES."""
+    code, reply = _read_reply(error)
+    rule = next(
+        rule
+        for rule in SMTP_RULES  # the last rule matches everything
+        if isinstance(error, rule.step) and rule.first <= code <= rule.last and re.search(rule.message, reply)
     )
     text = f"reply {code}: {reply[:200]}" if code else type(error).__name__
     return SendResult(
-        outcome=row.meaning.outcome,
-        error_code=row.meaning.error_code,
-        error_message=f"{text} ({row.remedy})" if row.remedy else text,
+        outcome=rule.meaning.outcome,
+        error_code=rule.meaning.error_code,
+        error_message=f"{text} ({rule.remedy})" if rule.remedy else text,
         response_payload=reply[:MAX_EXCERPT_LENGTH] or None,
         response_excerpt=reply[:MAX_EXCERPT_LENGTH],
     )
 
 
-def _reply(error: smtplib.SMTPException) -> tuple[int, str]:
-    """Return the server's code and text; 0 and nothing where it gave none."""
+def _read_reply(error: smtplib.SMTPException) -> tuple[int, str]:
+    """Return the server's reply code and text; 0 and an empty text if it sent none."""
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         [(code, text), *_] = error.recipients.values()
         return code, force_str(text, errors="replace")

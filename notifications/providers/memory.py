@@ -1,4 +1,4 @@
-"""A provider that sends nothing: answers come from a script, requests are kept. For tests, ours and yours."""
+"""A provider for tests that sends nothing. It keeps the requests and returns scripted results."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from notifications.states import Outcome
 
 
 class MemoryProvider:
-    """Scripted double. Without a script every request succeeds.
+    """A test double. Without a script, every request succeeds.
 
     Use it with `NOTIFICATIONS={"PROVIDERS": {"feishu": "notifications.providers.memory.MemoryProvider"}}` and
-    `get_provider("feishu")`.
+    `get_provider("feishu")`, or with `notifications.testing.using_memory()`.
     """
 
     channel: ClassVar[str] = "memory"
@@ -25,16 +25,28 @@ class MemoryProvider:
         self._script: deque[SendResult | Exception] = deque()
         self._lock = threading.Lock()
 
-    def script(self, *answers: SendResult | Exception) -> None:
-        """Set the answers of the next calls; an exception is raised."""
+    def script(self, *results: SendResult | Exception) -> None:
+        """Set the results of the next calls.
+
+        Args:
+            *results: One for each call, in order. An exception is raised. Calls after the last one succeed.
+        """
         with self._lock:
-            self._script = deque(answers)
+            self._script = deque(results)
 
     def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
-        """Keep the request and give the next scripted answer."""
+        """Keep the request and return the next scripted result.
+
+        Args:
+            request: The message.
+            endpoint: Not used.
+
+        Raises:
+            Exception: The next scripted result is an exception.
+        """
         with self._lock:
             self.requests.append(request)
-            answer = self._script.popleft() if self._script else SendResult(outcome=Outcome.SUCCESS)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+            result = self._script.popleft() if self._script else SendResult(outcome=Outcome.SUCCESS)
+        if isinstance(result, Exception):
+            raise result
+        return result

@@ -1,4 +1,4 @@
-"""What an endpoint's answer means, as rows of a table: one reading for all providers."""
+"""What an endpoint's response means, as tables of rules. All webhook providers interpret responses here."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from notifications.providers.base import SendResult
 from notifications.providers.http.client import MAX_EXCERPT_LENGTH, HttpResponse
 from notifications.states import ErrorCode, Outcome
 
-UNMAPPED_ATTEMPTS = 3
-"""Attempts after which a code without a meaning is final: it may pass by itself, and nobody knows that it does."""
+UNMAPPED_MAX_ATTEMPTS = 3
+"""Attempts after which a code without a rule is final. The failure may be temporary, but nothing says so."""
 
 
 class Meaning(NamedTuple):
-    """What becomes of the attempt."""
+    """The result of an attempt that a rule stands for."""
 
     outcome: Outcome
     error_code: str
@@ -28,64 +28,72 @@ class Meaning(NamedTuple):
 SENT = Meaning(Outcome.SUCCESS, "")
 RATE_LIMITED = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_RATE_LIMITED)
 SERVER_ERROR = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_5XX)
-UNMAPPED_CODE = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_UNMAPPED, UNMAPPED_ATTEMPTS)
+UNMAPPED_CODE = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_UNMAPPED, UNMAPPED_MAX_ATTEMPTS)
 MESSAGE_REFUSED = Meaning(Outcome.PERMANENT_FAIL, ErrorCode.PAYLOAD_INVALID)
 ENDPOINT_CONFIG = Meaning(Outcome.PERMANENT_FAIL, ErrorCode.PROVIDER_CONFIG)
 AUTH_FAILED = Meaning(Outcome.PERMANENT_FAIL, ErrorCode.PROVIDER_AUTH_FAILED)
 OUTCOME_UNKNOWN = Meaning(Outcome.PERMANENT_FAIL, ErrorCode.PROVIDER_TIMEOUT, maybe_delivered=True)
-"""Neither repeated nor given up for sent: a person finds out whether it arrived."""
+"""The endpoint is still sending the message. A person must check whether it arrived, so it is not retried."""
 
 
 class CodeRule(NamedTuple):
-    """A row by the code in the body. Of several rows with one code the first whose message is found counts."""
+    """A rule for the error code in a response body.
+
+    If several rules have one code, the first whose `message` is found in the response's message applies.
+    """
 
     code: int
     message: str
-    """Regular expression that is looked for in the answer's message; blank for any."""
+    """Regular expression, case-insensitive; blank for any message."""
     meaning: Meaning
     remedy: str
-    """What a person does about it, said in the attempt's error; blank where nothing is to be done."""
+    """What a person must do; part of the attempt's error text. Blank if there is nothing to do."""
     source: str
-    """Entrance and how sure: H official text seen, M several programs agree, L one source."""
+    """Where the rule comes from: a page of the vendor, or another program."""
 
 
 class StatusRule(NamedTuple):
-    """A row by the HTTP status, for answers whose body holds no code."""
+    """A rule for a range of HTTP statuses. It applies if no CodeRule does."""
 
     first: int
     last: int
+    """Last status of the range, inclusive."""
     meaning: Meaning
     remedy: str = ""
-    firm: bool = True
-    """Whether it also decides for a code in the body that has no row."""
+    applies_to_unmapped: bool = True
+    """True if the rule also applies when the body has an error code without a rule."""
 
 
 # fmt: off
 STATUS_RULES = (
-    # The Go service's classes. Not firm: a code in the body that has no row is unmapped all the same.
-    StatusRule(200, 299, SENT, firm=False),
+    # The classes of the Go service.
+    StatusRule(200, 299, SENT, applies_to_unmapped=False),
     StatusRule(401, 401, AUTH_FAILED),
     StatusRule(403, 403, AUTH_FAILED),
     StatusRule(429, 429, RATE_LIMITED),
     StatusRule(500, 599, SERVER_ERROR),
-    StatusRule(100, 999, MESSAGE_REFUSED, firm=False),
+    StatusRule(100, 999, MESSAGE_REFUSED, applies_to_unmapped=False),
 )
 # fmt: on
 
 
 @dataclass(frozen=True, slots=True)
 class RuleMatch:
-    """What one answer means, and the vendor's code if no row has it."""
+    """What one response means."""
 
     meaning: Meaning
     remedy: str
     unmapped: str = ""
+    """The vendor's error code, if no rule has it."""
 
 
 class RuleTable:
-    """Rows, looked up in constant time.
+    """The rules of one vendor, indexed for lookup in constant time.
 
-    codes: none where a body's code says nothing. statuses: the first that fits counts; together they cover all.
+    Args:
+        codes: Rules for the error codes in response bodies; empty if the vendor's bodies have none.
+        statuses: Rules for HTTP statuses. The first that contains the status applies. Together they must cover 100 to
+            999.
     """
 
     def __init__(self, codes: Iterable[CodeRule], statuses: Iterable[StatusRule]) -> None:
@@ -97,56 +105,68 @@ class RuleTable:
             self._by_code.setdefault(row.code, []).append((pattern, RuleMatch(row.meaning, row.remedy)))
         self._by_status: dict[int, tuple[RuleMatch, bool]] = {}
         for status in reversed(self.statuses):
-            entry = RuleMatch(status.meaning, status.remedy), status.firm
+            entry = RuleMatch(status.meaning, status.remedy), status.applies_to_unmapped
             self._by_status |= dict.fromkeys(range(status.first, status.last + 1), entry)
 
     def find(self, code: int, message: str, status: int) -> RuleMatch:
-        """Return what an answer means. code: of the body, 0 for success or none."""
-        by_status, firm = self._by_status[status]
+        """Return what a response means.
+
+        Args:
+            code: Error code in the body; 0 for success or no code.
+            message: Message in the body.
+            status: HTTP status, 100 to 999.
+        """
+        status_match, applies_to_unmapped = self._by_status[status]
         if not code or not self._by_code:
-            return by_status
+            return status_match
         for pattern, match in self._by_code.get(code, ()):
             if pattern.search(message):
                 return match
-        return by_status if firm else RuleMatch(UNMAPPED_CODE, "", str(code)[:32])
+        return status_match if applies_to_unmapped else RuleMatch(UNMAPPED_CODE, "", str(code)[:32])
 
 
-def interpret_response(answer: HttpResponse, payload: Any, table: RuleTable) -> SendResult:
-    """Return the result of an answer by the provider's table; what asked us to wait is in the headers."""
-    body = _json(answer)
-    code, message = _code_and_message(body)
-    match = table.find(code, message, answer.status)
+def interpret_response(response: HttpResponse, payload: Any, table: RuleTable) -> SendResult:
+    """Return the result that a response means.
+
+    Args:
+        response: The endpoint's response. The time to wait comes from its headers.
+        payload: The JSON value that was sent; kept with the result.
+        table: The rules of the provider.
+    """
+    body = _parse_json(response)
+    code, message = _find_code_and_message(body)
+    match = table.find(code, message, response.status)
     meaning = match.meaning
-    text = "" if meaning is SENT else _text(code if table.codes else 0, message, answer.status, match.remedy)
+    error = "" if meaning is SENT else _error_text(code if table.codes else 0, message, response.status, match.remedy)
     return SendResult(
         outcome=meaning.outcome,
         error_code=meaning.error_code,
-        error_message=text,
+        error_message=error,
         request_payload=payload,
-        response_payload=body if body is not None else (answer.text[:MAX_EXCERPT_LENGTH] or None),
-        http_status=answer.status,
-        response_excerpt=answer.text[:MAX_EXCERPT_LENGTH],
-        retry_after=answer.retry_after,
+        response_payload=body if body is not None else (response.text[:MAX_EXCERPT_LENGTH] or None),
+        http_status=response.status,
+        response_excerpt=response.text[:MAX_EXCERPT_LENGTH],
+        retry_after=response.retry_after,
         max_attempts=meaning.max_attempts,
         maybe_delivered=meaning.maybe_delivered,
         unmapped=match.unmapped,
     )
 
 
-def failure_code(answer: HttpResponse | SendResult) -> int:
-    """Return the failure code in an answer's body; 0 for success, none, or no answer."""
-    return _code_and_message(_json(answer))[0] if isinstance(answer, HttpResponse) else 0
+def failure_code(response: HttpResponse | SendResult) -> int:
+    """Return the error code in a response body; 0 for success, no code, or a result instead of a response."""
+    return _find_code_and_message(_parse_json(response))[0] if isinstance(response, HttpResponse) else 0
 
 
-def _json(answer: HttpResponse) -> Any:
+def _parse_json(response: HttpResponse) -> Any:
     try:
-        return json.loads(answer.text)
+        return json.loads(response.text)
     except (ValueError, RecursionError):
         return None
 
 
-def _code_and_message(body: Any) -> tuple[int, str]:
-    """Return the failure code of a body, 0 for success or none, and its message; -1 for a code that is no number."""
+def _find_code_and_message(body: Any) -> tuple[int, str]:
+    """Return the error code and the message of a body. 0: success or no code. -1: a code that is not a number."""
     if not isinstance(body, dict):
         return 0, ""
     code = body.get("code", body.get("StatusCode", 0))
@@ -154,11 +174,11 @@ def _code_and_message(body: Any) -> tuple[int, str]:
         code = int(code)
     message = body.get("msg") or body.get("StatusMessage") or ""
     if not isinstance(code, int):
-        code = -1 if code else 0  # a code we cannot even read is no success
+        code = -1 if code else 0  # a code that cannot be read is not a success
     return code, str(message)[:200]
 
 
-def _text(code: int, message: str, status: int, remedy: str) -> str:
+def _error_text(code: int, message: str, status: int, remedy: str) -> str:
     text = f"code {code}" if code else f"HTTP {status}"
     if code and message:
         text += f": {message}"

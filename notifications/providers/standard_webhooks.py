@@ -1,6 +1,7 @@
-"""Any receiver that follows the Standard Webhooks specification: signed, dated, and known by an id.
+"""Any receiver that implements the Standard Webhooks specification (www.standardwebhooks.com).
 
-The receiver drops what it has seen by `webhook-id`, so a retry after a lost answer is no second message.
+Each request has an id, a timestamp and a signature. The id is the same for each retry, so the receiver can drop
+duplicates.
 """
 
 from __future__ import annotations
@@ -39,28 +40,29 @@ ADDRESS_RULES = AddressRules(
     query_allowed=True,
     extras=gettext_noop("must have no user or fragment"),
 )
-_MARK = "whsec_"
-KEY_BYTES = range(24, 65)
-"""Length of a key by the specification."""
-WRONG_SECRET = gettext_noop("must be whsec_ and 24 to 64 bytes in Base64; during a rotation two, with a comma between")
+_KEY_PREFIX = "whsec_"
+KEY_LENGTHS_BYTES = range(24, 65)
+"""Valid lengths of a key, from the specification."""
+INVALID_SECRET = gettext_noop(
+    "must be whsec_ followed by 24 to 64 bytes in Base64; during a rotation, two of them separated by a comma"
+)
 
 # fmt: off
 STANDARD_WEBHOOK_RULES = RuleTable((), (
-    # A body is never looked at: the specification gives a meaning to the status alone.
-    #      first last meaning  what a person does
-    StatusRule(200,  299, SENT),
-    StatusRule(410,  410, ENDPOINT_CONFIG,  "the receiver has given the address up"),
-    StatusRule(401,  401, AUTH_FAILED,    "enter the receiver's signing secret"),
-    StatusRule(403,  403, AUTH_FAILED,    "enter the receiver's signing secret"),
-    StatusRule(429,  429, RATE_LIMITED),
-    StatusRule(500,  599, SERVER_ERROR),
-    StatusRule(100,  999, MESSAGE_REFUSED),
+    # The specification defines the meaning of the status only. The body is ignored.
+    StatusRule(200, 299, SENT),
+    StatusRule(410, 410, ENDPOINT_CONFIG, "the receiver no longer uses this address: enter the new one"),
+    StatusRule(401, 401, AUTH_FAILED,     "enter the receiver's signing secret"),
+    StatusRule(403, 403, AUTH_FAILED,     "enter the receiver's signing secret"),
+    StatusRule(429, 429, RATE_LIMITED),
+    StatusRule(500, 599, SERVER_ERROR),
+    StatusRule(100, 999, MESSAGE_REFUSED),
 ))
 # fmt: on
 
 
 class StandardWebhookProvider(WebhookProvider):
-    """Posts to an address of the user's own choice."""
+    """Posts a signed event to an address that the user chooses."""
 
     channel = "webhook"
     name = "webhook"
@@ -68,38 +70,45 @@ class StandardWebhookProvider(WebhookProvider):
     auth_types: ClassVar[tuple[AuthType, ...]] = (AuthType.SIGNATURE,)
 
     def address_problem(self, url: str) -> str:
-        """Return why this address may not be used. Where its name leads is judged when connecting."""
+        """Return why an address is not accepted, or an empty string. Its IP address is checked when connecting."""
         return ADDRESS_RULES.problem(url, self.options)
 
     def secret_problem(self, secret: str) -> str:
-        """Return why this is no secret of the specification."""
-        keys = _keys(secret)
-        return "" if keys and all(len(key) in KEY_BYTES for key in keys) else WRONG_SECRET
+        """Return why a text is not one or more secrets of the specification, or an empty string."""
+        keys = _decode_keys(secret)
+        return "" if keys and all(len(key) in KEY_LENGTHS_BYTES for key in keys) else INVALID_SECRET
 
     def deliver(self, request: SendRequest, url: str, secret: str) -> SendResult:
-        """Post the message with a signature for each secret: during a rotation the receiver knows one of them."""
+        """Post the message with one signature for each secret. During a rotation the receiver knows only one of them.
+
+        Args:
+            request: The message.
+            url: The user's address.
+            secret: One or more signing secrets, separated by commas.
+
+        Returns:
+            The result. A permanent failure, without a request, if the secret cannot be used.
+        """
         if self.secret_problem(secret):
             return SendResult(
                 outcome=Outcome.PERMANENT_FAIL,
                 error_code=ErrorCode.PROVIDER_CONFIG,
-                error_message="the channel has no signing secret that can be used",
+                error_message="the channel has no usable signing secret",
             )
         payload = self.payload(request)
-        body, message_id, timestamp = (
-            encode_json(payload),
-            f"msg_{stable_id(request, self.options).hex}",
-            int(time.time()),
-        )
+        body = encode_json(payload)
+        message_id = f"msg_{stable_id(request, self.options).hex}"
+        timestamp = int(time.time())
         content = f"{message_id}.{timestamp}.".encode() + body
         headers = {
             "webhook-id": message_id,
             "webhook-timestamp": str(timestamp),
-            "webhook-signature": " ".join(signature(key, content) for key in _keys(secret)),
+            "webhook-signature": " ".join(sign_content(key, content) for key in _decode_keys(secret)),
         }
         return self.read(self.poster.post(url, body, headers), payload)
 
     def payload(self, request: SendRequest) -> dict[str, Any]:
-        """Return the event, in the form that the specification recommends."""
+        """Return the event in the form that the specification recommends: type, timestamp and data."""
         return {
             "type": self.event,
             "timestamp": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -107,14 +116,19 @@ class StandardWebhookProvider(WebhookProvider):
         }
 
 
-def signature(key: bytes, content: bytes) -> str:
-    """Return one signature of the specification's first version."""
+def sign_content(key: bytes, content: bytes) -> str:
+    """Return a signature of version v1.
+
+    Args:
+        key: The decoded secret.
+        content: `id.timestamp.body`, as the specification defines it.
+    """
     return f"v1,{base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()}"
 
 
-def _keys(secret: str) -> list[bytes]:
-    """Return the keys of one or more secrets, the newest first; an empty list where one of them cannot be read."""
+def _decode_keys(secret: str) -> list[bytes]:
+    """Return the keys of comma-separated secrets, in their order; an empty list if one of them is invalid."""
     try:
-        return [base64.b64decode(part.removeprefix(_MARK), validate=True) for part in secret.split(",")]
+        return [base64.b64decode(part.removeprefix(_KEY_PREFIX), validate=True) for part in secret.split(",")]
     except (binascii.Error, ValueError):
         return []

@@ -1,4 +1,4 @@
-"""What all providers do alike that post to an address of the user's own."""
+"""Base class of the providers that post JSON to an address of the user."""
 
 from __future__ import annotations
 
@@ -18,26 +18,33 @@ _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class WebhookProvider(ABC):
-    """Skips who cannot be told, reads the secrets, checks the address, and hides the secrets in what comes back."""
+    """Posts a message to the user's address.
+
+    This class skips users without a usable channel, decrypts the secrets, checks the address, and removes the secrets
+    from the result. A subclass sets the class attributes and implements `address_problem` and `deliver`.
+
+    The keyword arguments are the OPTIONS of the channel in PROVIDERS.
+
+    Args:
+        options: The options of the project; by default those of `settings.NOTIFICATIONS`.
+        event: Event name in the fields; by default EVENT_NAME.
+        title: Title of the message; by default MESSAGE_TITLE.
+        action_text: Text of the button or link; by default ACTION_TEXT.
+    """
 
     channel: ClassVar[str]
+    """Key in PROVIDERS and value of the record's `channel`."""
     name: ClassVar[str]
-    """What people call it, in English, in errors."""
+    """Name of the channel in error texts, in English."""
     table: ClassVar[RuleTable]
+    """What the endpoint's responses mean."""
     auth_types: ClassVar[tuple[AuthType, ...]]
+    """The kinds of authentication that a channel may have."""
     address_optional: ClassVar[bool] = False
 
     def __init__(
         self, options: ServiceOptions | None = None, *, event: str = "", title: str = "", action_text: str = ""
     ) -> None:
-        """Take the OPTIONS of the channel's entry in PROVIDERS; what is blank is the setting of all channels.
-
-        Args:
-            options: The app's options; settings.NOTIFICATIONS by default.
-            event: Event name in the fields, instead of EVENT_NAME.
-            title: Title of the message, instead of MESSAGE_TITLE.
-            action_text: Text of the button or link, instead of ACTION_TEXT.
-        """
         self.options = options or service_options()
         self.event = event or self.options.event_name
         self.title = title or self.options.message_title
@@ -46,20 +53,35 @@ class WebhookProvider(ABC):
 
     @abstractmethod
     def address_problem(self, url: str) -> str:
-        """Return why this address may not be used, or an empty string; the admin's form translates it."""
+        """Return why an address is not accepted, or an empty string. Mark the texts with `gettext_noop`."""
 
     def secret_problem(self, secret: str) -> str:
-        """Return why this secret cannot be used, or an empty string; the admin's form translates it."""
+        """Return why a secret is not accepted, or an empty string. Mark the texts with `gettext_noop`."""
         return ""
 
     @abstractmethod
     def deliver(self, request: SendRequest, url: str, secret: str) -> SendResult:
-        """Post the message. secret: blank unless the channel has an authentication of ours."""
+        """Post the message and return the result.
+
+        Args:
+            request: The message.
+            url: The user's address, accepted by `address_problem`.
+            secret: The user's token or signing secret; blank if the channel has no authentication in `auth_types`.
+        """
 
     def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
-        """Post the message to the user's endpoint; skipped when there is none or it is switched off."""
+        """Post the message to the user's endpoint.
+
+        Args:
+            request: The message.
+            endpoint: The user's channel settings, or None.
+
+        Returns:
+            The result of `deliver` without secrets. Skipped if there is no endpoint or it is disabled. A temporary
+            failure if the secrets cannot be decrypted. A permanent failure if the address is not accepted.
+        """
         if endpoint is None or not endpoint.enabled or not endpoint.webhook_url:
-            text = f"the user has no {self.name} channel" if endpoint is None else "the channel is switched off"
+            text = f"the user has no {self.name} channel" if endpoint is None else "the channel is disabled"
             return SendResult(outcome=Outcome.SKIPPED, error_code=ErrorCode.RECIPIENT_MISSING, error_message=text)
         try:
             url = endpoint.webhook_url.reveal()
@@ -67,7 +89,7 @@ class WebhookProvider(ABC):
             if endpoint.auth_type != AuthType.NONE and endpoint.auth_type in self.auth_types:
                 secret = endpoint.bearer_token.reveal()
         except SecretUnreadable as error:
-            # Temporary: the right key in the settings mends it without touching the record.
+            # Temporary: the correct key in ENCRYPTION_KEYS repairs this for all records.
             return SendResult(
                 outcome=Outcome.TEMPORARY_FAIL, error_code=ErrorCode.PROVIDER_CONFIG, error_message=str(error)
             )
@@ -80,17 +102,28 @@ class WebhookProvider(ABC):
         return without_secrets(self.deliver(request, url, secret), (url.rpartition("/")[2], *secret.split(",")))
 
     def post(self, url: str, payload: Any, headers: dict[str, str]) -> SendResult:
-        """Post JSON once and return what came of it."""
+        """Post a JSON value once and return what the response means.
+
+        Args:
+            url: The user's address.
+            payload: JSON value.
+            headers: Further HTTP headers.
+        """
         return self.read(self.poster.post(url, encode_json(payload), headers), payload)
 
-    def read(self, answer: HttpResponse | SendResult, payload: Any) -> SendResult:
-        """Return what an answer to `payload` means."""
-        if isinstance(answer, SendResult):
-            return dataclasses.replace(answer, request_payload=payload)
-        return interpret_response(answer, payload, self.table)
+    def read(self, response: HttpResponse | SendResult, payload: Any) -> SendResult:
+        """Return what a response means, by `table`.
+
+        Args:
+            response: What `poster.post` returned.
+            payload: The JSON value that was sent; kept with the result.
+        """
+        if isinstance(response, SendResult):
+            return dataclasses.replace(response, request_payload=payload)
+        return interpret_response(response, payload, self.table)
 
     def fields(self, request: SendRequest) -> dict[str, Any]:
-        """Return the message as the fields that users build on: they are stable."""
+        """Return the message as JSON fields. Users build their flows on these fields, so they are stable."""
         fields: dict[str, Any] = {
             "notification_id": request.notification_id,
             "user_id": request.user_id,
@@ -111,10 +144,10 @@ class WebhookProvider(ABC):
         return fields
 
     def action_url(self, request: SendRequest) -> str:
-        """Return where the message's link leads."""
+        """Return the absolute address of the message's link."""
         return self.options.frontend_base_url.rstrip("/") + request.target_url
 
 
 def encode_json(payload: Any) -> bytes:
-    """Return the body of a request."""
+    """Return a JSON value as a request body in UTF-8."""
     return _ENCODE(payload).encode()

@@ -66,4 +66,4 @@ def test_a_process_that_slept_past_its_deadline_sends_nothing_when_it_wakes() ->
         assert isinstance(late, SendResult)
         assert late.error_code == "provider_timeout"
         assert len(sandbox.deliveries()) == 1
-        poster.connections.close()
+        poster.pool.close()

@@ -23,7 +23,7 @@ from pytest_django import Settings
 from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers.base import Endpoint, SendResult, attempt_send
-from notifications.providers.email import SMTP_RULES, EmailProvider, result_of_refusal
+from notifications.providers.email import SMTP_RULES, EmailProvider, smtp_failure_result
 from notifications.providers.smtp_backend import EmailBackend
 from notifications.security.secrets import Secret
 from notifications.states import Outcome
@@ -178,7 +178,7 @@ class TestRefusals:
     def test_trouble_with_the_projects_own_server_is_temporary(
         self, error: smtplib.SMTPException, outcome: str, code: str
     ) -> None:
-        result = result_of_refusal(error)
+        result = smtp_failure_result(error)
 
         assert (result.outcome, result.error_code) == (outcome, code)
 

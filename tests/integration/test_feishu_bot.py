@@ -14,8 +14,8 @@ import pytest
 
 from notifications.conf import ServiceOptions, service_options
 from notifications.providers.base import Provider, attempt_send
-from notifications.providers.feishu.bot import TEXT_LIMIT, FeishuBotProvider, signed
-from notifications.providers.http.ssrf_guard import limits
+from notifications.providers.feishu.bot import MAX_TEXT_LENGTH, FeishuBotProvider, sign_message
+from notifications.providers.http.ssrf_guard import request_deadline
 from notifications.states import Outcome
 from notifications.testing.conformance import REQUEST, ProviderConformance
 from notifications.testing.sandbox.server import Sandbox
@@ -127,7 +127,7 @@ class TestFeishuBotConformance(ProviderConformance):
 
         def spy(*args: Any, **kwargs: Any) -> Any:
             answer = post(*args, **kwargs)
-            deadlines.append(limits.deadline)
+            deadlines.append(request_deadline.at)
             return answer
 
         provider.poster.post = spy  # type: ignore[method-assign]
@@ -164,11 +164,11 @@ class TestFeishuBotConformance(ProviderConformance):
     def test_no_message_is_larger_than_a_bot_takes(self, sandbox: Sandbox, form: str) -> None:
         body = self.posted(sandbox, form, "𝕏" * 10_000)
 
-        assert 4 * TEXT_LIMIT < len(json.dumps(body, ensure_ascii=False).encode()) < 20 * 1024
+        assert 4 * MAX_TEXT_LENGTH < len(json.dumps(body, ensure_ascii=False).encode()) < 20 * 1024
 
 
 def test_the_signature_is_the_vendors_own_way_round() -> None:
-    message = signed({"msg_type": "text"}, "demo", 1599360473.9)
+    message = sign_message({"msg_type": "text"}, "demo", 1599360473.9)
 
     # The timestamp, a line break and the secret are the key; the message is empty. As on the vendor's page, in Java.
     digest = hmac.new(b"1599360473\ndemo", b"", hashlib.sha256).digest()

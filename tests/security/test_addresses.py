@@ -16,8 +16,8 @@ from django.test import Client
 from notifications.conf import service_options
 from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
-from notifications.providers import feishu
 from notifications.providers.base import Endpoint, SendResult, attempt_send
+from notifications.providers.feishu import flow
 from notifications.providers.feishu.flow import FeishuFlowProvider, check_webhook_url
 from notifications.providers.http.client import HttpPoster, HttpResponse
 from notifications.providers.http.ssrf_guard import DeadlineSocket, is_public
@@ -136,7 +136,7 @@ class TestTable:
     def test_none_reaches_the_loopback_even_if_the_rules_let_it_through(
         self, monkeypatch: pytest.MonkeyPatch, canary: Canary
     ) -> None:
-        monkeypatch.setattr(feishu, "check_webhook_url", lambda url, options: "")
+        monkeypatch.setattr(flow, "check_webhook_url", lambda url, options: "")
         real = socket.getaddrinfo
 
         def numbers_as_they_are_and_names_inside(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from notifications.providers.http.response_reader import MAX_HEAD_BYTES, Reader
+from notifications.providers.http.response_reader import MAX_HEAD_BYTES, ResponseReader
 
 OK = b"HTTP/1.1 200 OK\r\n"
 TWO = b"Content-Length: 2\r\n\r\nhi"
@@ -71,10 +71,10 @@ class Dripping:
         return count
 
 
-def read(ends: tuple[socket.socket, socket.socket], answer: bytes, *, dripping: bool = False) -> Reader:
+def read(ends: tuple[socket.socket, socket.socket], answer: bytes, *, dripping: bool = False) -> ResponseReader:
     """Return what was read of an answer after which the other end closes."""
     ours, theirs = ends
-    reader = Reader(LIMIT)
+    reader = ResponseReader(LIMIT)
     if dripping:
         reader.read(cast(socket.socket, Dripping(answer)))
     else:

@@ -102,7 +102,7 @@ class TestFeishu:
     def test_what_a_person_has_to_do_is_in_the_error(self) -> None:
         result = interpret_response(answer('{"code": 19022, "msg": "Ip Not Allowed"}'), None, FEISHU_RULES)
 
-        assert result.error_message == "code 19022: Ip Not Allowed (allow our address there, or switch the list off)"
+        assert result.error_message == "code 19022: Ip Not Allowed (add our IP address to the allowlist, or disable it)"
 
     @pytest.mark.parametrize("body", ['{"StatusCode": 0, "StatusMessage": "success"}', "[]", "null", "", "ok", "{}"])
     def test_success_has_many_faces(self, body: str) -> None:

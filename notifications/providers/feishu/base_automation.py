@@ -1,6 +1,6 @@
-"""Feishu and Lark Base automations: a webhook trigger of the user's own Base gets our fields and acts on them.
+"""Feishu and Lark Base automations: a request triggers an automation in a Base of the user.
 
-The one entrance of the vendor's that knows a repeated request: it acts once on a `Client-Token` within three hours.
+This is the only idempotent API of the vendor: within three hours, it acts once per `Client-Token`.
 """
 
 from __future__ import annotations
@@ -25,25 +25,31 @@ ADDRESS_RULES = AddressRules(
 
 
 class FeishuBaseProvider(WebhookProvider):
-    """Starts an automation in the user's Base."""
+    """Starts an automation in a Base of the user."""
 
     channel = "feishu_base"
     name = "Feishu Base"
     table = FEISHU_RULES
     auth_types: ClassVar[tuple[AuthType, ...]] = (AuthType.NONE, AuthType.BEARER)
-    limits: ClassVar[str] = "5/second"  # Feishu's, per flow; one a second without a bearer token
+    limits: ClassVar[str] = "5/second"  # the vendor's limit per automation with a bearer token; 1/second without one
 
     def address_problem(self, url: str) -> str:
-        """Return why this is no address of an automation."""
+        """Return why an address is not the webhook trigger of an automation, or an empty string."""
         return ADDRESS_RULES.problem(url, self.options)
 
     def deliver(self, request: SendRequest, url: str, secret: str) -> SendResult:
-        """Post the fields under a token that is the same for every retry; the secret is the bearer token."""
+        """Post the fields with a `Client-Token` that is the same for each retry.
+
+        Args:
+            request: The message.
+            url: The automation's address.
+            secret: The bearer token, or blank.
+        """
         headers = {"Client-Token": str(stable_id(request, self.options))}
         if secret:
             headers["Authorization"] = f"Bearer {secret}"
         return self.post(url, self.payload(request), headers)
 
     def payload(self, request: SendRequest) -> dict[str, Any]:
-        """Return the fields an automation is built on: the Flow's, without the time, so that a retry is the same."""
+        """Return the fields of a Flow request without the time of sending, so that a retry is identical."""
         return {"event": self.event, "version": "1"} | self.fields(request)

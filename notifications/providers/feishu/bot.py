@@ -1,6 +1,7 @@
-"""Feishu and Lark custom bots: a group's own bot posts the message, as a card, a post or a text.
+"""Feishu and Lark custom bots: a bot of a group posts the message as a card, a post or a text.
 
-Signature, limits and codes: docs/providers.md. A bot has no idempotency: a repeated request is a second message.
+docs/providers.md describes the signature, the rate limits and the error codes. The API is not idempotent: a repeated
+request is a second message.
 """
 
 from __future__ import annotations
@@ -32,85 +33,98 @@ ADDRESS_RULES = AddressRules(
     path=re.compile(r"/open-apis/bot/v2/hook/[A-Za-z0-9_-]{8,128}"),
     wrong_path=gettext_noop("must be /open-apis/bot/v2/hook/ and a key"),
 )
-CARD_REFUSED = 11246
-SIGNATURE_REFUSED = 19021
-TEXT_LIMIT = 3000
-"""Characters of the message: four bytes each stay below the 20 KB that a request may have, with all around them."""
-_MENTION = re.compile(r"<(?=\s*/?\s*at\b)", re.IGNORECASE)
+CARD_REFUSED_CODE = 11246
+SIGNATURE_REFUSED_CODE = 19021
+MAX_TEXT_LENGTH = 3000
+"""Characters of the message. With four bytes each, a request stays below the vendor's limit of 20 KB."""
+_MENTION_TAG = re.compile(r"<(?=\s*/?\s*at\b)", re.IGNORECASE)
 
 
 class FeishuBotProvider(WebhookProvider):
-    """Lets a group's bot speak."""
+    """Posts as a custom bot in a group.
+
+    Args:
+        options: The options of the project; by default those of `settings.NOTIFICATIONS`.
+        format: "card", "post" or "text"; by default FEISHU_BOT_FORMAT.
+        **texts: The options that every webhook provider has.
+
+    Raises:
+        ValueError: The format is unknown.
+    """
 
     channel = "feishu_bot"
     name = "Feishu bot"
     table = FEISHU_RULES
     auth_types: ClassVar[tuple[AuthType, ...]] = (AuthType.NONE, AuthType.SIGNATURE)
-    limits: ClassVar[str] = "5/second;100/minute"  # Feishu's, per bot
-    crowded_half_hours: ClassVar[bool] = True  # Feishu answers 11232 then, and asks to keep away
+    limits: ClassVar[str] = "5/second;100/minute"  # the vendor's limit per bot
+    crowded_half_hours: ClassVar[bool] = True  # the vendor advises against these times, when code 11232 is frequent
 
     def __init__(self, options: ServiceOptions | None = None, *, format: str = "", **texts: str) -> None:  # noqa: A002
-        """Take the OPTIONS of the channel's entry in PROVIDERS.
-
-        Args:
-            options: The app's options; settings.NOTIFICATIONS by default.
-            format: card, post or text; FEISHU_BOT_FORMAT by default.
-            texts: The options of every webhook provider.
-
-        Raises:
-            ValueError: The format is not known.
-        """
         super().__init__(options, **texts)
         self.format = format or self.options.feishu_bot_format
         if format and format not in FORMATS:
             raise ValueError(f"format must be one of {', '.join(FORMATS)}")
 
     def address_problem(self, url: str) -> str:
-        """Return why this is no bot's address."""
+        """Return why an address is not the address of a custom bot, or an empty string."""
         return ADDRESS_RULES.problem(url, self.options)
 
     def deliver(self, request: SendRequest, url: str, secret: str) -> SendResult:
-        """Post the message, signed if there is a secret; all within the time of one attempt.
+        """Post the message, signed if the channel has a secret.
 
-        A signature that is refused is made once more by the endpoint's clock, a card that is refused becomes a text:
-        neither was posted, so nothing is posted twice.
+        One attempt posts up to three times. If the vendor refuses the signature, the message is signed once more by the
+        vendor's clock. If it refuses the card, the message is posted as a text. A refused request posted nothing, so
+        the group sees the message once. All requests share the deadline of one attempt.
+
+        Args:
+            request: The message.
+            url: The bot's address.
+            secret: The bot's signing secret, or blank.
         """
-        deadline, moment = self.poster.deadline(), time.time()
-        parts = self._parts(request)
+        deadline, timestamp = self.poster.deadline(), time.time()
+        parts = self._build_parts(request)
         message = FORMATS[self.format](parts)
 
         def post() -> HttpResponse | SendResult:
-            return self.poster.post(url, encode_json(signed(message, secret, moment)), {}, deadline=deadline)
+            return self.poster.post(url, encode_json(sign_message(message, secret, timestamp)), {}, deadline=deadline)
 
-        answer = post()
-        if secret and failure_code(answer) == SIGNATURE_REFUSED:
-            moment = _their_clock(answer)
-            answer = post()
-        if message["msg_type"] != "interactive" or failure_code(answer) != CARD_REFUSED:
-            return self.read(answer, message)
-        refused = self.read(answer, message).response_payload
-        message = as_text(parts)
+        response = post()
+        if secret and failure_code(response) == SIGNATURE_REFUSED_CODE:
+            timestamp = _read_vendor_clock(response)
+            response = post()
+        if message["msg_type"] != "interactive" or failure_code(response) != CARD_REFUSED_CODE:
+            return self.read(response, message)
+        card_response = self.read(response, message).response_payload
+        message = build_text(parts)
         result = self.read(post(), message)
-        return dataclasses.replace(result, response_payload={"card": refused, "text": result.response_payload})
+        return dataclasses.replace(result, response_payload={"card": card_response, "text": result.response_payload})
 
-    def _parts(self, request: SendRequest) -> dict[str, str]:
+    def _build_parts(self, request: SendRequest) -> dict[str, str]:
         return {
             "title": self.title,
-            "summary": request.message_text[:TEXT_LIMIT],
+            "summary": request.message_text[:MAX_TEXT_LENGTH],
             "action_text": self.action_text,
             "action_url": self.action_url(request),
         }
 
 
-def as_text(parts: dict[str, str]) -> dict[str, Any]:
-    """Return a text message. The summary comes from elsewhere and must mention nobody, least of all everybody."""
-    summary = _MENTION.sub("＜", parts["summary"])
+def build_text(parts: dict[str, str]) -> dict[str, Any]:
+    """Return a text message. Tags in the summary are disabled, so that it cannot mention members of the group.
+
+    Args:
+        parts: `title`, `summary`, `action_text` and `action_url`.
+    """
+    summary = _MENTION_TAG.sub("＜", parts["summary"])
     text = f"{parts['title']}\n{summary}\n{parts['action_text']}: {parts['action_url']}"
     return {"msg_type": "text", "content": {"text": text}}
 
 
-def as_post(parts: dict[str, str]) -> dict[str, Any]:
-    """Return a rich text message."""
+def build_post(parts: dict[str, str]) -> dict[str, Any]:
+    """Return a rich text message ("post").
+
+    Args:
+        parts: As for `build_text`.
+    """
     lines = [
         [{"tag": "text", "text": parts["summary"]}],
         [{"tag": "a", "text": parts["action_text"], "href": parts["action_url"]}],
@@ -118,40 +132,55 @@ def as_post(parts: dict[str, str]) -> dict[str, Any]:
     return {"msg_type": "post", "content": {"post": {"zh_cn": {"title": parts["title"], "content": lines}}}}
 
 
-def as_card(parts: dict[str, str]) -> dict[str, Any]:
-    """Return a card; all of it plain text, which marks up and mentions nothing."""
-    button = {"tag": "button", "type": "primary", "text": _plain(parts["action_text"]), "url": parts["action_url"]}
+def build_card(parts: dict[str, str]) -> dict[str, Any]:
+    """Return a card. Its texts are plain text, so they contain neither markup nor mentions.
+
+    Args:
+        parts: As for `build_text`.
+    """
+    button = {"tag": "button", "type": "primary", "text": _plain_text(parts["action_text"]), "url": parts["action_url"]}
     card = {
         "config": {"wide_screen_mode": True},
-        "header": {"title": _plain(parts["title"])},
-        "elements": [{"tag": "div", "text": _plain(parts["summary"])}, {"tag": "action", "actions": [button]}],
+        "header": {"title": _plain_text(parts["title"])},
+        "elements": [{"tag": "div", "text": _plain_text(parts["summary"])}, {"tag": "action", "actions": [button]}],
     }
     return {"msg_type": "interactive", "card": card}
 
 
-FORMATS: dict[str, Callable[[dict[str, str]], dict[str, Any]]] = {"card": as_card, "post": as_post, "text": as_text}
+FORMATS: dict[str, Callable[[dict[str, str]], dict[str, Any]]] = {
+    "card": build_card,
+    "post": build_post,
+    "text": build_text,
+}
+"""Builder of a message by the value of FEISHU_BOT_FORMAT."""
 
 
-def signed(message: dict[str, Any], secret: str, moment: float) -> dict[str, Any]:
-    """Return the message with the vendor's signature of this moment, or as it is without a secret.
+def sign_message(message: dict[str, Any], secret: str, timestamp: float) -> dict[str, Any]:
+    """Return the message with the vendor's signature; without a secret, the message itself.
 
-    Timestamp and secret are the key and the message is empty, the wrong way round as it looks.
+    The vendor uses the timestamp and the secret as the HMAC key and an empty HMAC message. That is unusual but correct
+    (custom bot guide, "Signature verification").
+
+    Args:
+        message: The message to post.
+        secret: The bot's signing secret, or blank.
+        timestamp: Unix time in seconds.
     """
     if not secret:
         return message
-    timestamp = str(int(moment))
-    digest = hmac.new(f"{timestamp}\n{secret}".encode(), b"", hashlib.sha256).digest()
-    return {"timestamp": timestamp, "sign": base64.b64encode(digest).decode()} | message
+    seconds = str(int(timestamp))
+    digest = hmac.new(f"{seconds}\n{secret}".encode(), b"", hashlib.sha256).digest()
+    return {"timestamp": seconds, "sign": base64.b64encode(digest).decode()} | message
 
 
-def _plain(text: str) -> dict[str, str]:
+def _plain_text(text: str) -> dict[str, str]:
     return {"tag": "plain_text", "content": text}
 
 
-def _their_clock(answer: HttpResponse | SendResult) -> float:
-    """Return the time by the endpoint's clock, which judges the signature; by ours if it does not say."""
+def _read_vendor_clock(response: HttpResponse | SendResult) -> float:
+    """Return the Unix time of the vendor, which checks the signature by it; our own time if it sent none."""
     try:
-        told = answer.headers.get("date", "") if isinstance(answer, HttpResponse) else ""
-        return parsedate_to_datetime(told).timestamp()
+        date = response.headers.get("date", "") if isinstance(response, HttpResponse) else ""
+        return parsedate_to_datetime(date).timestamp()
     except (TypeError, ValueError, OverflowError):
         return time.time()

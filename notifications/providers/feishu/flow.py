@@ -1,6 +1,6 @@
-"""Feishu and Lark Flow webhooks: a user's own flow is started with our fields and posts the message.
+"""Feishu and Lark Flow webhooks: a request starts a flow of the user, and the flow posts the message.
 
-Users build their flows on these fields, so they are stable. Meaning of answers: `feishu_codes.py`.
+Users build their flows on the fields of the request, so the fields are stable.
 """
 
 from __future__ import annotations
@@ -27,12 +27,17 @@ ADDRESS_RULES = AddressRules(
 
 
 def check_webhook_url(url: str, options: ServiceOptions) -> str:
-    """Return why this address may not be used as a Flow webhook, or an empty string."""
+    """Return why an address is not accepted as a Flow webhook, or an empty string.
+
+    Args:
+        url: The address.
+        options: Its `sandbox_origins` are accepted too.
+    """
     return ADDRESS_RULES.problem(url, options)
 
 
 class FeishuFlowProvider(WebhookProvider):
-    """Starts the user's Feishu (Lark) flow."""
+    """Starts a Feishu or Lark flow of the user."""
 
     channel = "feishu"
     name = "Feishu"
@@ -40,15 +45,21 @@ class FeishuFlowProvider(WebhookProvider):
     auth_types: ClassVar[tuple[AuthType, ...]] = (AuthType.NONE, AuthType.BEARER)
 
     def address_problem(self, url: str) -> str:
-        """Return why this is no Flow webhook."""
+        """Return why an address is not a Flow webhook, or an empty string."""
         return check_webhook_url(url, self.options)
 
     def deliver(self, request: SendRequest, url: str, secret: str) -> SendResult:
-        """Post the fields; the secret is the bearer token."""
+        """Post the fields.
+
+        Args:
+            request: The message.
+            url: The flow's address.
+            secret: The bearer token, or blank.
+        """
         return self.post(url, self.payload(request), {"Authorization": f"Bearer {secret}"} if secret else {})
 
     def payload(self, request: SendRequest) -> dict[str, Any]:
-        """Return the fields a user's flow is built on."""
+        """Return the fields of the request, with the time of sending."""
         fields = {"event": self.event, "version": "1"} | self.fields(request)
         fields["sent_at"] = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         return fields

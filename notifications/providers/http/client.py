@@ -1,4 +1,4 @@
-"""What every webhook shares: open connections, bounded time and size, no redirects, errors without secrets."""
+"""HTTP client of all webhook providers: open connections, bounded time and size, no redirects."""
 
 from __future__ import annotations
 
@@ -8,82 +8,92 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
-from ssl import SSLError
 from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import HTTPError, NewConnectionError, TimeoutError as Urllib3Timeout
+from urllib3.exceptions import HTTPError
 
 from notifications.conf import ServiceOptions
 from notifications.providers.base import SendResult
-from notifications.providers.http.connection_pool import Connections
-from notifications.providers.http.response_reader import Reader
-from notifications.providers.http.ssrf_guard import AddressRefused, limits
-from notifications.states import ErrorCode, Outcome
+from notifications.providers.http.connection_pool import ConnectionPool
+from notifications.providers.http.failures import network_failure_result
+from notifications.providers.http.response_reader import ResponseReader
+from notifications.providers.http.ssrf_guard import request_deadline
 
 MAX_RESPONSE_BYTES = 64 * 1024
-"""Bytes of an answer that are read; the rest is never asked for."""
+"""Bytes of a response body that are read."""
 MAX_EXCERPT_LENGTH = 2000
-"""Characters of an answer that are kept with the attempt."""
+"""Characters of a response that are stored with the attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpResponse:
-    """An endpoint's answer, as much of it as we read."""
+    """An endpoint's response."""
 
     status: int
     body: bytes
+    """At most MAX_RESPONSE_BYTES."""
     retry_after: float
-    """Seconds the endpoint asked us to wait; 0 if it did not."""
+    """Seconds that the endpoint asked us to wait; 0 if it did not."""
     headers: Mapping[str, str]
-    """By name in lower case."""
+    """Values by name in lower case."""
 
     @property
     def text(self) -> str:
-        """The body as text, undecodable bytes replaced."""
+        """The body decoded as UTF-8. Invalid bytes are replaced."""
         return self.body.decode("utf-8", "replace")
 
 
 class HttpPoster:
-    """Posts JSON over connections that stay open. One for each provider and process; safe to use from many threads.
+    """Sends POST requests with JSON over connections that stay open.
 
-    Requests are written in one piece and answers are read by llhttp: a session of `requests` costs several times as
-    much of a processor for each send, and what it adds (redirects, cookies, proxies, netrc) must not happen here.
-    docs/performance.md has the figures.
+    Each provider of a process has one. It is safe to use from many threads. It does not use `requests`: a session costs
+    several times as much CPU per send, and its redirects, cookies, proxies and netrc are unwanted here.
+    docs/performance.md has the measurements.
+
+    Args:
+        options: The timeouts, the size of the pool (SEND_SLOTS) and the origins of sandboxes.
     """
 
     def __init__(self, options: ServiceOptions) -> None:
         self.options = options
         self.user_agent = options.user_agent
-        self.connections = Connections(max_idle=options.send_slots, connect_timeout=options.connect_timeout)
+        self.pool = ConnectionPool(max_idle=options.send_slots, connect_timeout=options.connect_timeout)
 
     def post(
         self, url: str, body: bytes, headers: dict[str, str], *, deadline: float = 0.0
     ) -> HttpResponse | SendResult:
-        """Post `body` and return the answer, or the result when there was none. Never raises for the network's sake.
+        """Post once and return the response, or the failed result if there was none. Never raises a network error.
 
-        url: must have passed the provider's own address rules. The answer may echo it: see `without_secrets`.
-        deadline: of the attempt this request is a part of, on the monotonic clock; by default it has one of its own.
+        Args:
+            url: An address that passed the address rules of the provider.
+            body: JSON, UTF-8.
+            headers: Further headers.
+            deadline: Time of the monotonic clock at which the attempt must have ended; by default TOTAL_TIMEOUT from
+                now. Requests of one attempt share one deadline.
+
+        Returns:
+            The response, which may echo secrets (see `without_secrets`). Or a temporary failure; its
+            `maybe_delivered` is True if the whole request was sent.
         """
         origin = origin_of(url)
-        limits.deadline = deadline or self.deadline()
-        limits.inside_allowed = origin in self.options.sandbox_origins
+        request_deadline.at = deadline or self.deadline()
+        request_deadline.private_allowed = origin in self.options.sandbox_origins
         try:
-            connection = self._sent(origin, build_request(url, body, {"User-Agent": self.user_agent} | headers))
+            connection = self._send(origin, build_request(url, body, {"User-Agent": self.user_agent} | headers))
         except (HTTPError, HTTPException, OSError, ValueError) as error:
-            return failure(error)
+            return network_failure_result(error)
         try:
-            return self._answer(origin, connection)
+            return self._read_response(origin, connection)
         except (HTTPError, HTTPException, OSError, ValueError) as error:
-            return dataclasses.replace(failure(error), maybe_delivered=True)
+            return dataclasses.replace(network_failure_result(error), maybe_delivered=True)
 
     def deadline(self) -> float:
-        """Return when an attempt that begins now has to be over, on the monotonic clock."""
+        """Return the time of the monotonic clock at which an attempt that starts now must have ended."""
         return time.monotonic() + self.options.total_timeout
 
-    def _sent(self, origin: str, request: bytes) -> HTTPConnection:
-        """Return the connection on which the whole request went out."""
-        connection = self.connections.take(origin)
+    def _send(self, origin: str, request: bytes) -> HTTPConnection:
+        connection = self.pool.acquire(origin)
         try:
             connection.sock.settimeout(self.options.read_timeout)
             connection.sock.sendall(request)
@@ -92,17 +102,17 @@ class HttpPoster:
             raise
         return connection
 
-    def _answer(self, origin: str, connection: HTTPConnection) -> HttpResponse:
-        reader = Reader(MAX_RESPONSE_BYTES)
+    def _read_response(self, origin: str, connection: HTTPConnection) -> HttpResponse:
+        reader = ResponseReader(MAX_RESPONSE_BYTES)
         try:
             reader.read(connection.sock)
         except BaseException:
             connection.close()
             raise
         if reader.reusable:
-            self.connections.keep(origin, connection)
+            self.pool.release(origin, connection)
         else:
-            connection.close()  # there is more on it than we want, or the other end is done with it
+            connection.close()
         headers = reader.headers
         return HttpResponse(
             status=reader.status, body=bytes(reader.body), retry_after=_retry_after(headers), headers=headers
@@ -110,7 +120,16 @@ class HttpPoster:
 
 
 def build_request(url: str, body: bytes, headers: dict[str, str]) -> bytes:
-    """Return the whole request as it goes over the wire. Raises ValueError for what would end a line of it early."""
+    """Return the bytes of a POST request.
+
+    Args:
+        url: The absolute address.
+        body: JSON, UTF-8.
+        headers: Headers that are added to the default ones, or replace them.
+
+    Raises:
+        ValueError: A header or the address contains a line break or another character that is not allowed there.
+    """
     parts = urlsplit(url)
     lines = {
         "Host": parts.netloc.rpartition("@")[2],
@@ -126,7 +145,7 @@ def build_request(url: str, body: bytes, headers: dict[str, str]) -> bytes:
         or len(head.splitlines()) != len(lines)
         or not (target + head).isascii()
     ):
-        raise ValueError("a header or the address holds what does not belong there")
+        raise ValueError("a header or the address contains a character that is not allowed")
     return f"POST {target} HTTP/1.1\r\n{head}\r\n".encode("ascii") + body
 
 
@@ -136,44 +155,20 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
-def failure(error: Exception) -> SendResult:
-    """Return the result for an exception of the network. Its text never gets out: it holds the whole address."""
-    chain = _causes(error)
-    if any(isinstance(cause, AddressRefused) for cause in chain):
-        return _temporary(ErrorCode.NETWORK_ERROR, "the host resolves to an address that is not public")
-    if any(
-        isinstance(cause, (Urllib3Timeout, TimeoutError)) and not isinstance(cause, NewConnectionError)
-        for cause in chain  # urllib3 counts a refused connection among its timeouts
-    ):
-        return _temporary(ErrorCode.PROVIDER_TIMEOUT, "no answer in time")
-    if any(isinstance(cause, SSLError) for cause in chain):
-        return _temporary(ErrorCode.NETWORK_ERROR, "TLS failed")
-    return _temporary(ErrorCode.NETWORK_ERROR, f"network trouble ({type(chain[-1]).__name__})")
-
-
-def _temporary(code: ErrorCode, text: str) -> SendResult:
-    return SendResult(outcome=Outcome.TEMPORARY_FAIL, error_code=code, error_message=text)
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """Return the error and what it wraps, by cause, context, urllib3's reason or the arguments."""
-    found: list[BaseException] = []
-    todo: list[object] = [error]
-    while todo and len(found) < 20:
-        item = todo.pop(0)
-        if isinstance(item, BaseException) and item not in found:
-            found.append(item)
-            todo += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
-    return found
-
-
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """Return the seconds asked for by Retry-After or by Feishu's gateway header, the longer of both; 0 without any."""
+    # Feishu's gateway sends x-ogw-ratelimit-reset. If both headers are present, the longer time counts.
     return max(parse_retry_after(headers.get("retry-after")), parse_retry_after(headers.get("x-ogw-ratelimit-reset")))
 
 
 def parse_retry_after(value: str | None) -> float:
-    """Return the seconds that a header names, as a number or by a date to come; 0 for anything else."""
+    """Return the seconds that a Retry-After header asks for.
+
+    Args:
+        value: Seconds or an HTTP date (RFC 9110, section 10.2.3), or None.
+
+    Returns:
+        0 for a missing or invalid value and for a date in the past.
+    """
     if not value:
         return 0.0
     try:

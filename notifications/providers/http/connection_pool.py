@@ -1,4 +1,4 @@
-"""Connections that stay open between requests, so that a send costs one round trip and no handshake."""
+"""Connections that stay open between requests, so that a send needs no new TCP and TLS handshake."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from urllib3.connection import HTTPConnection
 from notifications.providers.http.ssrf_guard import GuardedHTTPConnection, GuardedHTTPSConnection, tls_context
 
 
-class Connections:
-    """Guarded connections by origin; the one used last is used next. Safe to use from many threads.
+class ConnectionPool:
+    """Idle guarded connections by origin. Safe to use from many threads.
 
-    max_idle: connections that are kept when nobody uses them; of more, those to the origin used longest ago go first.
-    connect_timeout: seconds to reach an endpoint.
+    The connection of an origin that was used last is reused first. When more than `max_idle` connections are idle, the
+    pool closes one of the origin that was used longest ago.
+
+    Args:
+        max_idle: Number of idle connections to keep, over all origins.
+        connect_timeout: Seconds to connect to an endpoint.
     """
 
     def __init__(self, *, max_idle: int, connect_timeout: float) -> None:
@@ -26,43 +30,52 @@ class Connections:
         self.connect_timeout = connect_timeout
         self._tls = tls_context()
         self._idle: OrderedDict[str, list[HTTPConnection]] = OrderedDict()
-        self._count = 0
+        self._idle_count = 0
         self._lock = threading.Lock()
         self.close = weakref.finalize(self, _close_all, self._idle)
 
-    def take(self, origin: str) -> HTTPConnection:
-        """Return a connection to scheme://host:port that the other end has not closed, opening one if need be.
+    def acquire(self, origin: str) -> HTTPConnection:
+        """Return an open connection: an idle one that the endpoint has not closed, else a new one.
 
-        Raises OSError or urllib3's HTTPError when there is none to be had.
+        Args:
+            origin: scheme://host:port.
+
+        Raises:
+            OSError: The connection failed. urllib3's HTTPError is raised for the same reason.
         """
-        while connection := self._pop(origin):
+        while connection := self._pop_idle(origin):
             if connection.is_connected:
                 return connection
             connection.close()
         return self._open(origin)
 
-    def keep(self, origin: str, connection: HTTPConnection) -> None:
-        """Take back a connection on which nothing is left to read."""
+    def release(self, origin: str, connection: HTTPConnection) -> None:
+        """Keep a connection for the next request. No unread data may be left on it.
+
+        Args:
+            origin: The origin it was acquired for.
+            connection: The connection.
+        """
         surplus = None
         with self._lock:
             self._idle.setdefault(origin, []).append(connection)
             self._idle.move_to_end(origin)
-            self._count += 1
-            if self._count > self.max_idle:
+            self._idle_count += 1
+            if self._idle_count > self.max_idle:
                 oldest, idle = next(iter(self._idle.items()))
                 surplus = idle.pop(0)
-                self._count -= 1
+                self._idle_count -= 1
                 if not idle:
                     del self._idle[oldest]
         if surplus:
             surplus.close()
 
-    def _pop(self, origin: str) -> HTTPConnection | None:
+    def _pop_idle(self, origin: str) -> HTTPConnection | None:
         with self._lock:
             idle = self._idle.get(origin)
             if not idle:
                 return None
-            self._count -= 1
+            self._idle_count -= 1
             connection = idle.pop()
             if not idle:
                 del self._idle[origin]

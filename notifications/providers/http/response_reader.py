@@ -1,4 +1,4 @@
-"""Reading an answer off a socket: bounded in time by the socket, in size here; parsed by llhttp."""
+"""Reads an HTTP response from a socket with bounded size; llhttp parses it. The socket bounds the time."""
 
 from __future__ import annotations
 
@@ -8,38 +8,48 @@ from http.client import HTTPException, IncompleteRead
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Bytes that come before a body; an answer with more of them is refused."""
-_AT_ONCE = 16 * 1024
-_WORDY = 8
-"""Bytes of an answer for each byte of body that is kept, at most; a chunk of one byte takes six."""
+"""Bytes that a response may have before its body."""
+_RECEIVE_BYTES = 16 * 1024
+"""Bytes that one read asks the socket for."""
+_MAX_WIRE_BYTES_PER_BODY_BYTE = 8
+"""Bytes to read from the socket per byte of body that is kept. A chunk of one byte takes six."""
 
 
-class Reader:
-    """Reads one answer. `status`, `headers` (by name in lower case) and `body` are what came of it.
+class ResponseReader:
+    """Reads one response. The results are the attributes `status`, `headers` and `body`.
 
-    limit: bytes of a body that are kept; the rest is never asked for. `reusable` tells whether the connection may take
-    another request: the answer came to its end, nothing came after it, and the other end does not close.
+    The keys of `headers` are lower case. `reusable` is True if the connection may carry another request: the response
+    was complete, nothing followed it, and the endpoint keeps the connection open.
+
+    Args:
+        max_body_bytes: Bytes of the body to keep. The rest is not read.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, max_body_bytes: int) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = bytearray()
         self.reusable = False
-        self._limit = limit
-        self._taken = 0
-        self._head = True
+        self._max_body_bytes = max_body_bytes
+        self._max_received_bytes = MAX_HEAD_BYTES + _MAX_WIRE_BYTES_PER_BODY_BYTE * max_body_bytes
+        self._received_bytes = 0
+        self._in_head = True
         self._complete = False
-        self._surplus = False
-        self._kept_open = False
+        self._extra_data = False
+        self._keep_alive = False
 
     def read(self, sock: socket.socket) -> None:
-        """Read until the answer ends or is long enough.
+        """Read until the response is complete or `max_body_bytes` are read.
 
-        Raises HTTPException for what is no answer or was cut off, OSError for the network's sake.
+        Args:
+            sock: The connected socket. Its timeout bounds each read.
+
+        Raises:
+            HTTPException: The data is no HTTP response, or the connection closed in the middle of it.
+            OSError: A network error or a timeout.
         """
         self._parser = HttpResponseParser(self)
-        # A message that arrived must not count as failed because its receiver writes HTTP carelessly.
+        # The endpoint has received the message. A response with small HTTP errors must not turn that into a failure.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True,
             lenient_chunked_length=True,
@@ -48,62 +58,67 @@ class Reader:
         )
         try:
             self._read(sock)
-            self.reusable = self._complete and self._kept_open and not self._surplus
+            self.reusable = self._complete and self._keep_alive and not self._extra_data
         finally:
-            del self._parser  # it refers to us: the two would wait for the garbage collector
-        del self.body[self._limit :]
+            del self._parser  # breaks the reference cycle, which only the garbage collector would free
+        del self.body[self._max_body_bytes :]
 
     def _read(self, sock: socket.socket) -> None:
-        buffer = memoryview(bytearray(_AT_ONCE))
+        buffer = memoryview(bytearray(_RECEIVE_BYTES))
         while not self._enough():
             count = sock.recv_into(buffer)
-            self._taken += count
+            self._received_bytes += count
             if not count:
-                self._ended()
+                self._handle_close()
                 return
             try:
                 self._parser.feed_data(buffer[:count])
             except (HttpParserError, HttpParserUpgrade) as error:
                 if not self._enough():
                     raise HTTPException(type(error).__name__) from None
-                self._surplus = True
-            if self._head and self._taken > MAX_HEAD_BYTES:
+                self._extra_data = True
+            if self._in_head and self._received_bytes > MAX_HEAD_BYTES:
                 raise HTTPException("head too long")
 
     def _enough(self) -> bool:
-        # Chunks of a byte each, or trailers without end: however little of it is body, it is not read for ever.
-        wordy = not self._head and self._taken > MAX_HEAD_BYTES + _WORDY * self._limit
-        return self._complete or wordy or len(self.body) >= self._limit
+        # One-byte chunks and endless trailers have nearly no body: bound the received bytes too.
+        too_long = not self._in_head and self._received_bytes > self._max_received_bytes
+        return self._complete or too_long or len(self.body) >= self._max_body_bytes
 
-    def _ended(self) -> None:
-        """The other end has closed: that is how an answer without a length ends, and no other."""
-        if self._head or "content-length" in self.headers or "transfer-encoding" in self.headers:
+    def _handle_close(self) -> None:
+        # Closing the connection ends a response only if it announces neither a length nor chunks.
+        if self._in_head or "content-length" in self.headers or "transfer-encoding" in self.headers:
             raise IncompleteRead(bytes(self.body))
 
-    # What the parser calls.
+    # The parser calls the methods below. It also calls them for data that follows a complete response.
 
     def on_message_begin(self) -> None:
-        self._surplus = self._complete
+        """Note whether another response follows a complete one."""
+        self._extra_data = self._complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head:  # else a trailer
+        """Keep a header; the first of several with one name counts. Trailers are ignored."""
+        if self._in_head:
             self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
+        """Keep the status."""
         if not self._complete:
             self.status = self._parser.get_status_code()
-            self._head = False
+            self._in_head = False
 
     def on_body(self, body: bytes) -> None:
+        """Keep a part of the body."""
         if not self._complete:
             self.body += body
 
     def on_message_complete(self) -> None:
+        """End the response, unless it is an interim (1xx) response."""
         if self._complete:
             return
-        if 100 <= self.status < 200:  # only announces the answer
+        if 100 <= self.status < 200:
             self.headers.clear()
-            self._head = True
+            self._in_head = True
         else:
             self._complete = True
-            self._kept_open = self._parser.should_keep_alive()
+            self._keep_alive = self._parser.should_keep_alive()

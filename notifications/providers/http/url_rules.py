@@ -1,4 +1,4 @@
-"""Where a channel's address may lead: the rules that a provider has for it, judged on saving and before each send."""
+"""Rules for the webhook addresses that a provider accepts. They apply when a channel is saved and before each send."""
 
 from __future__ import annotations
 
@@ -11,38 +11,46 @@ from django.utils.translation import gettext_noop
 from notifications.conf import ServiceOptions
 from notifications.providers.http.client import origin_of
 
-_ODD = re.compile(r"[\x00-\x20\x7f\\]")
-ODD_CHARACTERS = gettext_noop("has characters that do not belong in an address")
-NO_ADDRESS = gettext_noop("is not an address")
+_FORBIDDEN_CHARACTERS = re.compile(r"[\x00-\x20\x7f\\]")
+FORBIDDEN_CHARACTERS = gettext_noop("contains characters that are not allowed in an address")
+NOT_AN_ADDRESS = gettext_noop("is not an address")
 NOT_HTTPS = gettext_noop("must begin with https://")
-EXTRAS = gettext_noop("must have no user, query or fragment")
+EXTRA_PARTS = gettext_noop("must have no user, query or fragment")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressRules:
-    """https, a known host without a port, a known path, and no user, query or fragment."""
+    """An accepted address has https, a known host without a port, a known path, and no user, query or fragment.
+
+    The `wrong_...` texts and `extras` complete the sentence "The webhook address ...". They are marked with
+    `gettext_noop`; the admin form translates them.
+    """
 
     hosts: re.Pattern[str]
-    """What the host, with its port if it names one, must match whole."""
+    """Pattern that must match the whole host, including the port if the address has one."""
     wrong_host: str
-    """Said of any other, in words that are marked for translation."""
+    """Text for another host."""
     path: re.Pattern[str]
+    """Pattern that must match the whole path."""
     wrong_path: str
+    """Text for another path."""
     query_allowed: bool = False
-    extras: str = EXTRAS
-    """Said of a user, query or fragment."""
+    extras: str = EXTRA_PARTS
+    """Text for an address with a user, a fragment or a query that is not allowed."""
 
     def problem(self, url: str, options: ServiceOptions) -> str:
-        """Return why this address may not be used, or an empty string.
+        """Return why an address is not accepted, or an empty string if it is.
 
-        An origin in SANDBOX_ORIGINS stands in for scheme and host.
+        Args:
+            url: The address.
+            options: An origin in its `sandbox_origins` is accepted instead of https and a known host.
         """
-        if not url.isascii() or _ODD.search(url):
-            return ODD_CHARACTERS
+        if not url.isascii() or _FORBIDDEN_CHARACTERS.search(url):
+            return FORBIDDEN_CHARACTERS
         try:
             parts = urlsplit(url)
         except ValueError:
-            return NO_ADDRESS
+            return NOT_AN_ADDRESS
         if origin_of(url) not in options.sandbox_origins:
             if parts.scheme != "https":
                 return NOT_HTTPS
