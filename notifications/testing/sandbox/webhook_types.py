@@ -1,4 +1,4 @@
-"""The webhook_types that the sandbox stands in for: their paths, how they check a signature, and what they know again."""
+"""The webhook types that the sandbox imitates: their paths, their signatures, and how they recognise a repeat."""
 
 from __future__ import annotations
 
