@@ -1,4 +1,4 @@
-"""Import paths of earlier versions, which still work and say where the name is now."""
+"""Support for the import paths of earlier versions: they still work and emit a DeprecationWarning."""
 
 from __future__ import annotations
 

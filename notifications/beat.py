@@ -1,4 +1,4 @@
-"""What beat has to run, for the project's settings: importable before Django is set up."""
+"""The periodic tasks of this app. The project's settings import this module, so it needs no Django setup."""
 
 from __future__ import annotations
 
@@ -14,20 +14,26 @@ RUN_REPLAYS = "notifications.run_replays"
 RUN_DUE_JOBS = "notifications.run_due_jobs"
 
 BEAT_HEADER = "by_beat"
-"""Header of the sweeps that beat asks for. No argument: a worker of an older release would refuse it."""
+"""Header of the sweeps that beat sends; not an argument, because a worker of an older release would refuse one."""
 PURGE_INTERVAL_SECONDS = 600.0
-"""Seconds between two purges; each is short, the next one goes on."""
+"""Each purge is short; the next one continues."""
 REPLAY_INTERVAL_SECONDS = 10.0
-"""Seconds until a replay operation whose nudge was lost is begun."""
+"""Longest wait of a replay operation whose nudge was lost."""
 DUE_JOBS_INTERVAL_SECONDS = 10.0
-"""Seconds by which a due job may be late."""
+"""Longest delay of a due job."""
 
 
 def beat_schedule(notifications: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
-    """Return the entries of this app for Celery's beat_schedule; merge them with your own.
+    """Return the entries of this app for Celery's beat_schedule. Merge them with your own.
 
-    notifications: the value of settings.NOTIFICATIONS, for its SWEEP_INTERVAL.
-    No queue is named: the project's task_routes decide. An entry that had to wait for a whole interval is given up.
+    An entry names no queue, so the project's task_routes decide. A message expires after its interval, so that messages
+    do not pile up while no worker runs.
+
+    Args:
+        notifications: The value of settings.NOTIFICATIONS, for its SWEEP_INTERVAL.
+
+    Returns:
+        Entries by name, as Celery's setting beat_schedule takes them.
     """
     sweep = ServiceOptions(sweep_interval=(notifications or {}).get("SWEEP_INTERVAL", 0)).sweep_interval
     entries: dict[str, dict[str, Any]] = {

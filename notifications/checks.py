@@ -1,4 +1,4 @@
-"""System checks: a setting that is misspelt or cannot work is named before anything is sent."""
+"""System checks: report a setting that is misspelt or cannot work, before anything is sent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from notifications.security.secrets import Secret
 
 @register()
 def check_options(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E001 unknown key, E002 value of the wrong kind, E003 and E004 values that cannot work together."""
+    """E001: unknown key. E002: wrong type or value. E003, E004, E009: values that cannot work."""
     raw = getattr(settings, "NOTIFICATIONS", {})
     if unknown := sorted(set(raw) - known_names()):
         hint = f"Known keys: {', '.join(sorted(known_names()))}."
@@ -39,7 +39,7 @@ def check_options(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_keys(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E008: one key that is none makes every stored secret unreadable."""
+    """E008: an encryption key is no Fernet key, which makes every stored secret unreadable."""
     try:
         keys = service_options().encryption_keys
     except ImproperlyConfigured:
@@ -82,7 +82,7 @@ def check_providers(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_fallback_text(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E013: the text for the last resort cannot be sent itself."""
+    """E013: FALLBACK_TEXT cannot be sent."""
     try:
         text = service_options().fallback_text
     except ImproperlyConfigured:
@@ -94,7 +94,7 @@ def check_fallback_text(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_user_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E006: the event names a user by a whole number, so the user model's key must be one."""
+    """E006: the user model's key is no integer, but an event names a user by one."""
     key = get_user_model()._meta.pk
     if isinstance(key, models.IntegerField):
         return []
@@ -103,17 +103,17 @@ def check_user_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_database(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E010: another database than PostgreSQL."""
+    """E010: the database is not PostgreSQL."""
     alias = router.db_for_write(NotificationRecord)
     if (vendor := connections[alias].vendor) == "postgresql":
         return []
-    text = f"Notifications need PostgreSQL, nothing else can hold the claim; DATABASES[{alias!r}] is {vendor}."
+    text = f"Notifications need PostgreSQL, because the claim works only there; DATABASES[{alias!r}] is {vendor}."
     return [Error(text, id="notifications.E010")]
 
 
 @register(Tags.security, deploy=True)
 def check_sandbox(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E007: SANDBOX_ORIGINS opens plain HTTP and private addresses; never in production."""
+    """E007: SANDBOX_ORIGINS is set in production, where it allows plain HTTP and private addresses."""
     try:
         origins = service_options().sandbox_origins
     except ImproperlyConfigured:
@@ -126,7 +126,7 @@ def check_sandbox(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_alerts(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E009: nobody can be told by an address that is none."""
+    """E009: ALERT_FEISHU_WEBHOOK is no address of a custom bot."""
     try:
         options = service_options()
     except ImproperlyConfigured:
@@ -137,13 +137,15 @@ def check_alerts(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_rate_limits(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E012: a rate limit that cannot be read."""
+    """E012: a rate limit cannot be parsed."""
     try:
         limits = service_options().rate_limits
     except ImproperlyConfigured:
         return []
     return [
-        Error(f"RATE_LIMITS: {channel}: {text!r} is no limit such as 5/second;100/minute.", id="notifications.E012")
+        Error(
+            f"RATE_LIMITS: {channel}: {text!r} is no rate limit such as 5/second;100/minute.", id="notifications.E012"
+        )
         for channel, text in limits.items()
         if text and not _is_limit(text)
     ]
@@ -201,12 +203,12 @@ def check_audit(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [Info(text, id="notifications.I002")]
 
 
-_BOUNDS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+_TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 
 
 @register(Tags.database)
-def check_bounds(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """W001: PostgreSQL would let us wait for ever, as behind PgBouncer until the role carries the bounds."""
+def check_timeouts(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """W001: PostgreSQL has no timeouts, as behind PgBouncer until the role sets them."""
     alias = router.db_for_write(NotificationRecord)
     if alias not in (databases or ()):
         return []
@@ -214,7 +216,7 @@ def check_bounds(app_configs: Any, databases: Sequence[str] | None = None, **kwa
         cursor.execute("SELECT quote_ident(current_user)")
         [role] = cursor.fetchone()
         cursor.execute(
-            "SELECT name FROM pg_settings WHERE name = ANY(%s) AND setting = '0' ORDER BY 1", [list(_BOUNDS)]
+            "SELECT name FROM pg_settings WHERE name = ANY(%s) AND setting = '0' ORDER BY 1", [list(_TIMEOUTS)]
         )
         missing = [name for (name,) in cursor.fetchall()]
     return [

@@ -1,4 +1,4 @@
-"""The project: one settings file, the environment decides."""
+"""The SmartMate project: one settings file, configured by the environment, and the product's own texts and triggers."""
 
 from smartmate.celery import app as celery_app
 

@@ -8,10 +8,10 @@ from smartmate import telemetry
 
 
 class SmartMateConfig(AppConfig):
-    """Starts what has to run in every process: web, workers, beat and commands."""
+    """Starts telemetry in every process: web, workers, beat and commands."""
 
     name = "smartmate"
 
     def ready(self) -> None:
-        """Start it before the first request or task is served."""
+        """Start telemetry before the first request or task."""
         telemetry.start()

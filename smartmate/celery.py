@@ -7,7 +7,7 @@ import os
 from celery import Celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "smartmate.settings")
-# Celery runs the checks in each worker and heeds nothing they find; all of admin and API would be loaded for it.
+# Celery would run the checks in each worker, which load admin and API, and ignore their results.
 os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 
 app = Celery("smartmate")

@@ -26,7 +26,7 @@ def secret(name: str) -> str:
 
 
 def words(name: str) -> list[str]:
-    """Return a comma-separated list, empty by default."""
+    """Return the items of a comma-separated variable; an empty list by default."""
     return [word.strip() for word in env.str(name, default="").split(",") if word.strip()]
 
 

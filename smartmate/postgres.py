@@ -1,4 +1,4 @@
-"""No wait for PostgreSQL is without an end, even when the server hangs or is gone and the network does not say so."""
+"""Timeouts for PostgreSQL that also work when the server hangs, or is gone without a word from the network."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from psycopg2.extensions import POLL_OK, POLL_READ, STATUS_SETUP, connection, se
 
 
 def bound_waits(*, connect: float, statement: float) -> None:
-    """Let every wait of this process for PostgreSQL fail with OperationalError when its time is up.
+    """Make every wait of this process for PostgreSQL fail with OperationalError after some time.
 
-    libpq has no such bound: a server that accepts bytes and never answers would hold its caller for ever.
-    connect, statement: seconds; longer than the server's own statement_timeout, which gives the better message.
+    libpq has no such timeout: its caller would wait forever for a server that accepts bytes and never answers.
+
+    Args:
+        connect: Seconds for connecting.
+        statement: Seconds for any other wait. Longer than the server's own statement_timeout, whose error message is
+            better.
     """
 
     def wait(waiting: connection) -> None:

@@ -1,4 +1,4 @@
-"""Settings. Safe for production as they stand; what differs between places comes from the environment.
+"""Settings, safe for production by default. What differs between deployments comes from the environment.
 
 docs/settings.md lists every variable.
 """
@@ -21,7 +21,7 @@ SECRET_KEY = secret("SECRET_KEY")
 ALLOWED_HOSTS = words("ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = words("CSRF_TRUSTED_ORIGINS")
 
-# The API's documentation page needs ninja's files. As an app it would be imported by each worker, for nothing.
+# The API's documentation page needs ninja's files. As an installed app, ninja would be imported by each worker too.
 _NINJA = Path(getattr(find_spec("ninja"), "origin", "")).parent
 
 INSTALLED_APPS = [
@@ -68,12 +68,12 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 
-# PostgreSQL. Every wait has a bound, so that a sick database shows as an error and not as a hang.
+# PostgreSQL. Every wait has a timeout, so that a database that hangs causes an error.
 DATABASES = {"default": database("DATABASE_URL", connect_timeout=5, application_name="smartmate")}
 DATABASE_TIMEOUT = env.int("DATABASE_TIMEOUT", default=30)
 if env.bool("DATABASE_POOLED", default=False):
-    # PgBouncer refuses the bounds below as a startup parameter, so the role carries them. It may run our next statement
-    # on another connection, which does not have the cursor of the last one. docs/operations.md, PgBouncer.
+    # PgBouncer refuses the timeouts below as a startup parameter, so the role sets them. It may run the next statement
+    # on another connection, where a server-side cursor of the last one does not exist. docs/operations.md, PgBouncer.
     DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True
 else:
     DATABASES["default"]["OPTIONS"].setdefault(
@@ -95,7 +95,7 @@ STATICFILES_DIRS = [_NINJA / "static"]
 WHITENOISE_USE_FINDERS = True  # serves the admin's files from where they are installed; no collectstatic step
 
 HTTPS = env.bool("HTTPS", default=True)
-"""False only where browsers reach the admin by plain http, as in the demo."""
+"""False only where browsers reach the admin by plain HTTP, as in the demo."""
 SECURE_SSL_REDIRECT = HTTPS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_PROXY", default=False) else None
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
@@ -140,7 +140,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 CELERY_TIMEZONE = "UTC"
 CELERY_DB_REUSE_MAX = 10_000
 
-# For the email channel, whose provider bounds the time of each mail itself, and for alerts.
+# For the email channel, whose provider limits the time of each mail itself, and for alerts.
 vars().update(env.email_url("EMAIL_URL", default="smtp://localhost:25"))
 EMAIL_TIMEOUT = 10
 SERVER_EMAIL = env.str("SERVER_EMAIL", default="root@localhost")
@@ -160,9 +160,9 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["no_secrets"]}},
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {
-        # Its debug lines hold whole paths, and the path of a webhook is its key; its warnings quote answers' headers.
+        # Its debug lines contain whole paths, and the path of a webhook is a secret; its warnings contain headers.
         "urllib3": {"level": "ERROR"},
-        # Their info lines hold the arguments of every task: whole messages to users.
+        # Their info lines contain the arguments of every task, which are messages to users.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
     },

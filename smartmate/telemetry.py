@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry and errors to Sentry, where the environment asks for them and their packages are there."""
+"""Traces by OpenTelemetry and errors to Sentry, if the environment configures them and their packages are installed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ logger = logging.getLogger("smartmate.telemetry")
 
 
 def start() -> None:
-    """Start what is asked for."""
+    """Start what the environment configures."""
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
-        _start_or_say("OpenTelemetry", _start_tracing)
+        _start_or_warn("OpenTelemetry", _start_tracing)
     if env.str("SENTRY_DSN", default="").strip():
-        _start_or_say("Sentry", _start_sentry)
+        _start_or_warn("Sentry", _start_sentry)
 
 
-def _start_or_say(name: str, begin: Any) -> None:
+def _start_or_warn(name: str, begin: Any) -> None:
     try:
         begin()
     except ImportError as error:
-        logger.warning("%s is asked for, and %s is not installed", name, error.name)
+        logger.warning("%s is configured, but %s is not installed", name, error.name)
 
 
 def _start_tracing() -> None:
@@ -68,7 +68,15 @@ def _start_sentry() -> None:
 
 
 def scrub(event: Any, hint: Any = None) -> Any:
-    """Return the event without webhook keys, tokens and passwords; None, which drops it, if that cannot be done."""
+    """Remove webhook keys, tokens and passwords from an event of Sentry.
+
+    Args:
+        event: The event, as JSON values.
+        hint: Not used; Sentry passes it.
+
+    Returns:
+        The event without secrets. None if it is nested too deeply; Sentry then drops it.
+    """
     try:
         return _scrubbed(event)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""Addresses."""
+"""The URLs of the project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links in a text: the path of this site, and links to other sites however they are written."""
+"""Finds links in a text: the path of this site, and links to other sites in every spelling."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 
 def contains_path(text: str, path: str) -> bool:
-    """Tell whether text holds this very site path, not one it is only a part of (/c-1 in /c-12 or /x/c-1)."""
+    """Return whether the text contains exactly this site path, not a longer one such as /c-12 or /x/c-1 for /c-1."""
     ends_in_ascii = path[-1].isascii()
     for match in re.finditer(re.escape(path), text):
         before, after = text[: match.start()][-1:], text[match.end() :]
@@ -36,14 +36,14 @@ _LINK = re.compile(
 
 
 def contains_external_link(text: str) -> bool:
-    """Tell whether text holds something a reader's client could make a link to elsewhere.
+    """Return whether the text contains something that a client could turn into a link to another site.
 
-    Looks through full-width letters, zero-width characters, backslashes, percent and HTML escapes and [.] dots.
+    Full-width letters, zero-width characters, backslashes, percent and HTML escapes and [.] dots do not hide one.
     """
-    return any(_LINK.search(form) for form in _readings(text))
+    return any(_LINK.search(spelling) for spelling in _spellings(text))
 
 
-def _readings(text: str) -> set[str]:
+def _spellings(text: str) -> set[str]:
     folded = _fold(text)
     unescaped = _fold(html.unescape(unquote(unquote(folded))))
     return {folded, unescaped, re.sub(r"[\[\](){}]", "", unescaped)}

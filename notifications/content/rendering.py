@@ -1,4 +1,4 @@
-"""The text a user reads: trimming, cutting, refusing links, and adding our own."""
+"""Builds the text that a user reads: trims and cuts it, replaces text with external links, adds the site path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from notifications.content.text import is_visible, trim, truncate_text
 
 
 class MessageTemplate(NamedTuple):
-    """What is stored of a message."""
+    """The texts of a message as they are stored."""
 
     summary_text: str
     fallback_text: str
@@ -18,28 +18,45 @@ class MessageTemplate(NamedTuple):
 
 
 def normalize_message_template(summary: str, fallback: str, max_runes: int) -> MessageTemplate:
-    """Decide what is stored: the summary cut to `max_runes` code points, or the fallback.
+    """Choose the texts to store: the summary, or the fallback in place of a summary that cannot be sent.
 
-    The fallback stands in for a summary that is blank or holds an external link. A fallback that is blank, or that is
-    needed and holds a link itself, gives way to the built-in text.
+    A summary cannot be sent if it is blank or contains an external link. FALLBACK_TEXT replaces a fallback that is
+    blank, or that is needed and contains a link itself.
+
+    Args:
+        summary: The request's summary.
+        fallback: The request's fallback.
+        max_runes: Code points of the summary that are kept.
+
+    Returns:
+        The texts. `fallback_used` tells whether the fallback is sent; then the summary is empty.
     """
     summary, fallback = trim(summary), trim(fallback) or service_options().fallback_text
     if summary and not contains_external_link(summary):
         return MessageTemplate(trim(truncate_text(summary, max_runes)), fallback, False)
-    return MessageTemplate("", _linkless(fallback), True)
+    return MessageTemplate("", _without_links(fallback), True)
 
 
 def build_message_text(*, summary: str, fallback: str, fallback_used: bool, target_url: str) -> tuple[str, bool]:
-    """Return the text to send, and whether the record says that it is the fallback.
+    """Build the text to send from a stored record.
 
-    The fallback also stands in for a summary that shows nothing; as in the Go service, the flag is not raised by that.
-    The site path is added on a line of its own unless the text already holds exactly that path.
+    The fallback also replaces a summary without a visible character. As in the Go service, that does not change
+    `fallback_used`. The site path is added on its own line, unless the text already contains exactly that path.
+
+    Args:
+        summary: The stored summary.
+        fallback: The stored fallback.
+        fallback_used: Whether the record says that the fallback is sent.
+        target_url: The site path of the record.
+
+    Returns:
+        The text, and `fallback_used` as it was given.
     """
     use_fallback = fallback_used or not is_visible(summary)
-    text = _linkless(trim(fallback) or service_options().fallback_text) if use_fallback else summary
+    text = _without_links(trim(fallback) or service_options().fallback_text) if use_fallback else summary
     url = trim(target_url)
     return (text if not url or contains_path(text, url) else f"{text}\n{url}"), fallback_used
 
 
-def _linkless(text: str) -> str:
+def _without_links(text: str) -> str:
     return service_options().fallback_text if contains_external_link(text) else text

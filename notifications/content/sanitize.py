@@ -1,4 +1,4 @@
-"""Foreign text and JSON made fit for PostgreSQL: no answer of a provider may keep a result from being stored."""
+"""Makes foreign text and JSON storable in PostgreSQL, so that every result of a provider can be stored."""
 
 from __future__ import annotations
 
@@ -10,39 +10,54 @@ from typing import Any
 from notifications.content.text import trim, truncate_text
 
 MAX_JSON_DEPTH = 100
-"""Levels that JSON may have: whoever reads it back, however deep in calls, must not run out of stack."""
+"""Levels of nesting that JSON may have.
+
+Code that reads it back must not run out of stack, however deep its own calls are.
+"""
 
 _ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def clean_text(text: object, limit: int) -> str:
-    """Return text PostgreSQL can store, whatever came: no NUL, no lone surrogates, cut to `limit` and trimmed."""
+    """Return a text that PostgreSQL can store.
+
+    Args:
+        text: Any object; None is an empty text.
+        limit: Longest result, in characters.
+
+    Returns:
+        The object as text, NUL and lone surrogates replaced, cut and trimmed.
+    """
     return trim(truncate_text(_UNSTORABLE.sub("\ufffd", "" if text is None else str(text)), limit))
 
 
 def clean_json(value: Any) -> str | None:
-    """Return JSON that a jsonb column takes, whatever a provider handed us; None for None.
+    """Return JSON that a jsonb column accepts, because a sent message must be settled and its record be readable.
 
-    What JSON or jsonb cannot hold (NaN, NUL, lone surrogates, objects) is replaced, and all of what is nested deeper
-    than MAX_JSON_DEPTH: a sent message must be settled, and its record must be readable.
+    Args:
+        value: Any object of a provider.
+
+    Returns:
+        The JSON text; None for None. What JSON or jsonb cannot hold (NaN, NUL, lone surrogates, objects) is replaced
+        by a text. A value that is nested deeper than MAX_JSON_DEPTH is replaced as a whole.
     """
     if value is None:
         return None
-    return _plain_json(value) or _cleaned_json(value)
+    return _encode_plain(value) or _encode_replaced(value)
 
 
-def _plain_json(value: Any) -> str:
-    """Return the JSON of what holds nothing odd, as nearly every value does; or an empty string."""
+def _encode_plain(value: Any) -> str:
+    """Return the JSON of a value that needs no replacement, as nearly every one; else an empty string."""
     try:
         text = _ENCODE(value)
         text.encode()
-    except Exception:  # a foreign object may raise anything when it is shown
+    except Exception:  # a foreign object may raise anything when it is converted
         return ""
     return text if "\\u0000" not in text and text.count("[") + text.count("{") <= MAX_JSON_DEPTH else ""
 
 
-def _cleaned_json(value: Any) -> str:
+def _encode_replaced(value: Any) -> str:
     try:
         return _ENCODE(_storable(value))
     except Exception:

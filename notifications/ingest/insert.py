@@ -1,4 +1,4 @@
-"""Intake: one row per request and dedupe key, inserted in the caller's transaction."""
+"""Inserts requests in the caller's transaction: one row per channel and dedupe key."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from notifications.telemetry.tracing import current_trace_id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryWindow:
-    """When a message may go out. None: at once, and for ever."""
+    """When a message may be sent."""
 
     deliver_at: datetime | None = None
-    """Not before."""
+    """It is not sent before this time; None: at once."""
     expires_at: datetime | None = None
-    """Not from then on: the record is skipped instead."""
+    """From this time on the record is skipped instead; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What became of one request."""
+    """Result of one request."""
 
     record_id: int
     reused: bool
-    """Whether the record was there before: a duplicate request, which is no error and sends nothing twice."""
+    """Whether the record existed before. A duplicate request is no error and sends nothing twice."""
 
 
 _INSERT = """
@@ -66,7 +66,7 @@ _COLUMNS = (
     *("target_url", "trace_id"),
 )
 INSERT_BATCH_ROWS = 1000
-"""Rows per INSERT: large enough that a round trip costs nothing, small enough for a statement timeout."""
+"""Rows per INSERT: enough that the round trip hardly counts, few enough to end within a statement timeout."""
 
 
 def insert_requests(
@@ -76,10 +76,19 @@ def insert_requests(
     clock: Clock | None = None,
     window: DeliveryWindow = DeliveryWindow(),
 ) -> list[Accepted]:
-    """Insert what is new, find what is there, and return one answer per request, in their order.
+    """Insert new requests and find the records of duplicates.
 
-    window: when they may go out.
-    Raises DedupeConflict if a key belongs to another user; the caller's transaction decides what that undoes.
+    Args:
+        requests: Requests that passed every check.
+        options: For the number of attempts and the length of the summary.
+        clock: The current time in tests; PostgreSQL's clock by default.
+        window: When the messages may be sent.
+
+    Returns:
+        One result per request, in the same order.
+
+    Raises:
+        DedupeConflict: A key belongs to another user. The caller's transaction decides what is rolled back.
     """
     if trace_id := current_trace_id():
         requests = [request if request.trace_id else replace(request, trace_id=trace_id) for request in requests]
@@ -94,17 +103,17 @@ def _insert_batch(
 ) -> list[Accepted]:
     new: dict[tuple[str, str], tuple[int, int]] = {}
     known: dict[tuple[str, str], tuple[int, int]] = {}
-    # Once is enough, unless the purge deletes an old record between the INSERT that met it and our look at it.
-    while left := [request for request in requests if _key(request) not in known]:
-        new |= _insert(left, options, clock, window)
-        known |= new | _find([request for request in left if _key(request) not in new])
-    return [_accept(request, known[_key(request)], new) for request in requests]
+    # One pass is enough, unless the purge deletes an old record between the INSERT that met it and the SELECT.
+    while missing := [request for request in requests if _key(request) not in known]:
+        new |= _insert(missing, options, clock, window)
+        known |= new | _find_existing([request for request in missing if _key(request) not in new])
+    return [_accepted(request, known[_key(request)], new) for request in requests]
 
 
 def _insert(
     requests: Sequence[NotificationRequest], options: ServiceOptions, clock: Clock | None, window: DeliveryWindow
 ) -> dict[tuple[str, str], tuple[int, int]]:
-    """Insert the requests whose key is new; return record id and owner by channel and key."""
+    """Insert the requests whose key is new; return (record id, user id) by channel and key."""
     texts = [
         normalize_message_template(request.summary_text, request.fallback_text, options.summary_max_runes)
         for request in requests
@@ -122,8 +131,8 @@ def _insert(
         return {(channel, key): (record_id, owner) for record_id, channel, key, owner in cursor.fetchall()}
 
 
-def _find(requests: Sequence[NotificationRequest]) -> dict[tuple[str, str], tuple[int, int]]:
-    """Return record id and owner of keys that were there before; committed, since the INSERT waited for them."""
+def _find_existing(requests: Sequence[NotificationRequest]) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return (record id, user id) of existing keys. Their rows are committed, because the INSERT waited for them."""
     if not requests:
         return {}
     keys = {request.dedupe_key for request in requests}
@@ -131,13 +140,13 @@ def _find(requests: Sequence[NotificationRequest]) -> dict[tuple[str, str], tupl
     return {(channel, key): (record_id, owner) for channel, key, record_id, owner in rows}
 
 
-def _accept(
-    request: NotificationRequest, found: tuple[int, int], new: dict[tuple[str, str], tuple[int, int]]
+def _accepted(
+    request: NotificationRequest, record: tuple[int, int], new: dict[tuple[str, str], tuple[int, int]]
 ) -> Accepted:
-    record_id, owner = found
+    record_id, owner = record
     if owner != request.user_id:
         raise DedupeConflict([("dedupe_key", _("already belongs to a notification of another user"))])
-    # Taken out at its first use, so that the same key twice in one call is new once.
+    # Removed at its first use: where one call has the same key twice, only the first is new.
     return Accepted(record_id=record_id, reused=new.pop(_key(request), None) is None)
 
 

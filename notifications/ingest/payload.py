@@ -1,4 +1,4 @@
-"""The payload of a request: what is accepted, and which field is wrong and why."""
+"""The payload of a request and its rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from notifications.ingest.validation import MAX_INT64, Check
 
 
 class NotificationPayload(TypedDict):
-    """The fields of a request, for type checkers; docs/events.md has the rules, which are checked whatever they say."""
+    """The fields of a request, for type checkers. docs/events.md has their rules; `parse_payload` checks them."""
 
     user_id: int
     preview_id: str
@@ -30,7 +30,7 @@ class NotificationPayload(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationRequest:
-    """A payload that passed every rule."""
+    """A request whose payload passed every check."""
 
     user_id: int
     preview_id: str
@@ -55,9 +55,10 @@ IDENTIFIER_LENGTHS = {
     "target_type": 64,
     "trace_id": 191,
 }
-"""Longest accepted length of each, after trimming; the columns are as wide."""
+"""Longest accepted value of each, in characters after trimming. The columns have the same width."""
 
 TEXT_LENGTHS = {"summary_text": 10_000, "fallback_text": 10_000}
+"""Longest accepted value of each, in characters after trimming."""
 
 REQUIRED_IDENTIFIERS = ("preview_id", "dedupe_key", "target_url")
 
@@ -73,11 +74,21 @@ FIELDS = {
 
 
 def parse_payload(payload: object, *, max_user_id: int = MAX_INT64, channel: str = "feishu") -> NotificationRequest:
-    """Return the request in `payload`, a mapping as described in docs/events.md.
+    """Check a payload and return its request.
 
-    max_user_id: the largest key the user table can hold. channel: which provider takes the message.
-    Raises InvalidNotification listing every field that is wrong and why. Blank rules and their order are the
-    Go service's; lengths, types and characters are ours.
+    Which fields are required and the order of the errors come from the Go service; lengths, types and characters are
+    rules of this app.
+
+    Args:
+        payload: A mapping with the fields of a request; docs/events.md lists them.
+        max_user_id: The largest key that the user table can hold.
+        channel: The channel whose provider sends the message.
+
+    Returns:
+        The request, its strings trimmed.
+
+    Raises:
+        InvalidNotification: At least one field is wrong; `errors` lists each with its reason.
     """
     check = Check(payload, FIELDS)
     user_id = check.positive_integer("user_id", max_user_id)

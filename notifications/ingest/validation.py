@@ -1,4 +1,4 @@
-"""Reading the fields of a payload, and collecting what is wrong with them."""
+"""Checks the fields of a payload and collects what is wrong with them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from notifications.content.text import trim
+from notifications.exceptions import NotificationError
 
 EVENT_VERSION = "1"
 
 MAX_PAYLOAD_BYTES = 128 * 1024
-"""Larger payloads are refused whole; every field together stays far below."""
+"""Larger payloads are refused as a whole. All fields at their longest need far less."""
 
 MAX_UNKNOWN_FIELDS_NAMED = 20
-"""Unknown fields that are named; one payload can hold tens of thousands."""
+"""Further unknown fields are counted as one error: a payload can have tens of thousands of them."""
 
 MAX_INT64 = 2**63 - 1
 
 Reason = str | Promise
+"""Why a field is refused; translated when it is shown."""
 
 
-class InvalidNotification(ValueError):
-    """The payload breaks at least one rule; nothing was stored.
+class InvalidNotification(NotificationError, ValueError):
+    """The payload breaks at least one rule. Nothing was stored.
 
-    `errors` lists (field, reason) in the order the rules are checked.
+    Args:
+        errors: (field, reason) for each broken rule, in the order in which the rules are checked.
     """
 
     def __init__(self, errors: list[tuple[str, Reason]]) -> None:
@@ -41,10 +44,10 @@ class InvalidNotification(ValueError):
 
 
 class DedupeConflict(InvalidNotification):
-    """The dedupe key already belongs to a notification of another user; nothing was stored."""
+    """The dedupe key already belongs to a notification of another user. Nothing was stored."""
 
 
-# The Go service let U+001C to U+001F through, and recorded payloads hold them; other control characters never did.
+# The Go service accepted U+001C to U+001F and recorded payloads have them. It refused all other control characters.
 _CONTROL = re.compile("[\x00-\x1b\x7f-\x9f]")
 
 _CONTROL_IN_TEXT = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
@@ -57,21 +60,32 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def is_too_large(payload: object) -> bool:
-    """Tell whether the payload's JSON is over MAX_PAYLOAD_BYTES; what is not JSON is left to the field rules."""
+    """Return whether the payload's JSON is longer than MAX_PAYLOAD_BYTES, or cannot be written at all.
+
+    Values that are not JSON are counted by their text; the checks of the fields refuse them.
+    """
     try:
         text = json.dumps(payload, default=str, skipkeys=True, ensure_ascii=False)
-    except (ValueError, RecursionError):  # it holds itself, or is nested beyond reason
+    except (ValueError, RecursionError):  # it contains itself, or is nested too deeply
         return True
     return len(text.encode("utf-8", "surrogatepass")) > MAX_PAYLOAD_BYTES
 
 
 class Check:
-    """Reads fields one by one and collects what is wrong with them.
+    """Reads the fields of one payload. Each method checks one field, adds its errors and returns its value.
 
-    Raises InvalidNotification at once for what has no fields, or is too large to be read.
+    Call `raise_if_refused()` at the end: until then a method returns a harmless value for a wrong field.
+
+    Args:
+        payload: What arrived.
+        fields: The names of all fields that it may have.
+
+    Raises:
+        InvalidNotification: The payload is no mapping, or is too large to be read.
     """
 
     FIELD_ORDER = ("payload", "event_version", "user_id", "preview_id", "dedupe_key", "target_url", "requested_at")
+    """The order of the errors, which is the Go service's; other fields follow."""
 
     def __init__(self, payload: object, fields: Collection[str]) -> None:
         if not isinstance(payload, Mapping):
@@ -83,18 +97,21 @@ class Check:
         self.errors: list[tuple[str, Reason]] = []
 
     def raise_if_refused(self) -> None:
-        """Raise InvalidNotification if anything was refused."""
+        """Raise InvalidNotification if any field was refused."""
         if self.errors:
             raise InvalidNotification(self.sorted_errors())
 
     def refuse(self, name: str, reason: Reason) -> None:
+        """Add an error."""
         self.errors.append((name, reason))
 
     def sorted_errors(self) -> list[tuple[str, Reason]]:
+        """Return the errors in FIELD_ORDER."""
         rank = {name: index for index, name in enumerate(self.FIELD_ORDER)}
         return sorted(self.errors, key=lambda error: rank.get(error[0], len(rank)))
 
     def integer(self, name: str, *, required: bool = False) -> int | None:
+        """Check a whole number of 64 bits; return None for a wrong or missing one. A bool is no number."""
         value = self.payload.get(name)
         if value is None:
             if required:
@@ -108,13 +125,24 @@ class Check:
             return None
         return value
 
-    def positive_integer(self, name: str, most: int = MAX_INT64) -> int:
+    def positive_integer(self, name: str, maximum: int = MAX_INT64) -> int:
+        """Check a required whole number from 1 to `maximum`; return 0 for a wrong one."""
         value = self.integer(name, required=True)
-        if value is not None and not 1 <= value <= most:
+        if value is not None and not 1 <= value <= maximum:
             self.refuse(name, _("must be positive") if value < 1 else _("is too large"))
         return value or 0
 
     def string(self, name: str, control: re.Pattern[str], limit: int) -> str:
+        """Check a string.
+
+        Args:
+            name: The field.
+            control: Matches the control characters that it must not have.
+            limit: Longest value after trimming, in characters.
+
+        Returns:
+            The trimmed value; an empty string if it is missing or no string.
+        """
         value = self.payload.get(name)
         if value is None:
             return ""
@@ -131,10 +159,12 @@ class Check:
         return value
 
     def identifier(self, name: str, limit: int, *, required: bool) -> str:
+        """Check an identifier or address of a request; recorded ones may have U+001C to U+001F, addresses not."""
         control = _CONTROL_IN_URL if name == "target_url" else _CONTROL
         return self.line(name, limit, control=control, required=required)
 
     def line(self, name: str, limit: int, *, control: re.Pattern[str] = _CONTROL_IN_URL, required: bool = True) -> str:
+        """Check a string of one line; see `string`. Where it is required it must not be blank."""
         before = len(self.errors)
         value = self.string(name, control, limit)
         if required and not value and len(self.errors) == before:
@@ -142,6 +172,7 @@ class Check:
         return value
 
     def choice(self, name: str, known: Collection[str]) -> str:
+        """Check a required string of at most 64 characters that is one of `known`; an empty `known` accepts any."""
         before = len(self.errors)
         value = self.line(name, 64)
         if len(self.errors) == before and known and value not in known:
@@ -149,15 +180,18 @@ class Check:
         return value
 
     def text(self, name: str, limit: int) -> str:
+        """Check a string that may have line breaks and tabs; see `string`."""
         return self.string(name, _CONTROL_IN_TEXT, limit)
 
     def site_path(self, url: str) -> None:
+        """Check that `target_url` is a path of the project's own site, so that no message leads elsewhere."""
         if url and not url.startswith("/"):
             self.refuse("target_url", _("must be a path of this site, starting with one /"))
         elif url.startswith("//") or "://" in url or "\\" in url:
             self.refuse("target_url", _("must not lead to another site"))
 
     def time(self, name: str) -> datetime | None:
+        """Check a required time with a time zone, as a datetime or in ISO 8601; return None for a wrong one."""
         value = self.payload.get(name)
         if value is None:
             self.refuse(name, _("is required"))
@@ -179,6 +213,7 @@ class Check:
         return None
 
     def refuse_unknown_fields(self) -> None:
+        """Add an error for each field that the payload must not have; one error for all beyond the first 20."""
         names = [name for name in self.payload if name not in self.fields]
         for name in names[:MAX_UNKNOWN_FIELDS_NAMED]:
             self.refuse(_UNSTORABLE.sub("\ufffd", str(name))[:64] or '""', _("is not a known field"))
@@ -186,16 +221,17 @@ class Check:
             self.refuse("payload", _("has more unknown fields than are named here"))
 
     def event_version(self) -> None:
+        """Check that `event_version` is missing or EVENT_VERSION."""
         version = self.payload.get("event_version", EVENT_VERSION)
         if version != EVENT_VERSION:
             self.refuse("event_version", _("is not supported; known: %(known)s") % {"known": EVENT_VERSION})
 
 
 def is_zero_time(moment: datetime, offset: timedelta) -> bool:
-    """Tell whether this is Go's zero time, 0001-01-01T00:00:00Z, in whichever zone it is written."""
-    return moment.replace(tzinfo=None) - datetime(1, 1, 1) == offset  # noqa: DTZ001  both without their zone
+    """Return whether this is Go's zero time, 0001-01-01T00:00:00Z, in any time zone."""
+    return moment.replace(tzinfo=None) - datetime(1, 1, 1) == offset  # noqa: DTZ001  both are without their zone
 
 
 def _has_nanoseconds(value: str) -> bool:
-    """Tell whether digits below a microsecond, which Python's datetime drops, make the time more than zero."""
+    """Return whether digits below a microsecond make the time more than zero. Python's datetime drops them."""
     return re.search(r"[.,]\d{6}\d*[1-9]", value) is not None

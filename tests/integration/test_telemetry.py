@@ -198,8 +198,8 @@ def test_what_is_asked_for_and_not_installed_is_said() -> None:
         },
     )  # fmt: skip
 
-    assert "Sentry is asked for, and sentry_sdk is not installed" in done.stderr
-    assert "OpenTelemetry is asked for, and opentelemetry is not installed" in done.stderr
+    assert "Sentry is configured, but sentry_sdk is not installed" in done.stderr
+    assert "OpenTelemetry is configured, but opentelemetry is not installed" in done.stderr
 
 
 def test_errors_reach_sentry_without_secrets(receiver: Receiver) -> None:

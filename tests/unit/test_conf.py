@@ -206,7 +206,7 @@ class TestChecks:
     def test_e012_a_rate_limit_that_cannot_be_read(self, change: Change, text: str) -> None:
         change(RATE_LIMITS={"feishu": text, "email": "1/second", "webhook": ""})
 
-        assert found() == {"E012": f"RATE_LIMITS: feishu: {text!r} is no limit such as 5/second;100/minute."}
+        assert found() == {"E012": f"RATE_LIMITS: feishu: {text!r} is no rate limit such as 5/second;100/minute."}
 
     def test_e010_another_database_than_postgresql(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Sqlite:
@@ -215,7 +215,7 @@ class TestChecks:
         monkeypatch.setattr("notifications.checks.connections", {"default": Sqlite})
 
         assert found() == {
-            "E010": "Notifications need PostgreSQL, nothing else can hold the claim; DATABASES['default'] is sqlite."
+            "E010": "Notifications need PostgreSQL, because the claim works only there; DATABASES['default'] is sqlite."
         }
 
     def test_a_bad_key_keeps_no_other_check_from_running(self, change: Change) -> None:
