@@ -446,13 +446,13 @@ class TestRequestsInTheMoment:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         old(dedupe_key=payload()["dedupe_key"])
-        find = intake._find
+        find = intake._find_existing
 
         def purge_first(requests: Any) -> Any:
             in_a_thread(lambda: purge(BEFORE))
             return find(requests)
 
-        monkeypatch.setattr(intake, "_find", purge_first)
+        monkeypatch.setattr(intake, "_find_existing", purge_first)
 
         accepted = NotificationService().accept([payload(), payload(), payload(dedupe_key="other")])
 
