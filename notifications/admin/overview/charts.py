@@ -1,208 +1,140 @@
-"""Where the marks of a chart go. Pure geometry: the template draws it as SVG, the same numbers stand in its table."""
+"""The charts of the overview: which numbers each draws, and the words around them."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from datetime import datetime
 
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.functional import Promise
+from django.utils.translation import gettext, gettext_lazy as _
 
-WIDTH, HEIGHT = 640, 240
-LEFT, RIGHT, TOP, BOTTOM = 74, 28, 20, 28
-ROOM = HEIGHT - TOP - BOTTOM
-LABELS = 8
-"""Steps that carry their label at most, so that labels do not run into each other."""
-NUMBERED = 8
-"""Bars that carry their number at most."""
-TICKS = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0)
-"""Seconds a logarithmic scale may begin, end and be ruled at."""
+from notifications.admin.display import NOTHING
+from notifications.admin.overview.charts import Chart, Plot, Series, bars, lines
+from notifications.admin.overview.history import QUANTILES, Span, Tallied, percentile
+from notifications.states import FINAL, Measure, Outcome, Status
 
-Text = str | Promise
+SHOWN_ATTEMPTS = 6
+"""Attempts per delivery that have a bar of their own; the last stands for more as well."""
 
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One thing that is drawn over the steps. `kind` gives its colour and its pattern or dashes."""
-
-    kind: str
-    label: Text
-    values: Sequence[float | None]
+OVER: dict[str, Promise] = {"day": _("last 24 hours"), "month": _("last 30 days")}
+STEP: dict[str, Promise] = {"day": _("hour"), "month": _("day")}
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A label at a place."""
-
-    at: str
-    text: str
+def draw(span: Span) -> list[Chart]:
+    """Return the three charts of a span."""
+    tallied = span.read()
+    return [_outcomes(span, tallied), _times(span, tallied), _attempts(span, tallied)]
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
-    """One part of a bar."""
-
-    kind: str
-    y: str
-    height: str
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """All of one step: what is piled up in it, and what pointing at it says."""
-
-    x: str
-    middle: str
-    width: str
-    says: str
-    top: str
-    number: str
-    boxes: Sequence[Box]
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One series, broken where nothing is known."""
-
-    kind: str
-    paths: list[str]
-    dots: list[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plot:
-    """What is to be drawn: series of values over steps, and the words for them."""
-
-    name: str
-    title: Text
-    description: str
-    steps_are: Text
-    steps: Sequence[str]
-    series: Sequence[Series]
-    words: Callable[[float | None], str]
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to draw."""
-        return not any(value for one in self.series for value in one.values)
-
-    @property
-    def rows(self) -> list[tuple[str, list[str]]]:
-        """The table: each step with its values in words."""
-        return [(name, [self.words(one.values[i]) for one in self.series]) for i, name in enumerate(self.steps)]
-
-    @property
-    def step(self) -> float:
-        """Width of a step."""
-        return (WIDTH - LEFT - RIGHT) / len(self.steps)
-
-    def says(self, index: int) -> str:
-        """Return what pointing at a step says; nothing where there is nothing."""
-        values = [f"{one.label} {self.words(one.values[index])}" for one in self.series if one.values[index]]
-        return f"{self.steps[index]}: {'; '.join(values)}" if values else ""
-
-    def x_marks(self) -> list[Mark]:
-        """Return the labels of the steps, as many as there is room for."""
-        every = math.ceil(len(self.steps) / LABELS)
-        # Counted from the end: now is what one looks at.
-        return [
-            Mark(_px(LEFT + (index + 0.5) * self.step), name)
-            for index, name in enumerate(self.steps)
-            if (len(self.steps) - 1 - index) % every == 0
-        ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chart:
-    """A plot with the places of its marks."""
-
-    plot: Plot
-    y_marks: list[Mark]
-    x_marks: list[Mark]
-    bars: list[Bar]
-    lines: list[Line] = field(default_factory=list)
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    right: int = WIDTH - RIGHT
-    top: int = TOP
-    bottom: int = HEIGHT - BOTTOM
-    room: int = ROOM
-
-
-def bars(plot: Plot) -> Chart:
-    """Return a chart of bars, the series piled up in each."""
-    sums = [sum(values) for values in zip(*([value or 0 for value in one.values] for one in plot.series), strict=True)]
-    ticks = _round_numbers(max(sums))
-    scale = ROOM / ticks[-1]
-    drawn = []
-    for index, total in enumerate(sums):
-        y, boxes = float(HEIGHT - BOTTOM), []
-        for one in plot.series:
-            if value := one.values[index]:
-                height = max(value * scale, 1.5)  # what there is shows, however little
-                y -= height
-                boxes.append(Box(one.kind, _px(y), _px(height)))
-        number = plot.words(total) if len(sums) <= NUMBERED else ""
-        drawn.append(_bar(plot, index, boxes=boxes, top=_px(y - 4), number=number))
-    return Chart(
-        plot=plot,
-        y_marks=[Mark(_px(HEIGHT - BOTTOM - tick * scale), plot.words(tick)) for tick in ticks],
-        x_marks=plot.x_marks(),
-        bars=drawn,
+def _outcomes(span: Span, tallied: list[Tallied]) -> Chart:
+    """Draw how attempts ended over time."""
+    counts: Counter[tuple[datetime, str]] = Counter()
+    for row in tallied:
+        if row.measure == Measure.ATTEMPTS:
+            counts[row.step, row.outcome] += row.number
+    series = [
+        Series(outcome.value, outcome.label, [counts[step, outcome.value] for step in span.steps])
+        for outcome in Outcome
+    ]
+    parts = [f"{one.label} {number(_total(one))}" for one in series if _total(one)]
+    return bars(
+        Plot(
+            name=f"outcomes-{span.name}",
+            title=_over(span, _("Delivery attempts by outcome")),
+            description="; ".join(parts) or gettext("Nothing was sent."),
+            steps_are=STEP[span.name],
+            steps=_names(span),
+            series=series,
+            words=number,
+        )
     )
 
 
-def lines(plot: Plot) -> Chart:
-    """Return a chart of lines over a logarithmic scale of seconds."""
-    known = [value for one in plot.series for value in one.values if value] or [0.1, 1.0]
-    low = max((tick for tick in TICKS[:-1] if tick <= min(known)), default=TICKS[0])
-    high = min((tick for tick in TICKS if tick >= max(known) and tick > low), default=TICKS[-1])
-
-    def place(value: float) -> str:
-        part = math.log(min(max(value, low), high) / low) / math.log(high / low)
-        return _px(HEIGHT - BOTTOM - ROOM * part)
-
-    drawn = []
-    for one in plot.series:
-        points = [
-            None if value is None else (_px(LEFT + (index + 0.5) * plot.step), place(value))
-            for index, value in enumerate(one.values)
-        ]
-        runs = [list(run) for known, run in itertools.groupby(points, key=bool) if known]
-        paths = [" ".join(",".join(point) for point in run if point) for run in runs if len(run) > 1]
-        drawn.append(Line(one.kind, paths, [point for point in points if point]))
-    return Chart(
-        plot=plot,
-        y_marks=[Mark(place(tick), plot.words(tick)) for tick in TICKS if low <= tick <= high],
-        x_marks=plot.x_marks(),
-        bars=[_bar(plot, index) for index in range(len(plot.steps))],
-        lines=drawn,
+def _times(span: Span, tallied: list[Tallied]) -> Chart:
+    """Draw the percentiles of the time from request to delivery; that of a replay means nothing."""
+    histograms: dict[datetime, Counter[int]] = {step: Counter() for step in span.steps}
+    for row in tallied:
+        if row.measure == Measure.DELIVERIES and row.outcome == Status.SENT and row.step in histograms:
+            histograms[row.step][row.bucket] += row.number
+    whole = sum(histograms.values(), Counter[int]())
+    series = [
+        Series(f"p{percent}", f"p{percent}", [percentile(histogram, percent) for histogram in histograms.values()])
+        for percent in QUANTILES
+    ]
+    parts = [f"p{percent} {duration(percentile(whole, percent))}" for percent in QUANTILES if whole]
+    return lines(
+        Plot(
+            name=f"times-{span.name}",
+            title=_over(span, _("Time from request to delivery")),
+            description="; ".join(parts) or gettext("Nothing was delivered."),
+            steps_are=STEP[span.name],
+            steps=_names(span),
+            series=series,
+            words=duration,
+        )
     )
 
 
-def _bar(plot: Plot, index: int, *, boxes: Sequence[Box] = (), top: str = "", number: str = "") -> Bar:
-    x = LEFT + index * plot.step
-    return Bar(
-        x=_px(x + plot.step * 0.1),
-        middle=_px(x + plot.step / 2),
-        width=_px(plot.step * 0.8),
-        says=plot.says(index),
-        top=top,
-        number=number,
-        boxes=boxes,
+def _attempts(span: Span, tallied: list[Tallied]) -> Chart:
+    """Draw how many attempts records took until they were final, replays too."""
+    piles: Counter[tuple[str, int]] = Counter()
+    for row in tallied:
+        if row.measure != Measure.ATTEMPTS:
+            piles[row.outcome, min(max(row.attempts, 1), SHOWN_ATTEMPTS)] += row.number
+    series = [
+        Series(status.value, status.label, [piles[status.value, attempts] for attempts in range(1, SHOWN_ATTEMPTS + 1)])
+        for status in FINAL
+    ]
+    first, every = series[0].values[0] or 0, _total(series[0])
+    described = gettext("%(percent)s %% of what was sent took one attempt.")
+    return bars(
+        Plot(
+            name=f"attempts-{span.name}",
+            title=_over(span, _("Attempts per delivery")),
+            description=described % {"percent": f"{100 * first / every:.1f}"}
+            if every
+            else gettext("Nothing was sent."),
+            steps_are=_("attempts"),
+            steps=[str(attempts) for attempts in range(1, SHOWN_ATTEMPTS)] + [f"{SHOWN_ATTEMPTS}+"],
+            series=series,
+            words=number,
+        )
     )
 
 
-def _round_numbers(most: float) -> list[float]:
-    """Return up to five round whole numbers from 0 to at least `most`."""
-    step = 1.0
-    while step * 4 < most:
-        step *= 2.5 if str(step).startswith("2") else 2
-    return [step * index for index in range(math.ceil(max(most, 1) / step) + 1)]
+def number(value: float | None) -> str:
+    """Return a count as people read it."""
+    return NOTHING if value is None else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
-def _px(value: float) -> str:
-    # A string: no language writes it with a comma.
-    return f"{value:.1f}"
+def duration(seconds: float | None) -> str:
+    """Return seconds in the unit that fits, to two digits."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 1:
+        return gettext("%(number)s ms") % {
+            "number": f"{seconds * 1000:.2g}" if seconds < 0.1 else f"{seconds * 1000:.0f}"
+        }
+    for limit, unit, text in (
+        (60, 1, _("%(number)s s")),
+        (3600, 60, _("%(number)s min")),
+        (86_400, 3600, _("%(number)s h")),
+    ):
+        if seconds < limit:
+            return str(text) % {"number": f"{seconds / unit:.2g}"}
+    return gettext("%(number)s d") % {"number": f"{seconds / 86_400:.2g}"}
+
+
+def _over(span: Span, what: Promise) -> str:
+    return f"{what}, {OVER[span.name]}"
+
+
+def _names(span: Span) -> list[str]:
+    form = "H:i" if span.unit == "hour" else "m-d"
+    return [date_format(timezone.localtime(step), form) for step in span.steps]
+
+
+def _total(series: Series) -> float:
+    return sum(value or 0 for value in series.values)
