@@ -26,7 +26,7 @@ from notifications.replay.runner import run as run_operations
 from notifications.service import NotificationService
 from notifications.states import Pulse
 from notifications.telemetry import heartbeats
-from notifications.telemetry.counters import fold
+from notifications.telemetry.counters import roll_up
 
 logger = logging.getLogger("notifications.tasks")
 
@@ -72,18 +72,18 @@ def _know_the_pool(sender: Any, **kwargs: object) -> None:
 def _say_from_the_pool(**kwargs: object) -> None:
     """Let a slot write the heartbeat, on the connection it has: a worker whose slots are all stuck falls silent."""
     for pool in _pools:
-        if heartbeats.turn(Pulse.WORKER):
+        if heartbeats.reserve_write(Pulse.WORKER):
             pool.apply_async(_say)
 
 
 def _say() -> None:
     close_old_connections()
-    heartbeats.write(Pulse.WORKER)
+    heartbeats.write_heartbeat(Pulse.WORKER)
 
 
 @signals.worker_shutdown.connect
 def _take_leave(**kwargs: object) -> None:
-    heartbeats.forget_worker()
+    heartbeats.delete_worker_heartbeat()
     connection.close()
 
 
@@ -97,7 +97,7 @@ def deliver_due(self: Task[[], None]) -> None:
     """
     by_beat = bool((self.request.headers or {}).get(BEAT_HEADER))
     if by_beat:
-        heartbeats.beat(Pulse.BEAT)
+        heartbeats.record_heartbeat(Pulse.BEAT)
     if _draining.locked():
         nudge_arrived()  # the drain that runs has said so long ago
     _called.set()
@@ -112,14 +112,14 @@ def deliver_due(self: Task[[], None]) -> None:
         if more or _stopping.is_set():  # what is left is for another worker, or for this one when it is up again
             nudge()
     if by_beat:
-        heartbeats.beat(Pulse.SWEEP)
+        heartbeats.record_heartbeat(Pulse.SWEEP)
 
 
 # Acked early: the next look sees the same.
 @shared_task(name=WATCH, ignore_result=True, acks_late=False)
 def watch() -> None:
     """See whether something needs a person, and tell. A task of its own, so that a slow sink delays no sweep."""
-    alerts.look()
+    alerts.evaluate()
 
 
 # Acked early: a purge that was lost is made up for by the next.
@@ -129,7 +129,7 @@ def purge_notifications() -> None:
 
     Old tallies are added up as well: what they count is kept, only their hours are not.
     """
-    fold()
+    roll_up()
     if days := service_options().retention_days:
         purge(cutoff(days), budget=PURGE_BUDGET, should_stop=_stopping.is_set)
 

@@ -61,9 +61,9 @@ def _fresh_caches() -> None:
     """No options, provider or gateway of one test is seen by the next, nor that Redis was away."""
     for cached in (service_options, get_provider, gateway, rates._local):
         cached.cache_clear()
-    heartbeats._turns.clear()
+    heartbeats._last_writes.clear()
     readiness._MIGRATED.clear()
-    alerts._last_look.clear()
+    alerts._last_evaluation.clear()
 
 
 @pytest.fixture(autouse=True)

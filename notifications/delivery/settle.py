@@ -217,7 +217,7 @@ def settle(group: Sequence[Settled], clock: Clock | None) -> set[int]:
         "now": clock() if clock else None,
         "worker": worker_name(),
         "results": _ENCODE([_as_row(item) for item in group]),
-        **tallies.parameters(),
+        **tallies.count_parameters(),
     }
     with connection.cursor() as cursor:
         cursor.execute(_SETTLE, parameters)
@@ -242,7 +242,7 @@ def note_lost_attempts(rows: Iterable[Claimed], clock: Clock | None) -> set[int]
         "rounds": [row.round for row in lost],
         "numbers": [row.attempt_count if row.exhausted else row.attempt_count - 1 for row in lost],
         "causes": [str(_likely_cause(row)) for row in lost],
-        **tallies.parameters(),
+        **tallies.count_parameters(),
     }
     with connection.cursor() as cursor:
         cursor.execute(_LOST, parameters)

@@ -106,7 +106,7 @@ def rejected_lately() -> int:
 
 def silence() -> Silence:
     """Return how long sweep and beat have been silent, by PostgreSQL's clock."""
-    seen = heartbeats.seen()
+    seen = heartbeats.last_heartbeats()
 
     def since(moment: datetime | None) -> float | None:
         return (seen.now - moment).total_seconds() if moment else None

@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from notifications.conf import service_options
-from notifications.monitoring.alerting.dispatcher import look_now_and_then
+from notifications.monitoring.alerting.dispatcher import evaluate_if_due
 from notifications.monitoring.prometheus import exposition
 from notifications.monitoring.readiness import PARTS, readiness
 
@@ -76,7 +76,7 @@ class _ThenLook(HttpResponse):
 
     def close(self) -> None:
         """Look when everything has been sent; the server calls this."""
-        look_now_and_then()
+        evaluate_if_due()
         super().close()
 
 

@@ -15,7 +15,7 @@ from prometheus_client.utils import floatToGoString
 
 from notifications.monitoring import indicators as vitals
 from notifications.states import Measure, Outcome, Status
-from notifications.telemetry.counters import BOUNDS
+from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
 
 _TALLIES = """
 SELECT measure, channel, outcome, error_code, bucket, sum(count)::bigint, sum(seconds)::float8
@@ -23,7 +23,7 @@ FROM notification_tallies
 GROUP BY 1, 2, 3, 4, 5
 ORDER BY 1, 2, 3, 4, 5
 """
-_LIMITS = [*map(floatToGoString, BOUNDS), "+Inf"]
+_LIMITS = [*map(floatToGoString, BUCKET_BOUNDS_SECONDS), "+Inf"]
 
 NAMES = (
     "notifications_attempts_total",

@@ -15,7 +15,7 @@ from notifications.exceptions import NotificationError
 from notifications.providers.answer_redaction import redact_secrets
 from notifications.security.secrets import Secret, SecretUnreadable
 from notifications.states import AuthType, ErrorCode, Outcome
-from notifications.telemetry.tracing import sending
+from notifications.telemetry.tracing import send_span
 
 __getattr__ = forward(__name__, __name__, renamed={"attempt": "attempt_send", "normalize": "normalize_result"})
 
@@ -188,7 +188,7 @@ def attempt_send(provider: Provider, request: SendRequest, endpoint: Endpoint | 
         The provider's result. For an exception: the result of the `ProviderError` with all secrets of the endpoint
         removed, or `internal_error` with only the type of the exception.
     """
-    with sending(
+    with send_span(
         request.trace_id,
         channel=provider.channel,
         record_id=request.notification_id,

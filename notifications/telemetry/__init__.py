@@ -1,4 +1,4 @@
-"""What a process reports of itself: traces, counters, heartbeats, its name.
+"""What a process reports about itself: trace spans, counters, heartbeats and its name.
 
-The package records. It judges nothing (`monitoring`). Every package above it may import it.
+The package records. It judges nothing: that is `monitoring`. Every package above it may import it.
 """

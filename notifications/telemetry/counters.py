@@ -1,7 +1,8 @@
-"""Tallies: counters and histograms, written down with the results they count, so that no crash or restart bends them.
+"""Counters and histograms of attempts and deliveries, in the table notification_tallies.
 
-A row counts one thing in one hour. Several rows, the shards, stand side by side for the same thing, so that workers
-seldom wait for each other: whoever reads sums over them.
+The statement that stores results also counts them. Therefore a crash or a restart cannot make the counters wrong.
+A row counts one thing in one hour. The same thing has several rows, the shards, so that workers rarely wait for each
+other's row locks. A reader sums over the shards.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from django.db import connection
 
 from notifications.states import Measure
 
-BOUNDS = (
+BUCKET_BOUNDS_SECONDS = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
     *(60.0, 300.0, 1800.0, 3600.0, 21600.0, 86400.0),
 )
-"""Upper bounds of a histogram's buckets in seconds. Bucket 0 ends at the first; the last, len(BOUNDS), has no end."""
-SHARDS = 16
-KEEP_DAYS = 40
-"""Days that keep their hours; what is older is one sum, which counters need and charts do not."""
+"""Upper bounds of the buckets of a histogram. Bucket 0 ends at the first bound; the last bucket has no upper bound."""
+SHARD_COUNT = 16
+HOURLY_RETENTION_DAYS = 40
+"""Older hours are added to one sum. The metrics need that sum; the charts need only the hours."""
 
-# The rows are locked in the order of the key, so that two settling at once cannot deadlock.
+# Rows are locked in key order, so that two processes that settle at once cannot deadlock.
 COUNT = """
     INSERT INTO notification_tallies AS tally (
         hour, shard, channel, measure, outcome, error_code, attempts, bucket, count, seconds
@@ -36,10 +37,11 @@ COUNT = """
     ON CONFLICT (measure, hour, channel, outcome, error_code, attempts, bucket, shard)
         DO UPDATE SET count = tally.count + EXCLUDED.count, seconds = tally.seconds + EXCLUDED.seconds
 """
-"""Counts what a CTE `noted` (channel, measure, outcome, error_code, attempts, seconds) holds. Takes `parameters()` and
-the parameter `now`."""
+"""Part of a statement that counts the rows of a CTE `noted` (channel, measure, outcome, error_code, attempts, seconds).
 
-_FOLD = """
+Its parameters are those of `count_parameters()` and `now`."""
+
+_ROLL_UP = """
 WITH old AS (
     DELETE FROM notification_tallies
     WHERE measure = ANY(%(measures)s) AND hour > 'epoch'
@@ -58,12 +60,12 @@ ON CONFLICT (measure, hour, channel, outcome, error_code, attempts, bucket, shar
 """
 
 
-def parameters() -> dict[str, Any]:
-    """Return the parameters that `COUNT` needs beside `now`."""
-    return {"shard": os.getpid() % SHARDS, "bounds": list(BOUNDS)}
+def count_parameters() -> dict[str, Any]:
+    """Return the parameters of `COUNT` except `now`: the shard of this process and the bucket bounds."""
+    return {"shard": os.getpid() % SHARD_COUNT, "bounds": list(BUCKET_BOUNDS_SECONDS)}
 
 
-def fold() -> None:
-    """Add what is older than KEEP_DAYS to one sum for all time. Whoever sums over everything sees no change."""
+def roll_up() -> None:
+    """Add the hours older than HOURLY_RETENTION_DAYS to one sum. The totals over all rows stay the same."""
     with connection.cursor() as cursor:
-        cursor.execute(_FOLD, {"measures": Measure.values, "days": KEEP_DAYS})
+        cursor.execute(_ROLL_UP, {"measures": Measure.values, "days": HOURLY_RETENTION_DAYS})

@@ -1,99 +1,118 @@
-"""Heartbeats: when beat, the sweep and each worker process were last heard of, by PostgreSQL's clock."""
+"""Heartbeats: the last sign of life of beat, of the sweep and of each worker process, by PostgreSQL's clock."""
 
 from __future__ import annotations
 
 import logging
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from django.db import Error, connection
+from django.apps import apps
+from django.db import Error
+from django.db.models import Count, Max, Model, Q
+from django.db.models.functions import Coalesce, Now
 
 from notifications.states import Pulse
 from notifications.telemetry.process import worker_name
 
 logger = logging.getLogger("notifications.heartbeats")
 
-EVERY = 20.0
-"""Seconds between two writes of one process for one pulse: three to a minute, the time a worker may be silent."""
+WRITE_INTERVAL_SECONDS = 20.0
+"""A process writes each of its heartbeats at most this often: three times within WORKER_TIMEOUT."""
+WORKER_TIMEOUT = timedelta(seconds=60)
+"""A worker without a heartbeat for this time counts as gone."""
+FORGET_WORKER_AFTER = timedelta(days=1)
+"""A killed worker leaves its row behind. The next heartbeat deletes rows older than this."""
+MAX_NAME_LENGTH = 191
 
-_turns: dict[Pulse, float] = {}
-"""When this process had its last turn, on its monotonic clock."""
-
-_SEEN = """
-SELECT statement_timestamp(),
-       max(seen_at) FILTER (WHERE kind = 'beat'),
-       max(seen_at) FILTER (WHERE kind = 'sweep'),
-       count(*) FILTER (WHERE kind = 'worker' AND seen_at > statement_timestamp() - interval '1 minute')
-FROM notification_heartbeats
-"""
-
-# Workers that were killed leave their rows behind; whoever beats next takes away what nobody asks for any more.
-_BEAT = """
-WITH gone AS (
-    DELETE FROM notification_heartbeats WHERE name IN (
-        SELECT name FROM notification_heartbeats
-        WHERE kind = 'worker' AND name <> %(name)s AND seen_at < statement_timestamp() - interval '1 day'
-        FOR UPDATE SKIP LOCKED
-    )
-)
-INSERT INTO notification_heartbeats (name, kind, seen_at) VALUES (%(name)s, %(kind)s, statement_timestamp())
-ON CONFLICT (name) DO UPDATE SET seen_at = EXCLUDED.seen_at
-"""
+_last_writes: dict[Pulse, float] = {}
+"""When this process last wrote each heartbeat, on its monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """Who was heard of when."""
+class LastHeartbeats:
+    """The last heartbeats, as the database has them."""
 
     now: datetime
-    """PostgreSQL's time, which the others are to be compared with."""
+    """PostgreSQL's time, to compare the others with."""
     beat: datetime | None
-    """When a sweep that beat asked for last reached a worker."""
+    """When a sweep sent by beat last reached a worker; None: never."""
     sweep: datetime | None
-    """When a sweep, of beat or of `deliver_due`, last came to its end."""
+    """When a sweep, of beat or of the command `deliver_due`, last finished; None: never."""
     workers: int
-    """Worker processes heard of within the last minute."""
+    """Worker processes with a heartbeat within WORKER_TIMEOUT."""
+    last_worker: datetime | None = None
+    """The newest heartbeat of any worker process; None: no row is left."""
 
 
-def seen() -> Seen:
-    """Return who was heard of when. Raises DatabaseError when PostgreSQL is away."""
-    with connection.cursor() as cursor:
-        cursor.execute(_SEEN)
-        now, beat_at, sweep_at, workers = cursor.fetchone()
-    return Seen(now=now, beat=beat_at, sweep=sweep_at, workers=workers)
+def last_heartbeats() -> LastHeartbeats:
+    """Return the last heartbeats.
+
+    Raises:
+        DatabaseError: PostgreSQL is away.
+    """
+    return LastHeartbeats(
+        **_model()._default_manager.aggregate(
+            now=Coalesce(Max(Now()), Now()),  # an aggregate, which has a value for an empty table too
+            beat=Max("seen_at", filter=Q(kind=Pulse.BEAT)),
+            sweep=Max("seen_at", filter=Q(kind=Pulse.SWEEP)),
+            workers=Count("pk", filter=Q(kind=Pulse.WORKER, seen_at__gt=Now() - WORKER_TIMEOUT)),
+            last_worker=Max("seen_at", filter=Q(kind=Pulse.WORKER)),
+        )
+    )
 
 
-def beat(pulse: Pulse) -> None:
-    """Note that this one is alive, unless this process did a moment ago. Never raises: it is only a note."""
-    if turn(pulse):
-        write(pulse)
+def record_heartbeat(kind: Pulse) -> None:
+    """Write a heartbeat, at most every WRITE_INTERVAL_SECONDS. Never raises: delivery must not depend on it."""
+    if reserve_write(kind):
+        write_heartbeat(kind)
 
 
-def turn(pulse: Pulse) -> bool:
-    """Tell whether it is time for this process to write again; whoever is told so has to."""
+def reserve_write(kind: Pulse) -> bool:
+    """Return True at most every WRITE_INTERVAL_SECONDS; the caller must then call `write_heartbeat`."""
     now = time.monotonic()
-    if now - _turns.get(pulse, -EVERY) < EVERY:
+    if now - _last_writes.get(kind, -WRITE_INTERVAL_SECONDS) < WRITE_INTERVAL_SECONDS:
         return False
-    _turns[pulse] = now
+    _last_writes[kind] = now
     return True
 
 
-def write(pulse: Pulse) -> None:
-    """Note it now. Never raises."""
-    name = worker_name() if pulse == Pulse.WORKER else pulse.value
-    _execute(_BEAT, {"name": name[-191:], "kind": pulse.value})
-
-
-def forget_worker() -> None:
-    """Take this process off the list. Never raises."""
-    _execute("DELETE FROM notification_heartbeats WHERE name = %(name)s", {"name": worker_name()[-191:]})
-
-
-def _execute(sql: str, parameters: dict[str, str]) -> None:
+def write_heartbeat(kind: Pulse) -> None:
+    """Write a heartbeat now. Never raises: a failure is logged."""
+    name = _worker_key() if kind == Pulse.WORKER else kind.value
+    heartbeats = _model()._default_manager
     try:
-        with connection.cursor() as cursor:
-            cursor.execute(sql, parameters)
+        heartbeats.bulk_create(
+            [_model()(name=name, kind=kind, seen_at=Now())],
+            update_conflicts=True,
+            unique_fields=["name"],
+            update_fields=["seen_at"],
+        )
+        if kind == Pulse.WORKER:
+            old = heartbeats.filter(kind=Pulse.WORKER, seen_at__lt=Now() - FORGET_WORKER_AFTER)
+            # Rows that another process deletes at the same time are skipped instead of waited for.
+            heartbeats.filter(pk__in=old.select_for_update(skip_locked=True).values("pk")).delete()
     except Error as error:
-        # The type only: the text may name the database's address.
-        logger.warning("heartbeat not written: %s", type(error).__name__, extra={"event": "heartbeat.failed"})
+        _log_failure(error)
+
+
+def delete_worker_heartbeat() -> None:
+    """Delete the heartbeat of this worker process, which stops. Never raises: a failure is logged."""
+    try:
+        _model()._default_manager.filter(name=_worker_key()).delete()
+    except Error as error:
+        _log_failure(error)
+
+
+def _worker_key() -> str:
+    return worker_name()[-MAX_NAME_LENGTH:]
+
+
+def _model() -> type[Model]:
+    # Looked up at run time: the layer of models stands above this one.
+    return apps.get_model("notifications", "Heartbeat")
+
+
+def _log_failure(error: Error) -> None:
+    # Only the type: the text may name the database's address.
+    logger.warning("heartbeat not written: %s", type(error).__name__, extra={"event": "heartbeat.failed"})

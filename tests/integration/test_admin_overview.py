@@ -18,14 +18,14 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from notifications.admin.overview import counts, health
-from notifications.admin.overview.charts import Plot, Series, bars, lines
+from notifications.admin.overview import counts, server_status
+from notifications.admin.overview.chart_geometry import Plot, Series, bars, lines
+from notifications.admin.overview.charts import duration, number
 from notifications.admin.overview.history import last_day, last_month, percentile
-from notifications.admin.overview.pictures import duration, number
 from notifications.admin.situations import SITUATIONS
 from notifications.models import Heartbeat, NotificationRecord, RejectedRequest, Tally, UserNotificationChannel
 from notifications.states import Measure, Outcome, Pulse, Status
-from notifications.telemetry.counters import BOUNDS
+from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
 from tests.integration.rows import LIST, make_record
 from tests.integration.test_query_plan import fill, nodes
 
@@ -269,7 +269,7 @@ class TestNeeds:
         self, admin_client: Client, alive: None, monkeypatch: pytest.MonkeyPatch, state: dict[str, Any], words: str
     ) -> None:
         fine: dict[str, Any] = {"milliseconds": 1.0, "connections": 5, "allowed": 100, "read_only": False}
-        sick = health.Postgres(**(fine | state))
+        sick = server_status.Postgres(**(fine | state))
         monkeypatch.setattr("notifications.admin.overview.ask_postgres", lambda: sick)
 
         [need] = look(admin_client)[0].needs
@@ -280,10 +280,12 @@ class TestNeeds:
 class TestHistory:
     def test_a_percentile_lies_inside_its_bucket(self) -> None:
         assert percentile({}, 50) is None
-        assert percentile({0: 10}, 50) == pytest.approx(BOUNDS[0] / 2)
-        assert percentile({3: 50, 5: 50}, 50) == pytest.approx(BOUNDS[3])
-        assert percentile({3: 50, 5: 50}, 75) == pytest.approx((BOUNDS[4] + BOUNDS[5]) / 2)
-        assert percentile({len(BOUNDS): 1}, 99) == BOUNDS[-1]
+        assert percentile({0: 10}, 50) == pytest.approx(BUCKET_BOUNDS_SECONDS[0] / 2)
+        assert percentile({3: 50, 5: 50}, 50) == pytest.approx(BUCKET_BOUNDS_SECONDS[3])
+        assert percentile({3: 50, 5: 50}, 75) == pytest.approx(
+            (BUCKET_BOUNDS_SECONDS[4] + BUCKET_BOUNDS_SECONDS[5]) / 2
+        )
+        assert percentile({len(BUCKET_BOUNDS_SECONDS): 1}, 99) == BUCKET_BOUNDS_SECONDS[-1]
 
     def test_shards_channels_and_what_is_not_asked_for_are_summed_up(self) -> None:
         now = timezone.now()

@@ -26,7 +26,7 @@ from django.utils import timezone
 from notifications import tasks
 from notifications.management.commands._base import Stop
 from notifications.models import Alert, Heartbeat, NotificationRecord, RejectedRequest, UserNotificationChannel
-from notifications.monitoring.alerting.dispatcher import alert_told, look
+from notifications.monitoring.alerting.dispatcher import alert_sent, evaluate
 from notifications.monitoring.alerting.rules import findings
 from notifications.states import Pulse, Status
 from notifications.telemetry import heartbeats
@@ -120,7 +120,9 @@ def look_elsewhere(bot: Bot, **more: Any) -> subprocess.Popen[bytes]:
         "NOTIFICATIONS_SANDBOX_ORIGINS": bot.origin,
         "DATABASE_URL": os.environ["DATABASE_URL"].rpartition("/")[0] + f"/{connection.settings_dict['NAME']}",
     }
-    program = "import django; django.setup()\nfrom notifications.alerts import look\nlook()"
+    program = (
+        "import django; django.setup()\nfrom notifications.monitoring.alerting.dispatcher import evaluate\nevaluate()"
+    )
     return subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=env, **more)
 
 
@@ -128,7 +130,7 @@ def test_nothing_is_told_while_all_is_well(bot: Bot, mailbox: list[Any]) -> None
     make_record(Status.SENT)
     make_record(Status.PENDING)
 
-    look()
+    evaluate()
 
     assert (bot.texts, mailbox, Alert.objects.count()) == ([], [], 0)
 
@@ -137,9 +139,9 @@ def test_a_death_is_told_once_by_every_sink_and_cleared_when_no_more_die(bot: Bo
     make_record(Status.DEAD)
     make_record(Status.DEAD)
     for _ in range(3):
-        look()
+        evaluate()
     make_record(Status.DEAD)
-    look()
+    evaluate()
 
     [text] = bot.texts
     [message] = mailbox
@@ -148,8 +150,8 @@ def test_a_death_is_told_once_by_every_sink_and_cleared_when_no_more_die(bot: Bo
     assert message.to == ["ops@example.com", "more@example.com"]
 
     later(seconds=3601)
-    look()
-    look()
+    evaluate()
+    evaluate()
 
     assert len(bot.texts) == len(mailbox) == 2
     assert "All clear: 3 notifications on feishu died" in bot.texts[1]
@@ -159,21 +161,21 @@ def test_each_cause_is_told_for_itself(bot: Bot) -> None:
     make_record(Status.DEAD, last_error_code="provider_config")
     make_record(Status.DEAD, last_error_code="provider_auth_failed")
 
-    look()
+    evaluate()
 
     assert len(bot.texts) == 2
 
 
 def test_what_lasts_is_told_again_once_in_a_window(bot: Bot) -> None:
     make_record(Status.PENDING, next_attempt_at=timezone.now() - timedelta(days=1))
-    look()
+    evaluate()
     later(minutes=59)
-    look()
+    evaluate()
     assert len(bot.texts) == 1
 
     later(minutes=2)
-    look()
-    look()
+    evaluate()
+    evaluate()
 
     assert len(bot.texts) == 2
 
@@ -181,9 +183,9 @@ def test_what_lasts_is_told_again_once_in_a_window(bot: Bot) -> None:
 def test_what_comes_and_goes_is_told_once_in_a_window(bot: Bot) -> None:
     for _ in range(3):
         record = make_record(Status.PENDING, next_attempt_at=timezone.now() - timedelta(hours=1))
-        look()
+        evaluate()
         record.delete()
-        look()
+        evaluate()
 
     assert len(bot.texts) == 2
     assert bot.texts[1].startswith("SmartMate: All clear")
@@ -194,7 +196,7 @@ def test_every_kind_of_trouble_is_found(bot: Bot, make_user: Callable[..., Any])
     make_record(Status.FAILED, next_attempt_at=timezone.now() - timedelta(seconds=301))
     RejectedRequest.objects.create(source="here", payload="{}", errors=[])
     UserNotificationChannel.objects.create(user=make_user(), channel="feishu", paused_at=timezone.now())
-    heartbeats.write(Pulse.SWEEP)
+    heartbeats.write_heartbeat(Pulse.SWEEP)
     Heartbeat.objects.update(seen_at=timezone.now() - timedelta(seconds=181))
 
     assert sorted(one.cause for one in findings()) == [
@@ -204,7 +206,7 @@ def test_every_kind_of_trouble_is_found(bot: Bot, make_user: Callable[..., Any])
         "rejected",
         "sweep",
     ]
-    look()
+    evaluate()
 
     told = "".join(bot.texts)
     for words in ("died", r"due for \d{3} s", "1 request was refused", "was paused", r"last sweep ended \d{3} s ago"):
@@ -238,10 +240,10 @@ def test_a_process_that_dies_while_it_tells_leaves_it_to_the_next(bot: Bot) -> N
     first.wait(PATIENCE)
     bot.may_answer.set()
 
-    look()
+    evaluate()
     assert len(bot.texts) == 1  # it may still be telling
     later(seconds=61)
-    look()
+    evaluate()
 
     assert len(bot.texts) == 2
 
@@ -252,14 +254,14 @@ def test_a_sink_that_fails_is_asked_again_and_holds_no_other_back(
 ) -> None:
     make_record(Status.DEAD)
     good, bot.answer = bot.answer, answer
-    look()
+    evaluate()
     later(seconds=3601)  # by now it is over, but nobody in the group knows
-    look()
+    evaluate()
     assert [message.subject.startswith("SmartMate: All clear") for message in mailbox] == [False, True]
 
     bot.answer = good
-    look()
-    look()
+    evaluate()
+    evaluate()
 
     assert [text.startswith("SmartMate: All clear") for text in bot.texts] == [False, False, False, True]
     assert len(mailbox) == 2
@@ -273,11 +275,11 @@ def test_a_mail_server_that_is_away_leaves_it_owed(
     make_record(Status.DEAD)
     settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1
-    look()
+    evaluate()
     assert "nobody told by email: ConnectionRefusedError" in caplog.text
 
     settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
-    look()
+    evaluate()
 
     assert len(mailbox) == 1
 
@@ -289,15 +291,15 @@ def test_other_code_can_listen() -> None:
         heard.append(kwargs)
         raise RuntimeError("and fail")
 
-    alert_told.connect(listen)
+    alert_sent.connect(listen)
     try:
         make_record(Status.DEAD)
-        look()
-        look()
+        evaluate()
+        evaluate()
         later(seconds=3601)
-        look()
+        evaluate()
     finally:
-        alert_told.disconnect(listen)
+        alert_sent.disconnect(listen)
 
     assert [(one["cause"], one["kind"], one["count"], one["cleared"]) for one in heard] == [
         ("dead:feishu:provider_config", "dead", 1, False),
@@ -309,7 +311,7 @@ def test_alerts_come_in_the_language_of_the_setting(bot: Bot, change: Callable[.
     change(ALERT_LANGUAGE="zh-hans")
     make_record(Status.DEAD)
 
-    look()
+    evaluate()
 
     assert "died" not in bot.texts[0]
 
@@ -320,7 +322,7 @@ def test_an_address_that_is_no_bots_is_not_called(
     change(ALERT_FEISHU_WEBHOOK=f"https://example.com/open-apis/bot/v2/hook/{KEY}")
     make_record(Status.DEAD)
 
-    look()
+    evaluate()
 
     assert "ALERT_FEISHU_WEBHOOK must be on open.feishu.cn or open.larksuite.com" in caplog.text
 
@@ -334,7 +336,7 @@ def test_the_periodic_task_looks(bot: Bot) -> None:
 
 
 def test_with_beat_gone_whoever_asks_for_readiness_makes_us_look(bot: Bot, client: Client) -> None:
-    heartbeats.write(Pulse.SWEEP)
+    heartbeats.write_heartbeat(Pulse.SWEEP)
     Heartbeat.objects.update(seen_at=timezone.now() - timedelta(seconds=200))
 
     for _ in range(3):

@@ -15,7 +15,7 @@ from notifications.models import Tally
 from notifications.providers.base import SendResult
 from notifications.providers.memory import MemoryProvider
 from notifications.states import Measure, Outcome, Status
-from notifications.telemetry.counters import BOUNDS, fold
+from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS, roll_up
 from tests.integration.test_delivery import NOW, OK, TRY_LATER, Clock, clock, engine, record
 
 __all__ = ["clock"]
@@ -39,7 +39,7 @@ def test_attempts_are_counted_by_outcome_and_code_in_the_bucket_of_their_duratio
     settle(claimed(clock, TRY_LATER), clock)
 
     assert counted(Measure.ATTEMPTS, "outcome", "error_code", "bucket") == {("temporary_fail", "provider_5xx", 3): 2}
-    assert BOUNDS[2] < 0.03 < BOUNDS[3]
+    assert BUCKET_BOUNDS_SECONDS[2] < 0.03 < BUCKET_BOUNDS_SECONDS[3]
     assert Tally.objects.get().seconds == pytest.approx(0.06)
     assert Tally.objects.get().hour == NOW
 
@@ -54,7 +54,9 @@ def test_a_delivery_is_counted_once_with_its_attempts_and_the_time_since_its_req
     clock.forward(seconds=300)
     engine(memory, clock).deliver_due()
 
-    assert counted(Measure.DELIVERIES, "outcome", "attempts", "bucket") == {("sent", 2, BOUNDS.index(300.0) + 1): 1}
+    assert counted(Measure.DELIVERIES, "outcome", "attempts", "bucket") == {
+        ("sent", 2, BUCKET_BOUNDS_SECONDS.index(300.0) + 1): 1
+    }
     assert counted(Measure.ATTEMPTS, "outcome") == {("temporary_fail",): 1, ("success",): 1}
 
 
@@ -114,8 +116,8 @@ def test_old_hours_are_added_up_and_nothing_is_lost() -> None:
         hour = now - timedelta(days=days)
         Tally.objects.create(hour=hour, shard=days % 3, bucket=1, count=10, seconds=0.5, **fields)
 
-    fold()
-    fold()
+    roll_up()
+    roll_up()
 
     hours = Tally.objects.values_list("hour", "count").order_by("hour")
     assert hours[0] == (datetime(1970, 1, 1, tzinfo=UTC), 20)

@@ -22,7 +22,7 @@ from django.db import connection
 from django.utils import timezone
 
 from notifications.models import Heartbeat, UserNotificationChannel
-from notifications.monitoring.diagnostics.messaging import LONG_QUEUE
+from notifications.monitoring.diagnostics.redis_and_broker import LONG_QUEUE
 from notifications.states import Pulse, Status
 from notifications.telemetry import heartbeats
 from tests.integration.rows import make_record
@@ -40,7 +40,7 @@ def _well(change: Callable[..., None], settings: Any, redis_client: redis.Redis)
     change(ALERT_EMAILS=["ops@example.com"], SANDBOX_ORIGINS=[])
     settings.HTTPS = True
     for pulse in Pulse:
-        heartbeats.write(pulse)
+        heartbeats.write_heartbeat(pulse)
 
 
 def signs() -> dict[str, list[dict[str, str]]]:

@@ -15,7 +15,7 @@ from notifications.beat import BEAT_HEADER
 from notifications.models import Heartbeat
 from notifications.states import Pulse
 from notifications.telemetry import heartbeats
-from notifications.telemetry.heartbeats import forget_worker, seen, write
+from notifications.telemetry.heartbeats import delete_worker_heartbeat, last_heartbeats, write_heartbeat
 from notifications.telemetry.process import worker_name
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -31,7 +31,7 @@ def deliver_due(**headers: bool) -> None:
 
 
 def test_nobody_was_heard_of_at_first() -> None:
-    now = seen()
+    now = last_heartbeats()
 
     assert (now.beat, now.sweep, now.workers) == (None, None, 0)
 
@@ -39,7 +39,7 @@ def test_nobody_was_heard_of_at_first() -> None:
 def test_a_sweep_that_beat_asked_for_is_a_sign_of_both() -> None:
     deliver_due(by_beat=True)
 
-    found = seen()
+    found = last_heartbeats()
     assert found.beat
     assert found.sweep
     assert found.beat <= found.sweep <= found.now
@@ -48,7 +48,7 @@ def test_a_sweep_that_beat_asked_for_is_a_sign_of_both() -> None:
 def test_a_nudge_is_no_sign_of_beat() -> None:
     deliver_due()
 
-    assert (seen().beat, seen().sweep) == (None, None)
+    assert (last_heartbeats().beat, last_heartbeats().sweep) == (None, None)
 
 
 def test_beat_marks_its_sweeps() -> None:
@@ -67,25 +67,25 @@ def test_a_drain_that_failed_is_no_sweep(monkeypatch: pytest.MonkeyPatch) -> Non
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE elsewhere RENAME TO notification_records")
 
-    assert seen().beat
-    assert seen().sweep is None
+    assert last_heartbeats().beat
+    assert last_heartbeats().sweep is None
 
 
 def test_the_command_sweeps_too() -> None:
     call_command("deliver_due", verbosity=0)
 
-    assert seen().sweep
-    assert seen().beat is None
+    assert last_heartbeats().sweep
+    assert last_heartbeats().beat is None
 
 
 def test_a_worker_counts_for_a_minute_and_until_it_takes_leave() -> None:
-    write(Pulse.WORKER)
+    write_heartbeat(Pulse.WORKER)
     Heartbeat.objects.create(name="late:1", kind=Pulse.WORKER, seen_at=timezone.now() - timedelta(seconds=61))
-    assert seen().workers == 1
+    assert last_heartbeats().workers == 1
 
-    forget_worker()
+    delete_worker_heartbeat()
 
-    assert seen().workers == 0
+    assert last_heartbeats().workers == 0
 
 
 def test_workers_that_were_killed_are_forgotten_after_a_day() -> None:
@@ -93,7 +93,7 @@ def test_workers_that_were_killed_are_forgotten_after_a_day() -> None:
     for name, kind in (("dead:1", Pulse.WORKER), (worker_name(), Pulse.WORKER), ("beat", Pulse.BEAT)):
         Heartbeat.objects.create(name=name, kind=kind, seen_at=old)
 
-    write(Pulse.WORKER)
+    write_heartbeat(Pulse.WORKER)
 
     assert set(Heartbeat.objects.values_list("name", flat=True)) == {worker_name(), "beat"}
 
@@ -103,7 +103,7 @@ def test_one_process_writes_once_in_twenty_seconds(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("notifications.telemetry.heartbeats.time.monotonic", lambda: now)
     taken = []
     for now in (1000.0, 1019.9, 1020.0, 1020.1, 1040.0):  # noqa: B007  the clock reads it
-        taken.append(heartbeats.turn(Pulse.SWEEP))
+        taken.append(heartbeats.reserve_write(Pulse.SWEEP))
 
     assert taken == [True, False, True, False, True]
 
@@ -113,7 +113,7 @@ def test_a_database_that_cannot_take_a_heartbeat_disturbs_nobody(caplog: pytest.
         cursor.execute("ALTER TABLE notification_heartbeats RENAME TO elsewhere")
     try:
         deliver_due(by_beat=True)
-        forget_worker()
+        delete_worker_heartbeat()
     finally:
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE elsewhere RENAME TO notification_heartbeats")

@@ -15,7 +15,7 @@ from notifications.monitoring import indicators as vitals
 from notifications.monitoring.prometheus import NAMES, exposition
 from notifications.states import Measure, Pulse, Status
 from notifications.telemetry import heartbeats
-from notifications.telemetry.counters import BOUNDS
+from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
 from tests.integration.rows import make_record
 from tests.integration.test_query_plan import fill
 
@@ -55,7 +55,7 @@ def test_counters_are_summed_over_shards_and_hours() -> None:
 def test_the_histogram_of_attempts_leaves_out_those_whose_time_nobody_knows() -> None:
     tally(2, bucket=0, seconds=0.006)
     tally(1, bucket=3, seconds=0.04, shard=7, outcome="permanent_fail")
-    tally(1, bucket=len(BOUNDS), seconds=90000.0)
+    tally(1, bucket=len(BUCKET_BOUNDS_SECONDS), seconds=90000.0)
     tally(9, outcome="lost", error_code="lease_expired")
 
     found = scrape()
@@ -91,7 +91,7 @@ def test_gauges_show_what_the_tables_hold() -> None:
     RejectedRequest.objects.create(source="here", payload="{}", errors=[])
     RejectedRequest.objects.create(source="here", payload="{}", errors=[], created_at=long_due - timedelta(hours=1))
     for pulse in Pulse:
-        heartbeats.write(pulse)
+        heartbeats.write_heartbeat(pulse)
 
     found = scrape()
 

@@ -12,8 +12,8 @@ from django.core import mail
 from django.utils import timezone
 
 from notifications.models import UserNotificationChannel
-from notifications.monitoring.alerting.dispatcher import look
-from notifications.monitoring.alerting.owner_emails import tell_owners
+from notifications.monitoring.alerting.dispatcher import evaluate
+from notifications.monitoring.alerting.owner_emails import email_channel_owners
 
 pytestmark = pytest.mark.django_db
 Change = Callable[..., None]
@@ -33,8 +33,8 @@ def paused(name: str = "somebody", **fields: object) -> UserNotificationChannel:
 def test_the_owner_is_told_once_what_happened_and_what_to_do() -> None:
     paused()
 
-    look()
-    look()
+    evaluate()
+    evaluate()
 
     [message] = mail.outbox
     assert message.to == ["somebody@example.com"]
@@ -45,26 +45,26 @@ def test_the_owner_is_told_once_what_happened_and_what_to_do() -> None:
 
 def test_a_second_pause_is_told_again() -> None:
     channel = paused()
-    tell_owners()
+    email_channel_owners()
 
     UserNotificationChannel.objects.filter(pk=channel.pk).update(paused_at=timezone.now() + timedelta(seconds=1))
 
-    assert tell_owners() == 1
+    assert email_channel_owners() == 1
 
 
 def test_a_channel_that_works_is_nobodys_concern() -> None:
     paused(paused_at=None)
 
-    assert tell_owners() == 0
+    assert email_channel_owners() == 0
 
 
 def test_a_mail_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     paused()
     with monkeypatch.context() as broken:
         broken.setattr("notifications.monitoring.alerting.owner_emails.EmailMessage.send", lambda self: 1 / 0)
-        assert tell_owners() == 0
+        assert email_channel_owners() == 0
 
-    assert tell_owners() == 1
+    assert email_channel_owners() == 1
     assert len(mail.outbox) == 1
 
 
@@ -80,7 +80,7 @@ def test_an_address_that_is_refused_holds_up_nobody(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("notifications.monitoring.alerting.owner_emails.EmailMessage.send", refuse)
 
-    assert tell_owners() == 1
+    assert email_channel_owners() == 1
     assert [message.to for message in mail.outbox] == [["other@example.com"]]
 
 
@@ -89,7 +89,7 @@ def test_an_owner_without_an_address_holds_up_nobody() -> None:
     get_user_model().objects.filter(pk=channel.user_id).update(email="")
     paused("other")
 
-    tell_owners()
+    email_channel_owners()
 
     assert [message.to for message in mail.outbox] == [["other@example.com"]]
 
@@ -98,7 +98,7 @@ def test_without_a_sender_no_mail_goes_out(change: Change) -> None:
     change(OWNER_MAIL_FROM="")
     paused()
 
-    assert tell_owners() == 0
+    assert email_channel_owners() == 0
     assert mail.outbox == []
 
 
@@ -106,6 +106,6 @@ def test_the_mail_comes_in_the_language_of_the_setting(change: Change) -> None:
     change(OWNER_MAIL_FROM="notifications@example.com", ALERT_LANGUAGE="zh-hans")
     paused()
 
-    tell_owners()
+    email_channel_owners()
 
     assert mail.outbox[0].subject == "您的通知正在等待"

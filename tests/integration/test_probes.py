@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def beating(db: None) -> None:
     """Beat and sweep were heard of just now."""
     for pulse in (Pulse.BEAT, Pulse.SWEEP):
-        heartbeats.write(pulse)
+        heartbeats.write_heartbeat(pulse)
 
 
 def ready(client: Client, query: str = "") -> tuple[int, dict[str, Any]]:

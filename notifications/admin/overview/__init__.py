@@ -7,15 +7,15 @@ from datetime import datetime
 
 from django.http import HttpRequest
 
-from notifications.admin.overview.charts import Chart
+from notifications.admin.overview.chart_geometry import Chart
+from notifications.admin.overview.charts import draw
 from notifications.admin.overview.counts import count_paused, count_records, count_rejected
-from notifications.admin.overview.facts import Facts, Need
-from notifications.admin.overview.figures import Figure, figures, services
-from notifications.admin.overview.health import ask_postgres, ask_redis
+from notifications.admin.overview.data import Facts, Need
 from notifications.admin.overview.history import last_day, last_month, recent_attempts
-from notifications.admin.overview.needs import needs
-from notifications.admin.overview.pictures import draw
-from notifications.telemetry.heartbeats import seen
+from notifications.admin.overview.problems import needs
+from notifications.admin.overview.server_status import ask_postgres, ask_redis
+from notifications.admin.overview.stat_cards import Figure, figures, services
+from notifications.telemetry.heartbeats import last_heartbeats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ def overview(request: HttpRequest) -> Overview | None:
     user = request.user
     if not user.has_perm("notifications.view_notificationrecord"):
         return None
-    heard = seen()
+    heard = last_heartbeats()
     facts = Facts(
         counts=count_records(),
         rejected=count_rejected() if user.has_perm("notifications.view_rejectedrequest") else None,

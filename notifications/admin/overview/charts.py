@@ -11,7 +11,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext, gettext_lazy as _
 
 from notifications.admin.display import NOTHING
-from notifications.admin.overview.charts import Chart, Plot, Series, bars, lines
+from notifications.admin.overview.chart_geometry import Chart, Plot, Series, bars, lines
 from notifications.admin.overview.history import QUANTILES, Span, Tallied, percentile
 from notifications.states import FINAL, Measure, Outcome, Status
 

@@ -7,10 +7,10 @@ from datetime import datetime
 
 from django.utils.translation import gettext as _
 
+from notifications.admin.overview.charts import number
 from notifications.admin.overview.counts import Count
-from notifications.admin.overview.health import Postgres, Redis
-from notifications.admin.overview.pictures import number
-from notifications.telemetry.heartbeats import Seen
+from notifications.admin.overview.server_status import Postgres, Redis
+from notifications.telemetry.heartbeats import LastHeartbeats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,7 @@ class Facts:
     rejected: Count | None
     paused: Count | None
     attempts: dict[tuple[str, str], int]
-    seen: Seen
+    seen: LastHeartbeats
     postgres: Postgres
     redis: Redis
 

@@ -12,7 +12,7 @@ from django.db import connection
 from django.utils import timezone
 
 from notifications.states import Measure
-from notifications.telemetry.counters import BOUNDS
+from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
 
 QUANTILES = (50, 95, 99)
 
@@ -102,8 +102,8 @@ def percentile(buckets: Mapping[int, int], percent: int) -> float | None:
     passed = 0
     for bucket in sorted(buckets):
         count = buckets[bucket]
-        if passed + count >= wanted and bucket < len(BOUNDS):
-            low = BOUNDS[bucket - 1] if bucket else 0.0
-            return low + (BOUNDS[bucket] - low) * (wanted - passed) / count
+        if passed + count >= wanted and bucket < len(BUCKET_BOUNDS_SECONDS):
+            low = BUCKET_BOUNDS_SECONDS[bucket - 1] if bucket else 0.0
+            return low + (BUCKET_BOUNDS_SECONDS[bucket] - low) * (wanted - passed) / count
         passed += count
-    return BOUNDS[-1]
+    return BUCKET_BOUNDS_SECONDS[-1]

@@ -9,9 +9,9 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _, ngettext
 
 from notifications.admin.display import relative
+from notifications.admin.overview.charts import number
 from notifications.admin.overview.counts import Count
-from notifications.admin.overview.facts import Facts, Need, shown
-from notifications.admin.overview.pictures import number
+from notifications.admin.overview.data import Facts, Need, shown
 from notifications.conf import service_options
 from notifications.content.error_messages import CODES
 from notifications.content.text import escape_invisible

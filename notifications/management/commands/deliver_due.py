@@ -16,7 +16,7 @@ from notifications.delivery.engine import Engine, RetryResult
 from notifications.ingest.validation import InvalidNotification
 from notifications.maintenance.job_scheduler import run_due_jobs
 from notifications.management.commands._base import Command as Base, Stop, positive_int, stop_on_signals
-from notifications.monitoring.alerting.dispatcher import look_now_and_then
+from notifications.monitoring.alerting.dispatcher import evaluate_if_due
 from notifications.replay.runner import run as run_replays
 from notifications.service import NotificationService
 from notifications.states import Pulse
@@ -89,7 +89,7 @@ class Command(Base):
                 logger.error("database failed: %s", type(error).__name__, extra={"event": "deliver_due.database"})
                 stop.wait(PAUSE)
                 continue
-            look_now_and_then()
+            evaluate_if_due()
             if total.scanned == before:
                 stop.wait(interval)
         logger.info("stopped", extra={"event": "deliver_due.stopped"})
@@ -124,7 +124,7 @@ def _drain(engine: Engine, limit: int, stop: Stop, total: RetryResult) -> None:
         for field in dataclasses.fields(RetryResult):
             setattr(total, field.name, getattr(total, field.name) + getattr(done, field.name))
         more = done.more
-        heartbeats.beat(Pulse.SWEEP)
+        heartbeats.record_heartbeat(Pulse.SWEEP)
         if limit:
             limit -= done.scanned
             more = more and limit > 0

@@ -12,7 +12,7 @@ from django.utils.translation import gettext, gettext_lazy as _
 
 from notifications.management.commands._base import Command as Base
 from notifications.monitoring.diagnostics import OK, examine
-from notifications.monitoring.diagnostics.sign import ERROR, Sign
+from notifications.monitoring.diagnostics.check_result import ERROR, Sign
 
 
 class Command(Base):

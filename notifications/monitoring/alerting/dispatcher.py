@@ -20,13 +20,13 @@ from django.dispatch import Signal
 from notifications.conf import service_options
 from notifications.content.sanitize import clean_json
 from notifications.monitoring.alerting.messages import compose
-from notifications.monitoring.alerting.owner_emails import tell_owners
-from notifications.monitoring.alerting.receivers import Sink, SinkFailed, sinks
+from notifications.monitoring.alerting.owner_emails import email_channel_owners
+from notifications.monitoring.alerting.receivers import Receiver, ReceiverError, configured_receivers
 from notifications.monitoring.alerting.rules import Finding, findings
 
 logger = logging.getLogger("notifications.alerts")
 
-alert_told = Signal()
+alert_sent = Signal()
 """Sent once for each telling, with cause, kind, count, subject, text and cleared (whether it is the all-clear)."""
 
 TELLING = 60.0
@@ -84,30 +84,30 @@ UPDATE notification_alerts SET telling_until = NULL, all_clear_at = statement_ti
 _NOT_TOLD = "UPDATE notification_alerts SET telling_until = NULL WHERE id = %(id)s"
 
 
-def look() -> None:
+def evaluate() -> None:
     """See what needs a person, and tell what is owed. Any number of processes may look at once.
 
     Raises DatabaseError when PostgreSQL is away. A sink that fails is left alone for the rest of this look.
     """
-    ways: dict[str, Sink | None] = {"signal": None, **sinks()}
+    ways: dict[str, Receiver | None] = {"signal": None, **configured_receivers()}
     _note(list(findings()), list(ways))
     while ways and (owed := _claim(list(ways))):
         if not _tell(owed, ways[owed["sink"]]):
             del ways[owed["sink"]]
-    tell_owners()
+    email_channel_owners()
 
 
-_last_look: list[float] = []
+_last_evaluation: list[float] = []
 
 
-def look_now_and_then() -> None:
+def evaluate_if_due() -> None:
     """Look, but not more often than beat would; for those who notice that beat is gone. Never raises."""
     now = time.monotonic()
-    if _last_look and now - _last_look[0] < service_options().sweep_interval:
+    if _last_evaluation and now - _last_evaluation[0] < service_options().sweep_interval:
         return
-    _last_look[:] = [now]
+    _last_evaluation[:] = [now]
     try:
-        look()
+        evaluate()
     except Exception as error:
         logger.warning("could not look: %s", type(error).__name__, extra={"event": "alert.blind"})
 
@@ -135,7 +135,7 @@ def _claim(names: list[str]) -> dict[str, Any] | None:
         return dict(zip((column.name for column in cursor.description), row, strict=True)) if row else None
 
 
-def _tell(owed: dict[str, Any], sink: Sink | None) -> bool:
+def _tell(owed: dict[str, Any], sink: Receiver | None) -> bool:
     """Tell it and note whether that worked."""
     over = owed["cleared_at"]
     subject, text = compose(owed["kind"], owed["count"], json.loads(owed["facts"]), owed["first_seen"], over)
@@ -145,7 +145,7 @@ def _tell(owed: dict[str, Any], sink: Sink | None) -> bool:
             sink(subject, text)
         else:
             _signal(owed, subject, text)
-    except SinkFailed as error:
+    except ReceiverError as error:
         trouble = str(error)
     except Exception as error:
         trouble = type(error).__name__  # its text may hold an address or a password
@@ -161,7 +161,7 @@ def _tell(owed: dict[str, Any], sink: Sink | None) -> bool:
 def _signal(owed: dict[str, Any], subject: str, text: str) -> None:
     facts = {"event": "alert.cleared" if owed["cleared_at"] else "alert.raised", "cause": owed["cause"]}
     logger.warning("%s", subject, extra=facts)
-    alert_told.send_robust(
+    alert_sent.send_robust(
         sender=None,
         cause=owed["cause"],
         kind=owed["kind"],

@@ -33,7 +33,7 @@ RETURNING id, user_id, channel, pause_reason
 _NOT_TOLD = "UPDATE user_notification_channels SET owner_told_at = NULL WHERE id = %(channel)s"
 
 
-def tell_owners() -> int:
+def email_channel_owners() -> int:
     """Mail the owners of paused channels who do not know yet; return to how many. Any number of processes may do so.
 
     Does nothing unless OWNER_MAIL_FROM is set. A mail that fails ends the look, and is tried again at the next.

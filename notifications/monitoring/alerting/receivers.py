@@ -16,17 +16,17 @@ from notifications.providers.base import SendResult
 from notifications.providers.feishu.bot import ADDRESS_RULES
 from notifications.providers.http.client import HttpPoster
 
-Sink = Callable[[str, str], None]
+Receiver = Callable[[str, str], None]
 """Takes subject and text."""
 
 
-class SinkFailed(Exception):
+class ReceiverError(Exception):
     """Nobody was told; the text is free of secrets."""
 
 
-def sinks() -> dict[str, Sink]:
+def configured_receivers() -> dict[str, Receiver]:
     """Return the configured sinks by name."""
-    options, found = service_options(), dict[str, Sink]()
+    options, found = service_options(), dict[str, Receiver]()
     if options.alert_emails:
         found["email"] = _email
     if options.alert_feishu_webhook:
@@ -47,18 +47,18 @@ def _email(subject: str, text: str) -> None:
 def _feishu(subject: str, text: str) -> None:
     options = service_options()
     if problem := ADDRESS_RULES.problem(options.alert_feishu_webhook, options):
-        raise SinkFailed(f"ALERT_FEISHU_WEBHOOK {problem}")
+        raise ReceiverError(f"ALERT_FEISHU_WEBHOOK {problem}")
     body = {"msg_type": "text", "content": {"text": f"{_sender_name()}: {text}"}}
     answer = _poster().post(options.alert_feishu_webhook, json.dumps(body, ensure_ascii=False).encode(), {})
     if isinstance(answer, SendResult):
-        raise SinkFailed(answer.error_message)
+        raise ReceiverError(answer.error_message)
     try:
         said = json.loads(answer.text)
         code = said.get("code", said.get("StatusCode"))
     except (ValueError, AttributeError):
         code = None
     if code != 0:
-        raise SinkFailed(f"the bot answered HTTP {answer.status}, code {code if isinstance(code, int) else '?'}")
+        raise ReceiverError(f"the bot answered HTTP {answer.status}, code {code if isinstance(code, int) else '?'}")
 
 
 @lru_cache(maxsize=1)

@@ -9,10 +9,10 @@ from django.db import Error, router
 from django.utils.translation import gettext
 
 from notifications.models import NotificationRecord
-from notifications.monitoring.alerting.receivers import sinks
+from notifications.monitoring.alerting.receivers import configured_receivers
+from notifications.monitoring.diagnostics.check_result import ERROR, OK, WARNING, Sign
 from notifications.monitoring.diagnostics.database import clock, due, keys, migrations, sweep
-from notifications.monitoring.diagnostics.messaging import broker, redis_server
-from notifications.monitoring.diagnostics.sign import ERROR, OK, WARNING, Sign
+from notifications.monitoring.diagnostics.redis_and_broker import broker, redis_server
 
 __all__ = ["ERROR", "OK", "WARNING", "Sign", "examine"]
 
@@ -65,7 +65,7 @@ def _checks() -> list[checks.CheckMessage]:
 
 
 def _told() -> Iterator[Sign]:
-    if ways := sinks():
+    if ways := configured_receivers():
         text = gettext("a person is told by: %(ways)s") % {"ways": ", ".join(ways)}
         yield Sign(name="alerts", state=OK, text=text)
     else:

@@ -10,7 +10,7 @@ from django.utils.translation import gettext, ngettext
 
 from notifications.conf import service_options
 from notifications.models import UserNotificationChannel
-from notifications.monitoring.diagnostics.sign import ERROR, OK, WARNING, Sign
+from notifications.monitoring.diagnostics.check_result import ERROR, OK, WARNING, Sign
 from notifications.monitoring.indicators import oldest_due_age, silence
 from notifications.monitoring.readiness import pending_migrations
 from notifications.security.secrets import SecretUnreadable

@@ -11,7 +11,7 @@ from django.utils.translation import gettext, ngettext
 
 from notifications.broker.nudge import broker as broker_link
 from notifications.conf import service_options
-from notifications.monitoring.diagnostics.sign import ERROR, OK, WARNING, Sign
+from notifications.monitoring.diagnostics.check_result import ERROR, OK, WARNING, Sign
 
 LONG_QUEUE = 1000
 """Messages in a queue that are a backlog: workers take thousands in a minute."""
