@@ -148,12 +148,12 @@ def _fill(running: Stage, status: str, count: int, since: str) -> None:
 
 
 def _explained(running: Stage, what: str, sql: str, parameters: Any) -> str:
-    from notifications.sql import IN_INDEX_ORDER
+    from notifications.sql import FORBID_SORT
 
     figures: list[tuple[float, float, int]] = []
     for _ in range(6):
         running.query("BEGIN")
-        explain = f"{IN_INDEX_ORDER} EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql.removeprefix(IN_INDEX_ORDER)}"
+        explain = f"{FORBID_SORT} EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql.removeprefix(FORBID_SORT)}"
         [([plan],)] = running.query(explain, parameters)
         running.query("ROLLBACK")
         if plan["Plan"]["Actual Rows"] != claiming.LIMIT:

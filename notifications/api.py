@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 
 from notifications.broker.nudge import nudge
 from notifications.conf import service_options
-from notifications.delivery.circuit_breaker import resume
+from notifications.delivery import circuit_breaker
 from notifications.ingest.insert import Accepted
 from notifications.ingest.payload import NotificationPayload
 from notifications.ingest.triggers import TRIGGERED, compose, parse_trigger
@@ -163,7 +163,7 @@ def resume_channel(channel_id: int) -> bool:
 
     Returns whether there is such a channel.
     """
-    resumed = resume(channel_id, service_options())
+    resumed = circuit_breaker.resume_channel(channel_id, service_options())
     if resumed:
         transaction.on_commit(_nudge, robust=True)
     return resumed

@@ -66,7 +66,7 @@ class NotificationService:
     """The service: accept, deliver, retry, replay, cancel, send now.
 
     options: settings.NOTIFICATIONS by default. clock: for tests, else PostgreSQL's. providers: by channel.
-    use_redis: False does without locks; the claim alone then guards. heed_health: the engine's.
+    use_redis: False does without locks; the claim alone then guards. respect_circuit_breaker: the engine's.
     """
 
     def __init__(
@@ -76,14 +76,18 @@ class NotificationService:
         clock: Clock | None = None,
         providers: dict[str, Provider] | None = None,
         use_redis: bool = True,
-        heed_health: bool = True,
+        respect_circuit_breaker: bool = True,
     ) -> None:
         self.options = options or service_options()
         self.clock = clock
         self.providers = providers
         self.locks = Locks(gateway(), ttl=self.options.lock_ttl) if use_redis else None
         self.engine = Engine(
-            options=self.options, clock=clock, locks=self.locks, providers=providers, heed_health=heed_health
+            options=self.options,
+            clock=clock,
+            locks=self.locks,
+            providers=providers,
+            respect_circuit_breaker=respect_circuit_breaker,
         )
 
     def accept(
@@ -123,12 +127,12 @@ class NotificationService:
         request = parse_payload(payload, max_user_id=max_user_id(), channel=channel)
         held = None
         if self.locks:
-            held = self.locks.wait_for(lock_key(request.channel, request.dedupe_key), patience=self.options.lock_wait)
+            held = self.locks.wait_for(lock_key(request.channel, request.dedupe_key), timeout=self.options.lock_wait)
         try:
             [accepted] = insert_requests([request], options=self.options, clock=self.clock)
             ended = None
             if held or not self.locks:  # else another process has the key: the row is stored, the sweep will send it
-                ended = self.engine.deliver_one(accepted.record_id, held=held)
+                ended = self.engine.deliver_one(accepted.record_id, caller_lock=held)
         finally:
             if held and self.locks:
                 self.locks.release(held)

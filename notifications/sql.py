@@ -1,7 +1,38 @@
-"""SQL statements, and what they share."""
+"""Loads SQL statements from files, and holds the SQL that several statements share."""
 
 from __future__ import annotations
 
-IN_INDEX_ORDER = "SET LOCAL enable_sort = off;"
-"""A queue's statistics are always out of date, and by them PostgreSQL may prefer to read and sort the whole backlog for
-each claim. The due index has the order already."""
+from functools import cache
+from importlib import resources
+
+CURRENT_TIME = "COALESCE(%(now)s, statement_timestamp())"
+"""The time of a statement: PostgreSQL's clock, unless a test passes the parameter `now`."""
+
+FORBID_SORT = "SET LOCAL enable_sort = off;"
+"""Goes before a statement that reads the due index. A queue's statistics are always out of date. Without this setting
+PostgreSQL may choose to read and sort the whole backlog for each claim, although the index has the order already."""
+
+
+@cache
+def load_sql(package: str, name: str, **fragments: str) -> str:
+    """Return one statement of a package, ready for `cursor.execute()`.
+
+    Comment lines are removed, because the statement is sent to the server each time.
+
+    Args:
+        package: Import path of the package that has a folder `sql`, such as "notifications.delivery".
+        name: File name without ".sql".
+        fragments: SQL text by placeholder name. Each replaces `%(placeholder)s` in the file. `%(current_time)s` stands
+            for CURRENT_TIME in every file.
+
+    Returns:
+        The statement. Its remaining placeholders are parameters of the database driver.
+
+    Raises:
+        FileNotFoundError: The package has no such file.
+    """
+    text = resources.files(package).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+    statement = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--")).strip()
+    for placeholder, fragment in (fragments | {"current_time": CURRENT_TIME}).items():
+        statement = statement.replace(f"%({placeholder})s", fragment)
+    return statement

@@ -105,8 +105,8 @@ def deliver_due(self: Task[[], None]) -> None:
     while _called.is_set() and _draining.acquire(blocking=False):
         try:
             _called.clear()
-            engine = engine_with_redis(should_stop=_stopping.is_set, called=_called)
-            more = engine.deliver_due(on_backlog=nudge, on_begun=nudge_arrived).more
+            engine = engine_with_redis(should_stop=_stopping.is_set, wakeup=_called)
+            more = engine.deliver_due(on_backlog=nudge, on_started=nudge_arrived).has_more
         finally:
             _draining.release()
         if more or _stopping.is_set():  # what is left is for another worker, or for this one when it is up again

@@ -16,7 +16,7 @@ from pytest_django import Settings
 
 from notifications.broker.redis_client import RedisGateway, gateway
 from notifications.conf import service_options
-from notifications.delivery import rate_limits as rates
+from notifications.delivery import rate_limits
 from notifications.models import UserNotificationChannel
 from notifications.monitoring import readiness
 from notifications.monitoring.alerting import dispatcher as alerts
@@ -59,7 +59,7 @@ def redis_client() -> Iterator[redis.Redis]:
 @pytest.fixture(autouse=True)
 def _fresh_caches() -> None:
     """No options, provider or gateway of one test is seen by the next, nor that Redis was away."""
-    for cached in (service_options, get_provider, gateway, rates._local):
+    for cached in (service_options, get_provider, gateway, rate_limits._local_limiter):
         cached.cache_clear()
     heartbeats._last_writes.clear()
     readiness._MIGRATED.clear()

@@ -62,11 +62,11 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
 
 def pages(cursor: Any) -> int:
     """Return the pages that the engine's claim of 200 touches; the caller's transaction is to be rolled back."""
-    from notifications.sql import IN_INDEX_ORDER
+    from notifications.sql import FORBID_SORT
 
     sql, parameters = statement()
-    sql = sql.removeprefix(IN_INDEX_ORDER)
-    cursor.execute(f"{IN_INDEX_ORDER} EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", parameters)
+    sql = sql.removeprefix(FORBID_SORT)
+    cursor.execute(f"{FORBID_SORT} EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", parameters)
     [(answer,)] = cursor.fetchall()
     plan = answer[0]["Plan"]
     if plan["Actual Rows"] != LIMIT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from notifications.delivery import claim, settle
-from notifications.delivery.locks import Held, Locks
+from notifications.delivery.locks import HeldLocks, Locks
 
 CONTROLS = ("claim", "fence", "lock")
 
@@ -42,5 +42,5 @@ def _without(sql: str, guard: str, instead: str) -> str:
     return sql.replace(guard, instead)
 
 
-def _grant(self: Locks, keys: Iterable[str]) -> Held:
-    return Held("", frozenset(keys))
+def _grant(self: Locks, keys: Iterable[str]) -> HeldLocks:
+    return HeldLocks("", frozenset(keys))

@@ -13,7 +13,7 @@ from django.utils.translation import gettext
 
 from notifications.clock import database_now
 from notifications.conf import service_options
-from notifications.delivery import circuit_breaker as health
+from notifications.delivery import circuit_breaker
 from notifications.ingest.validation import EVENT_VERSION
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.service import HandleResult, NotificationService
@@ -60,7 +60,9 @@ def error_of(record: NotificationRecord) -> str:
 def _service() -> NotificationService:
     # One attempt: a test that comes through half an hour later would only puzzle its reader. A paused channel is tested
     # as well: that is how its user finds out whether it works again.
-    return NotificationService(options=dataclasses.replace(service_options(), max_attempts=1), heed_health=False)
+    return NotificationService(
+        options=dataclasses.replace(service_options(), max_attempts=1), respect_circuit_breaker=False
+    )
 
 
 def _payload(user: AbstractBaseUser, number: str, text: str) -> dict[str, Any]:
@@ -90,5 +92,5 @@ def _noted(result: HandleResult) -> NotificationRecord:
         )
         unwell = rows.exclude(paused_at=None, probe_at=None).values_list("pk", flat=True)
         for channel_id in unwell if sent else ():
-            health.resume(channel_id, service_options())
+            circuit_breaker.resume_channel(channel_id, service_options())
     return record

@@ -19,14 +19,14 @@ from notifications.clock import Clock
 from notifications.conf import ServiceOptions
 from notifications.content.sanitize import clean_text
 from notifications.delivery.claim import Claimed
-from notifications.delivery.settle import Settled
+from notifications.delivery.settle import Settlement
 from notifications.states import ErrorCode, Outcome, WaitReason
 
 logger = logging.getLogger("notifications.health")
 
 FAILING_CODES = (ErrorCode.PROVIDER_TIMEOUT, ErrorCode.PROVIDER_5XX, ErrorCode.NETWORK_ERROR)
 """Temporary failures that say something of the endpoint, rather than of the message or of our pace."""
-PROBE_AFTER = 5
+PROBE_AFTER_FAILURES = 5
 """Failures in a row after which an endpoint is only probed."""
 
 _turn = threading.Lock()
@@ -120,7 +120,7 @@ UPDATE user_notification_channels SET release_at = NULL WHERE id = %(channel)s A
 """
 
 
-def waiting(rows: Sequence[Claimed], options: ServiceOptions, clock: Clock | None) -> dict[int, WaitReason]:
+def blocked_rows(rows: Sequence[Claimed], options: ServiceOptions, clock: Clock | None) -> dict[int, WaitReason]:
     """Return the claimed rows that must not be sent now, by record id, with the reason.
 
     Of a failing endpoint's rows one is let through as its probe when that is due, whoever asks first.
@@ -141,9 +141,9 @@ def waiting(rows: Sequence[Claimed], options: ServiceOptions, clock: Clock | Non
     return found
 
 
-def note(group: Iterable[Settled], options: ServiceOptions, clock: Clock | None) -> None:
+def record_results(group: Iterable[Settlement], options: ServiceOptions, clock: Clock | None) -> None:
     """Learn from answers what state their endpoints are in. Costs nothing while all are well."""
-    by_channel: dict[int, list[Settled]] = defaultdict(list)
+    by_channel: dict[int, list[Settlement]] = defaultdict(list)
     for item in group:
         if item.row.channel_id is not None:
             by_channel[item.row.channel_id].append(item)
@@ -156,12 +156,12 @@ def note(group: Iterable[Settled], options: ServiceOptions, clock: Clock | None)
         elif Outcome.SUCCESS in outcomes:
             if failed or any(item.row.failures for item in items):
                 _run(_RECOVERED, channel_id, clock)
-                let_go(channel_id, options, clock)
+                release_held_records(channel_id, options, clock)
         elif failed:
             _note_failures(channel_id, failed, options, clock)
 
 
-def resume(channel_id: int, options: ServiceOptions, clock: Clock | None = None) -> bool:
+def resume_channel(channel_id: int, options: ServiceOptions, clock: Clock | None = None) -> bool:
     """Take a channel's endpoint for well again, because a person says so or a test got through.
 
     What waits for it goes out, oldest first, at RESUME_RATE. Returns whether there is such a channel.
@@ -169,11 +169,11 @@ def resume(channel_id: int, options: ServiceOptions, clock: Clock | None = None)
     if not _run(_RESUME, channel_id, clock):
         return False
     logger.info("channel %d resumed", channel_id, extra={"event": "channel.resumed", "channel_id": channel_id})
-    let_go(channel_id, options, clock)
+    release_held_records(channel_id, options, clock)
     return True
 
 
-def let_go(channel_id: int, options: ServiceOptions, clock: Clock | None = None) -> int:
+def release_held_records(channel_id: int, options: ServiceOptions, clock: Clock | None = None) -> int:
     """Let waiting records of a channel go, oldest first, as many as the rate allows for one sweep interval.
 
     While the endpoint is failing, one of them is made due for the next probe. Returns how many; none if another process
@@ -190,26 +190,26 @@ def let_go(channel_id: int, options: ServiceOptions, clock: Clock | None = None)
     return released
 
 
-def tend(options: ServiceOptions, clock: Clock | None = None) -> None:
+def release_and_probe_channels(options: ServiceOptions, clock: Clock | None = None) -> None:
     """Let go what waits for channels that were resumed, and see that failing ones are probed. Each sweep does this."""
     with connection.cursor() as cursor:
         cursor.execute(_TO_TEND, {"now": clock() if clock else None, "interval": options.sweep_interval})
         channels = [row[0] for row in cursor.fetchall()]
     for channel_id in channels:
-        let_go(channel_id, options, clock)
+        release_held_records(channel_id, options, clock)
 
 
-def tend_in_turn(options: ServiceOptions, clock: Clock | None) -> None:
+def release_and_probe_channels_if_due(options: ServiceOptions, clock: Clock | None) -> None:
     """Tend if this process has not done so for a sweep interval; every drain calls it."""
     global _tended
     with _turn:
         if time.monotonic() - _tended < options.sweep_interval:
             return
         _tended = time.monotonic()
-    tend(options, clock)
+    release_and_probe_channels(options, clock)
 
 
-def _refused(item: Settled) -> bool:
+def _refused(item: Settlement) -> bool:
     return item.result.outcome == Outcome.PERMANENT_FAIL and item.result.error_code == ErrorCode.PROVIDER_CONFIG
 
 
@@ -217,11 +217,11 @@ def _take_probe(channel_id: int, options: ServiceOptions, clock: Clock | None) -
     return _run(_TAKE_PROBE, channel_id, clock, interval=options.probe_interval) is not None
 
 
-def _pause(channel_id: int, item: Settled, options: ServiceOptions, clock: Clock | None) -> None:
+def _pause(channel_id: int, item: Settlement, options: ServiceOptions, clock: Clock | None) -> None:
     reason = clean_text(item.result.error_message, 191)
     if not _run(_PAUSE, channel_id, clock, reason=reason, webhook_url=_address(item)):
         if _run(_BEGIN_RELEASE, channel_id, clock):  # it was mended meanwhile, unless it is paused already
-            let_go(channel_id, options, clock)
+            release_held_records(channel_id, options, clock)
     else:
         logger.warning(
             "channel %d paused: %s",
@@ -231,8 +231,12 @@ def _pause(channel_id: int, item: Settled, options: ServiceOptions, clock: Clock
         )
 
 
-def _note_failures(channel_id: int, failed: list[Settled], options: ServiceOptions, clock: Clock | None) -> None:
-    changes: dict[str, Any] = {"count": len(failed), "probe_after": PROBE_AFTER, "interval": options.probe_interval}
+def _note_failures(channel_id: int, failed: list[Settlement], options: ServiceOptions, clock: Clock | None) -> None:
+    changes: dict[str, Any] = {
+        "count": len(failed),
+        "probe_after": PROBE_AFTER_FAILURES,
+        "interval": options.probe_interval,
+    }
     began = _run(_FAILED, channel_id, clock, webhook_url=_address(failed[-1]), **changes)
     if began and began[0]:
         logger.warning(
@@ -241,10 +245,10 @@ def _note_failures(channel_id: int, failed: list[Settled], options: ServiceOptio
             extra={"event": "channel.failing", "channel_id": channel_id, "user_id": failed[-1].row.user_id},
         )
     if failed[-1].row.probe_in is not None:
-        let_go(channel_id, options, clock)
+        release_held_records(channel_id, options, clock)
 
 
-def _address(item: Settled) -> str:
+def _address(item: Settlement) -> str:
     return item.row.endpoint.webhook_url.ciphertext if item.row.endpoint else ""
 
 

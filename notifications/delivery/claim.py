@@ -18,7 +18,7 @@ from notifications.content.rendering import build_message_text
 from notifications.delivery.locks import lock_key
 from notifications.providers.base import Endpoint, SendRequest
 from notifications.security.secrets import Secret
-from notifications.sql import IN_INDEX_ORDER
+from notifications.sql import FORBID_SORT
 from notifications.states import Cause, Status
 
 
@@ -47,10 +47,10 @@ class Claimed:
     """Failures in a row of the endpoint when the row was claimed."""
     probe_in: float | None = None
     """Seconds until a failing endpoint may be tried; None for one that is well."""
-    expired: bool = False
+    message_expired: bool = False
     previous_status: str
     previous_lease: str | None
-    expires: float
+    lease_deadline: float
     """When the lease runs out, on this process's monotonic clock."""
 
     @property
@@ -73,7 +73,7 @@ CLAIM_SQL = """
 WITH due AS (
     SELECT id, status, lease_token, attempt_count, next_attempt_at,
            CASE WHEN max_attempts > 0 THEN max_attempts ELSE %(max_attempts)s END AS allowed,
-           COALESCE(expires_at <= COALESCE(%(now)s, statement_timestamp()), FALSE) AS expired
+           COALESCE(expires_at <= COALESCE(%(now)s, statement_timestamp()), FALSE) AS message_expired
     FROM notification_records
     WHERE next_attempt_at <= COALESCE(%(now)s, statement_timestamp()) AND channel = ANY(%(channels)s) {only}
     ORDER BY next_attempt_at, id
@@ -84,7 +84,7 @@ WITH due AS (
     SET status = 'sending',
         lease_token = %(token)s,
         attempt_count = record.attempt_count
-            + CASE WHEN record.attempt_count < due.allowed AND NOT due.expired THEN 1 ELSE 0 END,
+            + CASE WHEN record.attempt_count < due.allowed AND NOT due.message_expired THEN 1 ELSE 0 END,
         max_attempts = due.allowed,
         wait_reason = '',
         next_attempt_at = COALESCE(%(now)s, statement_timestamp()) + %(lease)s * interval '1 second',
@@ -95,7 +95,8 @@ WITH due AS (
               record.target_type, record.target_id, record.dedupe_key, record.target_url, record.summary_text,
               record.fallback_text, record.fallback_used, record.trace_id, record.attempt_count, record.max_attempts,
               record.round, due.status AS previous_status, due.lease_token AS previous_lease,
-              due.attempt_count >= due.allowed OR due.expired AS exhausted, due.expired, due.next_attempt_at AS was_due
+              due.attempt_count >= due.allowed OR due.message_expired AS exhausted,
+              due.message_expired, due.next_attempt_at AS was_due
 )
 SELECT claimed.*, endpoint.enabled, endpoint.webhook_url, endpoint.auth_type, endpoint.bearer_token,
        endpoint.id AS channel_id, endpoint.failures, endpoint.paused_at IS NOT NULL AS paused,
@@ -112,7 +113,7 @@ SET status = was.status,
     attempt_count = was.attempt_count,
     lease_token = was.lease_token,
     next_attempt_at = COALESCE(%(now)s, statement_timestamp()) + was.delay * interval '1 second',
-    wait_reason = %(wait_reason)s,
+    wait_reason = %(hold_reason)s,
     updated_at = COALESCE(%(now)s, statement_timestamp())
 FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[], %(statuses)s::text[], %(counts)s::int[], %(leases)s::uuid[],
             %(delays)s::float8[])
@@ -130,7 +131,7 @@ def claim(
     Raises RuntimeError inside a transaction of the caller: the claim has to be seen by others before anything is sent.
     """
     token = str(uuid.uuid4())
-    expires = time.monotonic() + options.lease
+    lease_deadline = time.monotonic() + options.lease
     parameters = {
         "now": clock() if clock else None,
         "channels": list(channels),
@@ -140,7 +141,7 @@ def claim(
         "token": token,
         "record_id": record_id,
     }
-    sql = IN_INDEX_ORDER + CLAIM_SQL.format(only="")
+    sql = FORBID_SORT + CLAIM_SQL.format(only="")
     if record_id is not None:
         sql = CLAIM_SQL.format(only="AND id = %(record_id)s")
     # One message to the server is one transaction; BEGIN and COMMIT would be round trips of their own.
@@ -152,15 +153,15 @@ def claim(
         names = [column.name for column in cursor.description]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         emails = _own_emails({row["user_id"] for row in rows if row["enabled"] and not row["webhook_url"]})
-    return [_claimed(row, token, expires, emails.get(row["user_id"], "")) for row in rows]
+    return [_claimed(row, token, lease_deadline, emails.get(row["user_id"], "")) for row in rows]
 
 
-def give_back(
-    rows: Sequence[Claimed], *, delay: float | Sequence[float], clock: Clock | None, wait_reason: str = ""
+def release_claims(
+    rows: Sequence[Claimed], *, delay: float | Sequence[float], clock: Clock | None, hold_reason: str = ""
 ) -> None:
     """Undo a claim: status, attempt count and lease as they were, to be looked at again after `delay` seconds.
 
-    delay: for all of them, or one for each. wait_reason: a `WaitReason`, for people.
+    delay: for all of them, or one for each. hold_reason: a `WaitReason`, for people.
     The former lease is put back too, so that the worker which still holds the key can settle under it.
     """
     if not rows:
@@ -168,7 +169,7 @@ def give_back(
     parameters = {
         "now": clock() if clock else None,
         "delays": list(delay) if isinstance(delay, Sequence) else [delay] * len(rows),
-        "wait_reason": wait_reason,
+        "hold_reason": hold_reason,
         "tokens": [row.lease_token for row in rows],
         "ids": [row.record_id for row in rows],
         "statuses": [row.previous_status for row in rows],
@@ -188,7 +189,7 @@ def _own_emails(users: set[int]) -> dict[int, str]:
     return dict(model._default_manager.filter(pk__in=users).values_list("pk", name))
 
 
-def _claimed(row: dict[str, Any], token: str, expires: float, email: str) -> Claimed:
+def _claimed(row: dict[str, Any], token: str, lease_deadline: float, email: str) -> Claimed:
     text, fallback_used = build_message_text(
         summary=row["summary_text"],
         fallback=row["fallback_text"],
@@ -216,7 +217,7 @@ def _claimed(row: dict[str, Any], token: str, expires: float, email: str) -> Cla
         request=request,
         endpoint=endpoint,
         previous_lease=str(row["previous_lease"]) if row["previous_lease"] else None,
-        expires=expires,
+        lease_deadline=lease_deadline,
         failures=row["failures"] or 0,
         **{name: row[name] for name in _CLAIMED_COLUMNS},
     )
@@ -229,5 +230,5 @@ _REQUEST_COLUMNS = (
 
 _CLAIMED_COLUMNS = (
     *("channel", "dedupe_key", "user_id", "trace_id", "attempt_count", "max_attempts", "round"),
-    *("previous_status", "exhausted", "expired", "channel_id", "paused", "probe_in"),
+    *("previous_status", "exhausted", "message_expired", "channel_id", "paused", "probe_in"),
 )

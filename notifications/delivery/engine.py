@@ -16,19 +16,19 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from notifications.broker.redis_client import gateway
 from notifications.clock import Clock
 from notifications.conf import ServiceOptions, service_options
-from notifications.delivery import circuit_breaker as health
-from notifications.delivery.claim import Claimed, claim, give_back
-from notifications.delivery.locks import Held, Locks
-from notifications.delivery.rate_limits import RateLimits, limits_of
-from notifications.delivery.send_pool import Senders
+from notifications.delivery import circuit_breaker
+from notifications.delivery.claim import Claimed, claim, release_claims
+from notifications.delivery.locks import HeldLocks, Locks
+from notifications.delivery.rate_limits import RateLimits, effective_limits
+from notifications.delivery.send_pool import SendPool
 from notifications.delivery.settle import (
-    HELD_UP_FOR,
-    Settled,
+    HOLD_RECHECK_SECONDS,
+    Settlement,
+    build_settlement,
     log_attempt,
-    note_lost_attempts,
-    settle,
-    settled,
-    without_attempt,
+    record_lost_attempts,
+    settle_batch,
+    unsendable_result,
 )
 from notifications.providers import configured_providers
 from notifications.providers.base import Provider, SendResult, attempt_send
@@ -36,9 +36,9 @@ from notifications.states import Cause, Outcome, WaitReason
 
 logger = logging.getLogger("notifications.delivery")
 
-CALL_FOR_HELP = 0.25
+BACKLOG_WAKEUP_INTERVAL_SECONDS = 0.25
 """Seconds between two calls for help while claims come back full."""
-SETTLE_PAUSE = 0.5
+SETTLE_RETRY_SECONDS = 0.5
 """Seconds between two tries to write results down while PostgreSQL is away."""
 
 
@@ -58,7 +58,7 @@ class RetryResult:
     holds the key or has just sent it."""
     errors: int = 0
     """Results that could not be written down; the rows come back when their lease runs out."""
-    more: bool = False
+    has_more: bool = False
     """Whether rows were probably left: the time budget was spent before the table was."""
 
 
@@ -67,15 +67,15 @@ class _Flight:
     """One claimed row on its way, with the lock it is sent under and the times of the send (monotonic clock)."""
 
     row: Claimed
-    held: Held | None
-    stands: bool = True
+    held: HeldLocks | None
+    claim_valid: bool = True
     """Whether the claim still stood once the key was locked."""
     result: SendResult | None = None
     began: float = 0.0
     ended: float = 0.0
 
     @property
-    def as_usual(self) -> bool:
+    def needs_no_health_update(self) -> bool:
         """Whether the message was delivered for certain, and that is no news of its endpoint."""
         return self.result is not None and self.result.outcome == Outcome.SUCCESS and not self.row.failures
 
@@ -85,8 +85,8 @@ class Engine:
 
     clock: for tests, else PostgreSQL's decides what is due. locks: None to do without Redis.
     providers: by channel, the configured ones by default. should_stop: asked before each claim.
-    called: set by others to say that there are new rows; a drain then looks at once, whatever it waits for.
-    heed_health: False sends to a paused or failing endpoint too: how a person tests one.
+    wakeup: set by others to say that there are new rows; a drain then looks at once, whatever it waits for.
+    respect_circuit_breaker: False sends to a paused or failing endpoint too: how a person tests one.
     """
 
     def __init__(
@@ -97,22 +97,22 @@ class Engine:
         locks: Locks | None = None,
         providers: Mapping[str, Provider] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
-        called: threading.Event | None = None,
-        heed_health: bool = True,
+        wakeup: threading.Event | None = None,
+        respect_circuit_breaker: bool = True,
     ) -> None:
         self.options = options or service_options()
         self.clock = clock
         self.locks = locks
         self.providers = configured_providers() if providers is None else providers
         self.should_stop = should_stop
-        self.called = called or threading.Event()
-        self.heed_health = heed_health
+        self.wakeup = wakeup or threading.Event()
+        self.respect_circuit_breaker = respect_circuit_breaker
 
     @cached_property
     def rates(self) -> RateLimits:
         """The limits of the endpoints; read when something is claimed, since many engines only accept requests."""
         gateway = self.locks.gateway if self.locks else None
-        return RateLimits(gateway, limits_of(self.providers, self.options.rate_limits))
+        return RateLimits(gateway, effective_limits(self.providers, self.options.rate_limits))
 
     def deliver_due(
         self,
@@ -120,66 +120,66 @@ class Engine:
         limit: int = 0,
         channels: Sequence[str] = (),
         on_backlog: Callable[[], object] = lambda: None,
-        on_begun: Callable[[], object] = lambda: None,
+        on_started: Callable[[], object] = lambda: None,
     ) -> RetryResult:
         """Claim, send and settle until nothing is due, the time budget is spent or we should stop.
 
         limit: rows to claim at most; 0 for no limit. channels: only these; all that have a provider by default.
         on_backlog: called when a claim comes back full, and again while the backlog lasts, so that others can help.
-        on_begun: called once, when the first rows are on their way and before the table is looked at again.
+        on_started: called once, when the first rows are on their way and before the table is looked at again.
         A slow endpoint holds its slot, not the rest: results are settled and slots filled again as answers arrive.
         Raises DatabaseError if a claim failed, after what was in flight has been settled.
         """
         total = RetryResult()
         names = list(channels or self.providers)
         deadline = time.monotonic() + self.options.drain_budget
-        senders = Senders(self.options.send_slots, self._send)
+        pool = SendPool(self.options.send_slots, self._send)
         back: list[_Flight] = []
         call_at = 0.0
         first = True
 
         def room_now() -> int:
-            return self._room(senders.in_flight, total.scanned, limit, deadline)
+            return self._room(pool.in_flight, total.scanned, limit, deadline)
 
         try:
             while True:
                 # Slots do not wait for the writing down while there is a backlog; but what may hold up others of its
                 # endpoint, or let them go, is noted before anything else is claimed.
-                if not (total.more and all(flight.as_usual for flight in back)):
+                if not (total.has_more and all(flight.needs_no_health_update for flight in back)):
                     self._finish(back, total)
                     back = []
                 room = room_now()
                 claimed = total.scanned
                 if room:
-                    self.called.clear()  # before the claim, which then sees every row that was called for
-                    senders.submit(self._take(room, names, total))
-                    total.more = total.scanned - claimed == room
+                    self.wakeup.clear()  # before the claim, which then sees every row that was called for
+                    pool.submit(self._take(room, names, total))
+                    total.has_more = total.scanned - claimed == room
                 if first:  # a first message waits for nothing but its claim
-                    on_begun()
-                    health.tend_in_turn(self.options, self.clock)
-                if room and total.more and time.monotonic() >= call_at:
+                    on_started()
+                    circuit_breaker.release_and_probe_channels_if_due(self.options, self.clock)
+                if room and total.has_more and time.monotonic() >= call_at:
                     on_backlog()
-                    call_at = time.monotonic() + CALL_FOR_HELP
+                    call_at = time.monotonic() + BACKLOG_WAKEUP_INTERVAL_SECONDS
                 self._finish(back, total)
                 back = []
-                if senders.in_flight:
-                    back = senders.gather(lambda: self.called.is_set() and room_now() > 0)
+                if pool.in_flight:
+                    back = pool.collect(lambda: self.wakeup.is_set() and room_now() > 0)
                 elif total.scanned == claimed and not first:
                     return total
                 first = False
         finally:
-            self._finish([*back, *senders.gather_all()], total)
+            self._finish([*back, *pool.collect_all()], total)
 
-    def deliver_one(self, record_id: int, *, held: Held | None = None) -> Settled | None:
+    def deliver_one(self, record_id: int, *, caller_lock: HeldLocks | None = None) -> Settlement | None:
         """Run the same steps for one row, in this thread; return how it ended.
 
         held: locks the caller took for the row already and will give back itself.
         Returns None when there was nothing to do: not due, final, in other hands, or its answer could not be kept.
         """
-        flights = self._take(1, list(self.providers), RetryResult(), record_id=record_id, held=held)
+        flights = self._take(1, list(self.providers), RetryResult(), record_id=record_id, held=caller_lock)
         for flight in flights:
             self._send(flight)
-        ended = self._finish(flights, RetryResult(), keep=held)
+        ended = self._finish(flights, RetryResult(), caller_lock=caller_lock)
         return ended[0] if ended else None
 
     def _room(self, in_flight: int, scanned: int, limit: int, deadline: float) -> int:
@@ -196,64 +196,66 @@ class Engine:
         total: RetryResult,
         *,
         record_id: int | None = None,
-        held: Held | None = None,
+        held: HeldLocks | None = None,
     ) -> list[_Flight]:
         """Claim rows and lock their keys; rows whose key is held elsewhere are given back untouched."""
         rows = claim(limit, channels=channels, options=self.options, clock=self.clock, record_id=record_id)
         rows = self._one_recovered(rows)
         total.scanned += len(rows)
-        rows = self._not_held_up(rows, total)
+        rows = self._release_blocked(rows, total)
         if rows and self.locks and held is None:
             held = self.locks.acquire(row.lock_key for row in rows)
             busy = [row for row in rows if row.lock_key not in held.keys]
-            give_back(busy, delay=self.options.held_key_delay, clock=self.clock)
+            release_claims(busy, delay=self.options.held_key_delay, clock=self.clock)
             total.skipped += len(busy)
             rows = [row for row in rows if row.lock_key in held.keys]
-        gone = note_lost_attempts(rows, self.clock)
+        gone = record_lost_attempts(rows, self.clock)
         total.skipped += len(gone)
-        return [_Flight(row=row, held=held, stands=row.record_id not in gone) for row in rows]
+        return [_Flight(row=row, held=held, claim_valid=row.record_id not in gone) for row in rows]
 
-    def _not_held_up(self, rows: list[Claimed], total: RetryResult) -> list[Claimed]:
+    def _release_blocked(self, rows: list[Claimed], total: RetryResult) -> list[Claimed]:
         """Give back, as they were, the rows whose endpoint is not well or has had enough for now; return the others."""
-        if not self.heed_health:
+        if not self.respect_circuit_breaker:
             return rows
-        held_up = health.waiting(rows, self.options, self.clock)
+        held_up = circuit_breaker.blocked_rows(rows, self.options, self.clock)
         for reason in set(held_up.values()):
             those = [row for row in rows if held_up.get(row.record_id) == reason]
-            give_back(those, delay=HELD_UP_FOR, clock=self.clock, wait_reason=reason)
+            release_claims(those, delay=HOLD_RECHECK_SECONDS, clock=self.clock, hold_reason=reason)
         rows = [row for row in rows if row.record_id not in held_up]
-        waits = self.rates.waits(rows)
+        waits = self.rates.delays(rows)
         those = [row for row in rows if row.record_id in waits]
         delays = [waits[row.record_id] for row in those]
-        give_back(those, delay=delays, clock=self.clock, wait_reason=WaitReason.RATE_LIMITED)
+        release_claims(those, delay=delays, clock=self.clock, hold_reason=WaitReason.RATE_LIMITED)
         total.skipped += len(held_up) + len(waits)
         return [row for row in rows if row.record_id not in waits]
 
     def _one_recovered(self, rows: list[Claimed]) -> list[Claimed]:
         """Keep only the first row that lost its worker: one that kills workers must not take the same others along."""
         crowd = {row.record_id: row for row in [row for row in rows if row.cause == Cause.RECOVERY][1:]}
-        give_back(list(crowd.values()), delay=0, clock=self.clock)
+        release_claims(list(crowd.values()), delay=0, clock=self.clock)
         return [row for row in rows if row.record_id not in crowd]
 
     def _send(self, flight: _Flight) -> None:
         """Make the attempt and note its answer. Runs in a sender thread, which never sees the database."""
         flight.began = flight.ended = time.monotonic()
-        if not flight.stands:
+        if not flight.claim_valid:
             return
         if flight.row.exhausted:
-            flight.result = without_attempt(flight.row)
-        elif flight.row.expires - flight.began > self.options.total_timeout + self.options.settle_margin:
+            flight.result = unsendable_result(flight.row)
+        elif flight.row.lease_deadline - flight.began > self.options.total_timeout + self.options.settle_margin:
             flight.result = attempt_send(self.providers[flight.row.channel], flight.row.request, flight.row.endpoint)
             flight.ended = time.monotonic()
         # else the row waited too long, or this process slept: another could hold it before a result is written down
 
-    def _finish(self, flights: Sequence[_Flight], total: RetryResult, *, keep: Held | None = None) -> list[Settled]:
+    def _finish(
+        self, flights: Sequence[_Flight], total: RetryResult, *, caller_lock: HeldLocks | None = None
+    ) -> list[Settlement]:
         """Settle what came back, then free the keys, then log. Returns the attempts whose record took the result."""
         if not flights:
             return []
         now = time.monotonic()
         group = [
-            settled(
+            build_settlement(
                 flight.row,
                 flight.result,
                 self.options,
@@ -266,9 +268,9 @@ class Engine:
         ]
         taken = self._settle(group)
         self._note_health(group)
-        give_back([flight.row for flight in flights if flight.result is None], delay=0, clock=self.clock)
+        release_claims([flight.row for flight in flights if flight.result is None], delay=0, clock=self.clock)
         if self.locks:
-            for held in {flight.held for flight in flights if flight.held not in (None, keep)}:
+            for held in {flight.held for flight in flights if flight.held not in (None, caller_lock)}:
                 self.locks.release(held, [flight.row.lock_key for flight in flights if flight.held is held])
         for item in group:
             in_time = taken is not None and item.row.record_id in taken
@@ -284,13 +286,13 @@ class Engine:
             return self.clock() if self.clock else datetime.now(UTC)
         return None
 
-    def _note_health(self, group: Sequence[Settled]) -> None:
+    def _note_health(self, group: Sequence[Settlement]) -> None:
         try:
-            health.note(group, self.options, self.clock)
+            circuit_breaker.record_results(group, self.options, self.clock)
         except DatabaseError as error:  # the next answer of the endpoint says it again
             logger.warning("endpoint health not noted: %s", type(error).__name__, extra={"event": "health.not_noted"})
 
-    def _settle(self, group: Sequence[Settled]) -> set[int] | None:
+    def _settle(self, group: Sequence[Settlement]) -> set[int] | None:
         """Write results down, patiently: while PostgreSQL is away nobody else can claim these rows either.
 
         Returns the ids that took their result, or None when the patience (one lease) ran out.
@@ -298,7 +300,7 @@ class Engine:
         patience = time.monotonic() + self.options.lease
         while group:
             try:
-                return settle(group, self.clock)
+                return settle_batch(group, self.clock)
             except (OperationalError, InterfaceError) as error:
                 logger.warning(
                     "results of %d sends not written down yet: %s",
@@ -309,15 +311,15 @@ class Engine:
                 if time.monotonic() >= patience:
                     return None
                 connection.close()
-                time.sleep(SETTLE_PAUSE)
+                time.sleep(SETTLE_RETRY_SECONDS)
             except DatabaseError:
                 # One result PostgreSQL will not take must keep neither the others nor itself from being settled.
                 if len(group) > 1:
                     return set().union(*(self._settle([item]) or set() for item in group))
                 logger.exception("a result of record %d cannot be stored whole", group[0].row.record_id)
-                if group == [group[0].bare()]:
+                if group == [group[0].without_provider_data()]:
                     return None
-                group = [group[0].bare()]
+                group = [group[0].without_provider_data()]
         return set()
 
 

@@ -40,7 +40,7 @@ def lock_key(channel: str, dedupe_key: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldLocks:
     """Locks we hold: release() gives back exactly these, if they are still ours."""
 
     token: str
@@ -62,8 +62,8 @@ class Locks:
         """Return the name of a lock in Redis."""
         return self.gateway.key(f"lock:{key}")
 
-    def acquire(self, keys: Iterable[str]) -> Held:
-        """Take as many of the keys as are free, in one round trip; `Held.keys` tells which."""
+    def acquire(self, keys: Iterable[str]) -> HeldLocks:
+        """Take as many of the keys as are free, in one round trip; `HeldLocks.keys` tells which."""
         wanted = list(dict.fromkeys(keys))
         token = uuid.uuid4().hex
         names = [self.name(key) for key in wanted]
@@ -72,19 +72,19 @@ class Locks:
                 lambda client: client.eval(_ACQUIRE, len(names), *names, token, int(self.ttl * 1000))
             )
         except RedisAway:
-            return Held(token, frozenset(wanted))
-        return Held(token, frozenset(wanted[index - 1] for index in granted))
+            return HeldLocks(token, frozenset(wanted))
+        return HeldLocks(token, frozenset(wanted[index - 1] for index in granted))
 
-    def wait_for(self, key: str, *, patience: float) -> Held | None:
-        """Take one key, asking again for up to `patience` seconds; None if its holder kept it."""
-        deadline = time.monotonic() + patience
+    def wait_for(self, key: str, *, timeout: float) -> HeldLocks | None:
+        """Take one key, asking again for up to `timeout` seconds; None if its holder kept it."""
+        deadline = time.monotonic() + timeout
         while not (held := self.acquire([key])).keys:
             if time.monotonic() >= deadline:
                 return None
             time.sleep(POLL)
         return held
 
-    def release(self, held: Held, keys: Iterable[str] | None = None) -> None:
+    def release(self, held: HeldLocks, keys: Iterable[str] | None = None) -> None:
         """Give back `keys` (all that are held by default), each only if it is still ours. Never raises."""
         names = [self.name(key) for key in (held.keys if keys is None else keys) if key in held.keys]
         if not names:

@@ -33,7 +33,7 @@ class RateLimits:
         self.gateway = gateway
         self.windows = {channel: parse_many(text) for channel, text in limits.items() if text}
 
-    def waits(self, rows: Sequence[Claimed]) -> dict[int, float]:
+    def delays(self, rows: Sequence[Claimed]) -> dict[int, float]:
         """Return the seconds to wait, by record id, of the rows that may not be sent yet; the others are counted.
 
         The waits of one endpoint are apart by what its limit allows, so that its rows do not all come back at once.
@@ -64,10 +64,10 @@ class RateLimits:
             return self.gateway.run(lambda client: _hit(_shared(client.connection_pool, prefix), windows, key))
         except RedisAway:
             cautious = [type(item)(math.ceil(item.amount / CAUTION), item.multiples) for item in windows]
-            return _hit(_local(), cautious, key)
+            return _hit(_local_limiter(), cautious, key)
 
 
-def limits_of(providers: Mapping[str, Provider], configured: Mapping[str, str]) -> dict[str, str]:
+def effective_limits(providers: Mapping[str, Provider], configured: Mapping[str, str]) -> dict[str, str]:
     """Return the limits by channel: the provider's own unless RATE_LIMITS says another. A blank one lifts it."""
     own = {channel: cast(str, getattr(provider, "limits", "")) for channel, provider in providers.items()}
     return own | dict(configured)
@@ -79,7 +79,7 @@ def _shared(pool: redis.ConnectionPool, prefix: str) -> MovingWindowRateLimiter:
 
 
 @lru_cache(maxsize=1)
-def _local() -> MovingWindowRateLimiter:
+def _local_limiter() -> MovingWindowRateLimiter:
     """Return the one of this process: drains come and go, what they sent counts on."""
     return MovingWindowRateLimiter(MemoryStorage())
 

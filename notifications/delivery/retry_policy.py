@@ -21,7 +21,7 @@ def retry_delay(attempt_count: int, options: ServiceOptions) -> float:
     return min(options.retry_base_delay * 2.0**doublings, options.retry_max_delay)
 
 
-def spread(delay: float, options: ServiceOptions, *, now: datetime | None = None) -> float:
+def add_jitter(delay: float, options: ServiceOptions, *, now: datetime | None = None) -> float:
     """Return the delay with the configured jitter.
 
     now: given where the provider is crowded at full and half hours; the result then keeps away from them.

@@ -10,19 +10,19 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-LOOK_AGAIN = 0.5
+IDLE_RECHECK_SECONDS = 0.5
 """Seconds after which a drain with free slots looks for new rows, though none of its slow sends has ended."""
-GATHER = 0.003
+COLLECT_WINDOW_SECONDS = 0.003
 """Seconds the first finished send waits for others: one statement then claims or settles many rows. Half of the slots
 are enough not to wait; against a slow endpoint this is little beside the answer's own time."""
-LISTEN = 0.005
+POLL_INTERVAL_SECONDS = 0.005
 """Seconds between two times that a wait for slow sends asks whether there is something else to do."""
-STEP = 0.001
+SCALE_UP_AFTER_SECONDS = 0.001
 """Seconds without a finished send after which more threads join. A send costs about as much of a processor, so where
 results come faster, more threads would only wait for each other: Python runs one at a time."""
 
 
-class Senders(Generic[T]):
+class SendPool(Generic[T]):
     """Runs `work` for each item in at most `slots` plain threads, which never see the database.
 
     work: must not raise an Exception; it leaves its result in the item.
@@ -50,26 +50,26 @@ class Senders(Generic[T]):
             self._todo.extend(items)
         self._start_threads()
 
-    def gather(self, called: Callable[[], bool] = lambda: False) -> list[T]:
-        """Return what has finished: waits for the first one up to LOOK_AGAIN, then up to GATHER for company.
+    def collect(self, called: Callable[[], bool] = lambda: False) -> list[T]:
+        """Return what has finished: waits up to IDLE_RECHECK_SECONDS, then COLLECT_WINDOW_SECONDS for others.
 
         called: ends the wait early when it says so.
         """
-        until = time.monotonic() + LOOK_AGAIN
-        while not self._await(1, STEP if self._todo else LISTEN):
+        until = time.monotonic() + IDLE_RECHECK_SECONDS
+        while not self._await(1, SCALE_UP_AFTER_SECONDS if self._todo else POLL_INTERVAL_SECONDS):
             if time.monotonic() >= until or not self.in_flight or called():
                 return []
             self._widen()
-        self._await(min(self.in_flight, self.slots // 2), GATHER)
+        self._await(min(self.in_flight, self.slots // 2), COLLECT_WINDOW_SECONDS)
         finished = [self._done.popleft() for _ in range(len(self._done))]
         self.in_flight -= len(finished)
         return finished
 
-    def gather_all(self) -> list[T]:
+    def collect_all(self) -> list[T]:
         """Return everything that is in flight, once it has finished."""
         finished: list[T] = []
         while self.in_flight:
-            finished += self.gather()
+            finished += self.collect()
         return finished
 
     def _await(self, count: int, seconds: float) -> bool:

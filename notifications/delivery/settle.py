@@ -15,8 +15,8 @@ from notifications.clock import Clock
 from notifications.conf import ServiceOptions
 from notifications.content.sanitize import clean_json, clean_text
 from notifications.delivery.claim import Claimed
-from notifications.delivery.retry_policy import retry_delay, spread
-from notifications.delivery.unmapped_codes import report as report_unmapped
+from notifications.delivery.retry_policy import add_jitter, retry_delay
+from notifications.delivery.unmapped_codes import report_unmapped_code
 from notifications.providers.base import MAY_HAVE_ARRIVED, SendResult
 from notifications.states import Cause, ErrorCode, Outcome, Status, WaitReason
 from notifications.telemetry import counters as tallies
@@ -26,15 +26,15 @@ attempt_log = logging.getLogger("notifications.attempts")
 
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
-HELD_UP_FOR = 3600.0
+HOLD_RECHECK_SECONDS = 3600.0
 """Seconds a record waits for its endpoint before it is looked at again; being let go ends the wait at once."""
 
-ERROR_LIMIT = 2000
+MAX_ERROR_LENGTH = 2000
 """Characters of an error text that are kept; the Go service's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class Settlement:
     """How one attempt ended: the claimed row, the result, and the record's next state."""
 
     row: Claimed
@@ -50,7 +50,7 @@ class Settled:
     """Seconds since it began."""
     wait_reason: str = ""
 
-    def bare(self) -> Settled:
+    def without_provider_data(self) -> Settlement:
         """Return the same without anything foreign: what is left can be stored in any case."""
         plain = SendResult(outcome=self.result.outcome, error_code=self.error_code, error_message=self.error)
         return replace(self, result=plain)
@@ -65,7 +65,7 @@ def decide(row: Claimed, result: SendResult, options: ServiceOptions) -> tuple[S
         case Outcome.SKIPPED:
             return Status.SKIPPED, None
         case Outcome.PERMANENT_FAIL if _waits_for_endpoint(row, result):
-            return Status.FAILED, HELD_UP_FOR
+            return Status.FAILED, HOLD_RECHECK_SECONDS
         case Outcome.TEMPORARY_FAIL if row.attempt_count < allowed:
             asked = min(result.retry_after, options.retry_after_max)
             return Status.FAILED, max(retry_delay(row.attempt_count, options), asked)
@@ -79,7 +79,7 @@ def _waits_for_endpoint(row: Claimed, result: SendResult) -> bool:
     return config and row.channel_id is not None and row.attempt_count < row.max_attempts
 
 
-def settled(
+def build_settlement(
     row: Claimed,
     result: SendResult,
     options: ServiceOptions,
@@ -87,31 +87,31 @@ def settled(
     duration: float,
     age: float,
     crowded: datetime | None = None,
-) -> Settled:
+) -> Settlement:
     """Return what to write down for this result. duration, age: seconds the attempt took, and since it began.
 
     crowded: what time it is, if the provider is crowded at full and half hours.
     """
     status, delay = decide(row, result, options)
     if delay is not None and result.outcome == Outcome.TEMPORARY_FAIL:
-        delay = spread(delay, options, now=crowded)
+        delay = add_jitter(delay, options, now=crowded)
     sent = status == Status.SENT
-    return Settled(
+    return Settlement(
         row=row,
         result=result,
         status=status,
         delay=delay,
         error_code="" if sent else clean_text(result.error_code, 64),
-        error="" if sent else clean_text(result.error_message, ERROR_LIMIT),
+        error="" if sent else clean_text(result.error_message, MAX_ERROR_LENGTH),
         duration=duration,
         age=age,
         wait_reason=WaitReason.CHANNEL_PAUSED if delay and result.outcome == Outcome.PERMANENT_FAIL else "",
     )
 
 
-def without_attempt(row: Claimed) -> SendResult:
+def unsendable_result(row: Claimed) -> SendResult:
     """Return the result for a row that may not be sent any more."""
-    if row.expired:
+    if row.message_expired:
         text = "it expired before it could be sent"
         if row.cause == Cause.RECOVERY:
             text += "; the worker of the last attempt vanished, and the message may have arrived"
@@ -208,7 +208,7 @@ SELECT id FROM lost
 """  # noqa: S608  our own words
 
 
-def settle(group: Sequence[Settled], clock: Clock | None) -> set[int]:
+def settle_batch(group: Sequence[Settlement], clock: Clock | None) -> set[int]:
     """Write down a group of results; return the ids of the records that took theirs.
 
     A record that is missing from the answer was settled by somebody else; its attempt is kept all the same.
@@ -224,7 +224,7 @@ def settle(group: Sequence[Settled], clock: Clock | None) -> set[int]:
         return {row[0] for row in cursor.fetchall()}
 
 
-def note_lost_attempts(rows: Iterable[Claimed], clock: Clock | None) -> set[int]:
+def record_lost_attempts(rows: Iterable[Claimed], clock: Clock | None) -> set[int]:
     """Insert an attempt row for each attempt whose worker vanished: it may have arrived, and the audit has no gap.
 
     Call it under the rows' locks. Returns the ids of rows that must not be sent: their former worker was only late, and
@@ -249,7 +249,7 @@ def note_lost_attempts(rows: Iterable[Claimed], clock: Clock | None) -> set[int]
         return {row.record_id for row in lost} - {row[0] for row in cursor.fetchall()}
 
 
-def log_attempt(item: Settled, *, settled: bool) -> None:
+def log_attempt(item: Settlement, *, settled: bool) -> None:
     """Write the one log line of an attempt: every fact, no secret.
 
     settled: whether the record took the result; False when its lease had been lost or the database was away.
@@ -278,7 +278,7 @@ def log_attempt(item: Settled, *, settled: bool) -> None:
     }
     attempt_log.info("delivery.attempted record=%d status=%s", row.record_id, item.status, extra=facts)
     if result.unmapped:
-        report_unmapped(row.channel, row.record_id, result)
+        report_unmapped_code(row.channel, row.record_id, result)
 
 
 def _likely_cause(row: Claimed) -> Cause:
@@ -288,7 +288,7 @@ def _likely_cause(row: Claimed) -> Cause:
     return Cause.REPLAY if row.round else Cause.EVENT
 
 
-def _as_row(item: Settled) -> dict[str, Any]:
+def _as_row(item: Settlement) -> dict[str, Any]:
     """Return the row of `_SETTLE`'s results; one document for all is a tenth of the work of a list for each column."""
     row, result = item.row, item.result
     payload = result.request_payload
@@ -309,9 +309,9 @@ def _as_row(item: Settled) -> dict[str, Any]:
         "duration": round(item.duration * 1000),
         "outcome": result.outcome,
         "attempt_code": clean_text(result.error_code, 64),
-        "attempt_error": clean_text(result.error_message, ERROR_LIMIT),
+        "attempt_error": clean_text(result.error_message, MAX_ERROR_LENGTH),
         "http_status": result.http_status,
-        "excerpt": clean_text(result.response_excerpt, ERROR_LIMIT),
+        "excerpt": clean_text(result.response_excerpt, MAX_ERROR_LENGTH),
         "made": not row.exhausted,
         "channel": row.channel,
         "wait_reason": item.wait_reason,

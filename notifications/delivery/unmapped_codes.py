@@ -10,21 +10,21 @@ from notifications.signals import unmapped_answer
 
 logger = logging.getLogger("notifications.providers")
 
-MOST = 1000
+MAX_REPORTED_CODES = 1000
 """Pairs of channel and code that are reported; an endpoint that makes up a new code each time must not fill the log."""
 
 _told: set[tuple[str, str]] = set()
 _lock = threading.Lock()
 
 
-def report(channel: str, record_id: int, result: SendResult) -> None:
+def report_unmapped_code(channel: str, record_id: int, result: SendResult) -> None:
     """Log and signal that this answer has a code we have no meaning for, unless this process has done so before.
 
     Call it from a thread that may use the database: receivers may want to.
     """
     with _lock:
         pair = (channel, result.unmapped)
-        if pair in _told or len(_told) >= MOST:
+        if pair in _told or len(_told) >= MAX_REPORTED_CODES:
             return
         _told.add(pair)
     logger.warning(
@@ -43,7 +43,7 @@ def report(channel: str, record_id: int, result: SendResult) -> None:
             )
 
 
-def forget() -> None:
+def reset_reported_codes() -> None:
     """Report every code anew, for tests."""
     with _lock:
         _told.clear()

@@ -135,7 +135,7 @@ class World:
                 return dataclasses.asdict(self.service.handle_feishu_requested(step["payload"]))
             case "sweep":
                 counts = dataclasses.asdict(self.service.retry_feishu_notifications(at, step["limit"]))
-                del counts["more"]
+                del counts["has_more"]
                 return counts
             case "retry_due":
                 return {"retried": self.service.retry_due(at, step["limit"])}

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth import get_user_model
 
-from notifications.delivery import circuit_breaker as health
+from notifications.delivery import circuit_breaker
 from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers.base import SendResult
@@ -113,7 +113,9 @@ class TestPause:
         UserNotificationChannel.objects.update(paused_at=NOW)
         [row] = stored(channel, "a")
 
-        Engine(options=options(), clock=clock, providers={"feishu": memory}, heed_health=False).deliver_one(row.pk)
+        Engine(options=options(), clock=clock, providers={"feishu": memory}, respect_circuit_breaker=False).deliver_one(
+            row.pk
+        )
 
         assert len(memory.requests) == 1
 
@@ -127,7 +129,7 @@ class TestResume:
         deliver(memory, clock)
         clock.forward(seconds=10)
 
-        assert health.resume(channel.pk, options(resume_rate=0.5, sweep_interval=60), clock)
+        assert circuit_breaker.resume_channel(channel.pk, options(resume_rate=0.5, sweep_interval=60), clock)
 
         due = NotificationRecord.objects.order_by("id").values_list("next_attempt_at", "wait_reason")
         assert list(due) == [(NOW + timedelta(seconds=10 + wait), "") for wait in (0, 2, 4)]
@@ -142,15 +144,15 @@ class TestResume:
         deliver(memory, clock)
         slow = options(resume_rate=2, sweep_interval=1)
 
-        assert health.resume(channel.pk, slow, clock)
+        assert circuit_breaker.resume_channel(channel.pk, slow, clock)
         assert [state[3] for state in states()] == ["", "", "channel_paused"]
 
         for _process in range(3):
-            health.tend(slow, clock)
+            circuit_breaker.release_and_probe_channels(slow, clock)
         assert [state[3] for state in states()] == ["", "", "channel_paused"], "the rate holds for all together"
 
         clock.forward(seconds=1)
-        health.tend(slow, clock)
+        circuit_breaker.release_and_probe_channels(slow, clock)
         assert [state[3] for state in states()] == ["", "", ""]
         channel.refresh_from_db()
         assert channel.release_at is None
@@ -163,7 +165,7 @@ class TestResume:
         deliver(memory, clock)
 
         UserNotificationChannel.objects.update(release_at=NOW)
-        health.tend(options(), clock)
+        circuit_breaker.release_and_probe_channels(options(), clock)
 
         assert [state[3] for state in states()] == ["channel_paused"]
 
@@ -175,7 +177,7 @@ class TestResume:
         assert deliver(memory, clock) == 0
         assert states() == [("a", "sending", 1, "channel_paused")]
 
-        health.resume(channel.pk, options(), clock)
+        circuit_breaker.resume_channel(channel.pk, options(), clock)
 
         assert deliver(memory, clock) == 1
         assert states() == [("a", "sent", 2, "")]
@@ -184,9 +186,9 @@ class TestResume:
 class TestProbe:
     def failing(self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel) -> None:
         """Let five records fail, so that the endpoint is only probed, and store three more."""
-        stored(channel, *(f"failed{number}" for number in range(health.PROBE_AFTER)))
-        memory.script(*[TRY_LATER] * health.PROBE_AFTER)
-        assert deliver(memory, clock) == health.PROBE_AFTER
+        stored(channel, *(f"failed{number}" for number in range(circuit_breaker.PROBE_AFTER_FAILURES)))
+        memory.script(*[TRY_LATER] * circuit_breaker.PROBE_AFTER_FAILURES)
+        assert deliver(memory, clock) == circuit_breaker.PROBE_AFTER_FAILURES
         stored(channel, "a", "b", "c")
 
     def test_an_endpoint_that_keeps_failing_costs_one_send_an_interval(
@@ -201,7 +203,7 @@ class TestProbe:
         sends = []
         for _interval in range(3):
             clock.forward(seconds=30)
-            health.tend(options(sweep_interval=60), clock)
+            circuit_breaker.release_and_probe_channels(options(sweep_interval=60), clock)
             sends.append(deliver(memory, clock))
         assert sends == [1, 1, 1]
         assert [state[2] for state in states()[5:]] == [1, 1, 1], "each was the probe once, the oldest first"
@@ -221,7 +223,7 @@ class TestProbe:
         self.failing(memory, clock, channel)
         deliver(memory, clock)
         clock.forward(seconds=30)
-        health.tend(options(), clock)
+        circuit_breaker.release_and_probe_channels(options(), clock)
         memory.script(OK)
 
         assert deliver(memory, clock) == 1 + 1, "the probe, and the first of those it let go"

@@ -10,7 +10,7 @@ from django.db.models import Sum
 
 from notifications.conf import service_options
 from notifications.delivery.claim import claim
-from notifications.delivery.settle import Settled, settle, settled
+from notifications.delivery.settle import Settlement, build_settlement, settle_batch
 from notifications.models import Tally
 from notifications.providers.base import SendResult
 from notifications.providers.memory import MemoryProvider
@@ -28,15 +28,15 @@ def counted(measure: Measure, *names: str) -> dict[tuple[object, ...], int]:
     return {tuple(row[:-1]): row[-1] for row in rows}
 
 
-def claimed(clock: Clock, result: SendResult, *, duration: float = 0.03) -> list[Settled]:
+def claimed(clock: Clock, result: SendResult, *, duration: float = 0.03) -> list[Settlement]:
     rows = claim(9, channels=["feishu"], options=service_options(), clock=clock)
-    return [settled(row, result, service_options(), duration=duration, age=duration) for row in rows]
+    return [build_settlement(row, result, service_options(), duration=duration, age=duration) for row in rows]
 
 
 def test_attempts_are_counted_by_outcome_and_code_in_the_bucket_of_their_duration(clock: Clock) -> None:
     record("a"), record("b")
 
-    settle(claimed(clock, TRY_LATER), clock)
+    settle_batch(claimed(clock, TRY_LATER), clock)
 
     assert counted(Measure.ATTEMPTS, "outcome", "error_code", "bucket") == {("temporary_fail", "provider_5xx", 3): 2}
     assert BUCKET_BOUNDS_SECONDS[2] < 0.03 < BUCKET_BOUNDS_SECONDS[3]
@@ -63,7 +63,7 @@ def test_a_delivery_is_counted_once_with_its_attempts_and_the_time_since_its_req
 def test_the_end_of_a_replayed_record_is_no_delivery_time(clock: Clock) -> None:
     record("a", round=1)
 
-    settle(claimed(clock, OK), clock)
+    settle_batch(claimed(clock, OK), clock)
 
     assert counted(Measure.REPLAYS, "outcome") == {("sent",): 1}
     assert counted(Measure.DELIVERIES, "outcome") == {}
@@ -73,8 +73,8 @@ def test_a_result_that_is_settled_again_is_not_counted_again(clock: Clock) -> No
     record("a")
     group = claimed(clock, OK)
 
-    settle(group, clock)
-    settle(group, clock)
+    settle_batch(group, clock)
+    settle_batch(group, clock)
 
     assert counted(Measure.ATTEMPTS, "outcome") == {("success",): 1}
     assert counted(Measure.DELIVERIES, "outcome") == {("sent",): 1}
@@ -85,7 +85,7 @@ def test_a_stale_failure_counts_as_an_attempt_and_not_as_an_end(clock: Clock) ->
     group = claimed(clock, SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="provider_config"))
     type(row).objects.filter(pk=row.pk).update(status=Status.SENT, lease_token=None, next_attempt_at=None)
 
-    settle(group, clock)
+    settle_batch(group, clock)
 
     assert counted(Measure.ATTEMPTS, "outcome") == {("permanent_fail",): 1}
     assert counted(Measure.DELIVERIES, "outcome") == {}
@@ -103,7 +103,7 @@ def test_processes_count_side_by_side(clock: Clock, monkeypatch: pytest.MonkeyPa
     for shard in (1, 2):
         monkeypatch.setattr(os, "getpid", lambda shard=shard: shard)
         record(f"key{shard}")
-        settle(claimed(clock, OK), clock)
+        settle_batch(claimed(clock, OK), clock)
 
     assert counted(Measure.ATTEMPTS, "shard") == {(1,): 1, (2,): 1}
     assert counted(Measure.ATTEMPTS, "outcome") == {("success",): 2}

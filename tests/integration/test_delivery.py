@@ -21,8 +21,8 @@ from notifications.conf import ServiceOptions, service_options
 from notifications.delivery import engine as delivery
 from notifications.delivery.claim import claim
 from notifications.delivery.engine import Engine, RetryResult
-from notifications.delivery.locks import Held, Locks
-from notifications.delivery.settle import settle, settled
+from notifications.delivery.locks import HeldLocks, Locks
+from notifications.delivery.settle import build_settlement, settle_batch
 from notifications.models import DeliveryAttempt, NotificationRecord
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.providers.memory import MemoryProvider
@@ -214,7 +214,7 @@ class TestSettle:
         clock.forward(hours=1)
         [second] = claim(1, channels=["feishu"], options=options(), clock=clock)
 
-        late = settle([settled(first, TRY_LATER, options(), duration=1, age=1)], clock)
+        late = settle_batch([build_settlement(first, TRY_LATER, options(), duration=1, age=1)], clock)
 
         row.refresh_from_db()
         assert late == set()
@@ -225,9 +225,9 @@ class TestSettle:
         [first] = claim(1, channels=["feishu"], options=options(), clock=clock)
         clock.forward(hours=1)
         [second] = claim(1, channels=["feishu"], options=options(), clock=clock)
-        settle([settled(second, TRY_LATER, options(), duration=1, age=1)], clock)
+        settle_batch([build_settlement(second, TRY_LATER, options(), duration=1, age=1)], clock)
 
-        settle([settled(first, OK, options(), duration=1, age=1)], clock)
+        settle_batch([build_settlement(first, OK, options(), duration=1, age=1)], clock)
 
         clock.forward(days=1)
         row.refresh_from_db()
@@ -239,9 +239,9 @@ class TestSettle:
         [first] = claim(1, channels=["feishu"], options=options(), clock=clock)
         clock.forward(hours=1)
         [second] = claim(1, channels=["feishu"], options=options(), clock=clock)
-        settle([settled(first, OK, options(), duration=1, age=1)], clock)
+        settle_batch([build_settlement(first, OK, options(), duration=1, age=1)], clock)
 
-        settle([settled(second, TRY_LATER, options(), duration=1, age=1)], clock)
+        settle_batch([build_settlement(second, TRY_LATER, options(), duration=1, age=1)], clock)
 
         row.refresh_from_db()
         assert row.status == Status.SENT
@@ -327,7 +327,7 @@ class TestRecovery:
         clock.forward(hours=1)
         engine(memory, clock).deliver_due()
 
-        settle([settled(slow, TRY_LATER, options(), duration=1, age=1)], clock)
+        settle_batch([build_settlement(slow, TRY_LATER, options(), duration=1, age=1)], clock)
 
         assert list(row.attempts.values_list("number", "outcome")) == [(1, "temporary_fail"), (2, "success")]
 
@@ -339,8 +339,8 @@ class TestRecovery:
         clock.forward(hours=1)
 
         class SettledMeanwhile(Locks):
-            def acquire(self, keys: Iterable[str]) -> Held:
-                settle([settled(slow, OK, options(), duration=1, age=1)], clock)
+            def acquire(self, keys: Iterable[str]) -> HeldLocks:
+                settle_batch([build_settlement(slow, OK, options(), duration=1, age=1)], clock)
                 return super().acquire(keys)
 
         second = engine(memory, clock)
@@ -361,7 +361,7 @@ class TestRecovery:
         row = record()
         asleep = engine(memory, clock, lease=20, total_timeout=10)
         flights = asleep._take(1, ["feishu"], RetryResult())
-        flights[0].row = dataclasses.replace(flights[0].row, expires=time.monotonic() + left)
+        flights[0].row = dataclasses.replace(flights[0].row, lease_deadline=time.monotonic() + left)
 
         for flight in flights:
             asleep._send(flight)
@@ -410,7 +410,10 @@ class TestDrain:
 
     @pytest.mark.parametrize(
         ("answer", "order"),
-        [(OK, "claim claim settle claim settle"), (TRY_LATER, "claim settle claim settle claim")],
+        [
+            (OK, "claim claim settle_batch claim settle_batch"),
+            (TRY_LATER, "claim settle_batch claim settle_batch claim"),
+        ],
         ids=["success", "failure"],
     )
     def test_a_backlog_is_claimed_before_successes_are_settled_and_after_failures(
@@ -428,7 +431,7 @@ class TestDrain:
             monkeypatch.setattr(delivery, name, call)
 
         noted("claim")
-        noted("settle")
+        noted("settle_batch")
         record("a")
         record("b")
         memory.script(answer, answer)
@@ -445,7 +448,7 @@ class TestDrain:
 
         result = drain.deliver_due()
 
-        assert (result.sent, result.more) == (2, True)
+        assert (result.sent, result.has_more) == (2, True)
 
     @pytest.mark.parametrize(("rows", "helped"), [(6, True), (1, False)])
     def test_a_claim_that_comes_back_full_calls_for_help(
@@ -467,7 +470,7 @@ class TestDrain:
         called.set()
 
         spent = Engine(
-            options=options(drain_budget=1e-9), clock=clock, providers={"feishu": memory}, called=called
+            options=options(drain_budget=1e-9), clock=clock, providers={"feishu": memory}, wakeup=called
         ).deliver_due()
 
         assert (spent.scanned, called.is_set()) == (0, True)

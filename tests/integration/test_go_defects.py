@@ -372,7 +372,7 @@ class TestSweep:
 
         result = drain.deliver_due()
 
-        assert (result.sent, result.more) == (1, True)
+        assert (result.sent, result.has_more) == (1, True)
         assert NotificationRecord.objects.by_status() == {"pending": 1, "sent": 1}
 
     def test_rows_of_another_channel_starve_nobody(self, service: NotificationService, memory: MemoryProvider) -> None:

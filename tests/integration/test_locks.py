@@ -79,7 +79,7 @@ class TestWait:
         timer = threading.Timer(0.2, locks.release, [held])
         timer.start()
 
-        taken = locks.wait_for("k", patience=20)
+        taken = locks.wait_for("k", timeout=20)
 
         timer.join()
         assert taken is not None
@@ -88,7 +88,7 @@ class TestWait:
     def test_gives_up_when_the_patience_is_over(self, locks: Locks) -> None:
         locks.acquire(["k"])
 
-        assert locks.wait_for("k", patience=0.1) is None
+        assert locks.wait_for("k", timeout=0.1) is None
 
 
 class TestRedisAway:

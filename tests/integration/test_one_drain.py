@@ -12,7 +12,7 @@ from django.db import connection
 
 from notifications import tasks
 from notifications.api import request_notification
-from notifications.delivery import send_pool as senders
+from notifications.delivery import send_pool
 from notifications.models import NotificationRecord
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.states import Outcome, Status
@@ -43,7 +43,7 @@ def test_a_drain_that_waits_for_a_slow_endpoint_is_called_by_a_nudge_and_no_seco
     change: Callable[..., None], make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(PROVIDERS={"feishu": f"{__name__}.SlowForOne"})
-    monkeypatch.setattr(senders, "LOOK_AGAIN", 1000.0)  # so that nothing but the call lets it look
+    monkeypatch.setattr(send_pool, "IDLE_RECHECK_SECONDS", 1000.0)  # so that nothing but the call lets it look
     slow, fast = make_user("slow"), make_user("fast")
     SlowForOne.slow_user = slow.pk
     request_notification(payload(user_id=slow.pk, dedupe_key="slow"))

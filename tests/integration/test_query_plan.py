@@ -13,7 +13,7 @@ from notifications.conf import service_options
 from notifications.delivery.claim import CLAIM_SQL
 from notifications.maintenance.pruner import BATCH, PURGE_RECORDS, PURGE_REJECTED, cutoff
 from notifications.models import NotificationRecord, RejectedRequest
-from notifications.sql import IN_INDEX_ORDER
+from notifications.sql import FORBID_SORT
 from notifications.states import FINAL
 
 TABLES = ("notification_records", "notification_delivery_attempts", "notification_rejected_requests")
@@ -55,7 +55,7 @@ def plan_of_claim(*, analyze: bool = True) -> dict[str, Any]:
         "lease": service_options().lease,
         "token": "00000000-0000-0000-0000-000000000001",
     }
-    return plan(CLAIM_SQL.format(only=""), parameters, before=IN_INDEX_ORDER, analyze=analyze)
+    return plan(CLAIM_SQL.format(only=""), parameters, before=FORBID_SORT, analyze=analyze)
 
 
 def plan_of_purge(statement: str, *, days: int = 30, since: datetime | None = None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from notifications.api import request_notification
 from notifications.broker.redis_client import RedisGateway, gateway
 from notifications.delivery.engine import Engine
 from notifications.delivery.locks import Locks
-from notifications.delivery.rate_limits import limits_of
+from notifications.delivery.rate_limits import effective_limits
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers import configured_providers
 from notifications.providers.memory import MemoryProvider
@@ -107,10 +107,10 @@ def test_a_channel_without_a_limit_asks_nobody(memory: MemoryProvider, clock: Cl
 
 
 def test_a_bot_has_feishus_limit_unless_the_settings_say_another() -> None:
-    own = limits_of(configured_providers(), {})
+    own = effective_limits(configured_providers(), {})
     assert own["feishu_bot"] == "5/second;100/minute"
     assert own["feishu"] == ""
-    assert limits_of(configured_providers(), {"feishu_bot": "1/second"})["feishu_bot"] == "1/second"
+    assert effective_limits(configured_providers(), {"feishu_bot": "1/second"})["feishu_bot"] == "1/second"
 
 
 def test_an_endpoint_is_named_without_its_address(memory: MemoryProvider, clock: Clock) -> None:

@@ -114,7 +114,7 @@ class TestDeliverInsideATestsTransaction(TestCase):
         with using_memory() as provider:
             done = deliver_notifications()
 
-        assert (done.scanned, done.sent, done.more) == (1, 1, False)
+        assert (done.scanned, done.sent, done.has_more) == (1, 1, False)
         assert [request.user_id for request in provider.requests] == [42]
         assert_notified(42, status="sent", attempt_count=1)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from notifications.delivery import unmapped_codes as unmapped
+from notifications.delivery import unmapped_codes
 from notifications.delivery.engine import Engine
 from notifications.models import DeliveryAttempt, NotificationRecord
 from notifications.signals import unmapped_answer
@@ -23,9 +23,9 @@ LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def _nothing_told() -> Iterator[None]:
-    unmapped.forget()
+    unmapped_codes.reset_reported_codes()
     yield
-    unmapped.forget()
+    unmapped_codes.reset_reported_codes()
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_receiver_that_fails_harms_no_delivery(
 def test_made_up_codes_do_not_fill_the_log(
     deliver: Callable[[str], None], heard: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unmapped, "MOST", 2)
+    monkeypatch.setattr(unmapped_codes, "MAX_REPORTED_CODES", 2)
 
     for code in (424241, 424242, 424243):
         deliver(f"code:{code}")

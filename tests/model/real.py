@@ -9,9 +9,9 @@ import redis
 
 from notifications.broker.redis_client import RedisGateway, gateway
 from notifications.conf import ServiceOptions, service_options
-from notifications.delivery.claim import Claimed, claim, give_back
-from notifications.delivery.locks import Held, Locks, lock_key
-from notifications.delivery.settle import note_lost_attempts, settle, settled, without_attempt
+from notifications.delivery.claim import Claimed, claim, release_claims
+from notifications.delivery.locks import HeldLocks, Locks, lock_key
+from notifications.delivery.settle import build_settlement, record_lost_attempts, settle_batch, unsendable_result
 from notifications.models import NotificationRecord
 from notifications.providers.base import SendResult
 from notifications.querysets import NotificationQuerySet
@@ -43,7 +43,7 @@ class RealWorld:
         self.row = make_record("pending", next_attempt_at=self.now, max_attempts=max_attempts)
         self.key = lock_key(self.row.channel, self.row.dedupe_key)
         self.claims: dict[int, Claimed] = {}
-        self.held: dict[int, Held] = {}
+        self.held: dict[int, HeldLocks] = {}
         self.answers: dict[int, SendResult] = {}
 
     def clock(self) -> datetime:
@@ -83,21 +83,21 @@ class RealWorld:
                 assert self.held[w].keys == {self.key}
             case Kind.FIND_KEY_HELD:
                 assert not locks.acquire([self.key]).keys
-                give_back([self.claims[w]], delay=self.options.held_key_delay, clock=self.clock)
+                release_claims([self.claims[w]], delay=self.options.held_key_delay, clock=self.clock)
             case Kind.NOTE_LOST:
-                assert note_lost_attempts([self.claims[w]], self.clock) == set()
+                assert record_lost_attempts([self.claims[w]], self.clock) == set()
             case Kind.FIND_CLAIM_GONE:
-                assert note_lost_attempts([self.claims[w]], self.clock) == {self.row.pk}
+                assert record_lost_attempts([self.claims[w]], self.clock) == {self.row.pk}
             case Kind.WAKE_LATE | Kind.LEAVE_TO_OTHERS:
-                give_back([self.claims[w]], delay=0, clock=self.clock)
+                release_claims([self.claims[w]], delay=0, clock=self.clock)
             case Kind.BEGIN:
                 assert not self.claims[w].exhausted
             case Kind.FIND_BUDGET_SPENT:
                 assert self.claims[w].exhausted
-                self.answers[w] = without_attempt(self.claims[w])
+                self.answers[w] = unsendable_result(self.claims[w])
             case Kind.SETTLE_SUCCESS | Kind.SETTLE_FAILURE:
-                item = settled(self.claims[w], self.answers[w], self.options, duration=0, age=0)
-                taken = settle([item], self.clock)
+                item = build_settlement(self.claims[w], self.answers[w], self.options, duration=0, age=0)
+                taken = settle_batch([item], self.clock)
                 assert taken == ({self.row.pk} if before.record != after.record else set())
             case Kind.LEASE_ENDS if before.record.lease == w and not before.record.due:
                 self._let_time_pass()

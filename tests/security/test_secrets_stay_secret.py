@@ -275,11 +275,11 @@ class TestDatabase:
 
         def fail_once(*args: Any) -> set[int]:
             if failed:
-                return settle.settle(*args)
+                return settle.settle_batch(*args)
             failed.append("once")
             raise OperationalError(f"server closed the connection: {ADDRESS} {TOKEN}")
 
-        monkeypatch.setattr(delivery, "settle", fail_once)
+        monkeypatch.setattr(delivery, "settle_batch", fail_once)
         monkeypatch.setattr(
             "notifications.delivery.engine.connection.close", lambda: None
         )  # it holds the test's transaction
@@ -410,7 +410,7 @@ class TestObjects:
         [row] = claim(1, channels=["feishu"], options=service_options(), clock=None)
         assert row.endpoint
         result = attempt_send(FeishuFlowProvider(), row.request, row.endpoint)
-        ended = settle.settled(row, result, service_options(), duration=0.1, age=0.1)
+        ended = settle.build_settlement(row, result, service_options(), duration=0.1, age=0.1)
         objects: list[object] = [
             stored,
             stored.webhook_url,
@@ -421,7 +421,14 @@ class TestObjects:
             result,
             ended,
         ]
-        objects += [ended.bare(), vars(stored), dataclasses.asdict(row), service_options(), Engine(), {stored: [row]}]
+        objects += [
+            ended.without_provider_data(),
+            vars(stored),
+            dataclasses.asdict(row),
+            service_options(),
+            Engine(),
+            {stored: [row]},
+        ]
 
         shown = [
             show(thing)

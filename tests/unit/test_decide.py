@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from notifications.conf import ServiceOptions
 from notifications.delivery.claim import Claimed
 from notifications.delivery.retry_policy import retry_delay
-from notifications.delivery.settle import decide, settled, without_attempt
+from notifications.delivery.settle import build_settlement, decide, unsendable_result
 from notifications.providers.base import ProviderError, SendRequest, SendResult, normalize_result
 from notifications.states import Cause, Outcome, Status
 
@@ -50,7 +50,7 @@ def claimed(
         endpoint=None,
         previous_status=previous,
         previous_lease=None,
-        expires=0.0,
+        lease_deadline=0.0,
     )
 
 
@@ -114,7 +114,7 @@ class TestSettled:
     def test_a_sent_record_holds_no_error(self) -> None:
         result = SendResult(outcome=Outcome.SUCCESS, error_code="provider_5xx", error_message="odd")
 
-        item = settled(claimed(), result, OPTIONS, duration=1, age=2)
+        item = build_settlement(claimed(), result, OPTIONS, duration=1, age=2)
 
         assert (item.status, item.error_code, item.error) == (Status.SENT, "", "")
 
@@ -123,7 +123,7 @@ class TestSettled:
             outcome=Outcome.PERMANENT_FAIL, error_code="x" * 99, error_message="a\x00\ud800" + "b" * 5000
         )
 
-        item = settled(claimed(), result, OPTIONS, duration=1, age=2)
+        item = build_settlement(claimed(), result, OPTIONS, duration=1, age=2)
 
         assert item.error_code == "x" * 64
         assert item.error == "a\ufffd\ufffd" + "b" * 1997
@@ -131,8 +131,8 @@ class TestSettled:
 
 class TestWithoutAttempt:
     def test_a_vanished_worker_is_told_from_a_spent_budget(self) -> None:
-        vanished = without_attempt(claimed(5, previous=Status.SENDING, exhausted=True))
-        spent = without_attempt(claimed(5, previous=Status.FAILED, exhausted=True))
+        vanished = unsendable_result(claimed(5, previous=Status.SENDING, exhausted=True))
+        spent = unsendable_result(claimed(5, previous=Status.FAILED, exhausted=True))
 
         assert (vanished.outcome, vanished.error_code) == ("permanent_fail", "lease_expired")
         assert (spent.outcome, spent.error_code) == ("permanent_fail", "attempts_exhausted")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from notifications.conf import ServiceOptions
-from notifications.delivery.retry_policy import retry_delay, spread
+from notifications.delivery.retry_policy import add_jitter, retry_delay
 
 SECONDS = st.floats(min_value=0.001, max_value=1e12)
 ATTEMPTS = st.integers(min_value=-(2**63), max_value=2**63)
@@ -44,17 +44,17 @@ def test_doubles_until_the_maximum_is_reached(options: ServiceOptions) -> None:
 
 class TestSpread:
     def test_without_jitter_the_backoff_is_the_go_services(self) -> None:
-        assert spread(300.0, ServiceOptions()) == 300.0
+        assert add_jitter(300.0, ServiceOptions()) == 300.0
 
     @pytest.mark.parametrize("_try", range(20))
     def test_jitter_adds_up_to_its_part(self, _try: int) -> None:
-        assert 300.0 <= spread(300.0, ServiceOptions(retry_jitter=0.2)) <= 360.0
+        assert 300.0 <= add_jitter(300.0, ServiceOptions(retry_jitter=0.2)) <= 360.0
 
     @pytest.mark.parametrize("minute", range(60))
     def test_a_retry_keeps_away_from_full_and_half_hours(self, minute: int) -> None:
         now = datetime(2026, 5, 1, 9, minute, 30, tzinfo=UTC)
 
-        delay = spread(300.0, ServiceOptions(), now=now)
+        delay = add_jitter(300.0, ServiceOptions(), now=now)
 
         due = now + timedelta(seconds=delay)
         assert 120 <= (due.minute % 30) * 60 + due.second < 1740

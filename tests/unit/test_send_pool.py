@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from notifications.delivery.send_pool import Senders
+from notifications.delivery.send_pool import SendPool
 
 PATIENCE = 10.0
 
@@ -32,40 +32,40 @@ class Gate:
 
 
 def test_everything_comes_back_once() -> None:
-    senders = Senders[int](4, lambda item: None)
-    senders.submit(range(50))
+    pool = SendPool[int](4, lambda item: None)
+    pool.submit(range(50))
 
-    assert sorted(senders.gather_all()) == list(range(50))
-    assert senders.in_flight == 0
-    assert senders.gather() == []
+    assert sorted(pool.collect_all()) == list(range(50))
+    assert pool.in_flight == 0
+    assert pool.collect() == []
 
 
 def test_slow_work_gets_as_many_threads_as_there_are_slots_and_no_more() -> None:
     gate = Gate()
-    senders = Senders[int](4, gate)
-    senders.submit(range(9))
+    pool = SendPool[int](4, gate)
+    pool.submit(range(9))
 
-    assert senders.gather() == []  # nothing can have finished
+    assert pool.collect() == []  # nothing can have finished
     for _ in range(4):
         assert gate.entered.acquire(timeout=PATIENCE)
     gate.open.set()
 
-    assert sorted(senders.gather_all()) == list(range(9))
+    assert sorted(pool.collect_all()) == list(range(9))
     assert gate.most == 4
 
 
 def test_what_is_finished_does_not_wait_for_what_is_slow() -> None:
     gate = Gate()
-    senders = Senders[int](4, lambda item: gate(item) if item == 0 else None)
-    senders.submit(range(3))
+    pool = SendPool[int](4, lambda item: gate(item) if item == 0 else None)
+    pool.submit(range(3))
 
-    finished = senders.gather()
+    finished = pool.collect()
     while len(finished) < 2:
-        finished += senders.gather()
+        finished += pool.collect()
 
     assert sorted(finished) == [1, 2]
     gate.open.set()
-    assert senders.gather_all() == [0]
+    assert pool.collect_all() == [0]
 
 
 def test_where_no_thread_can_be_started_the_work_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,10 +73,10 @@ def test_where_no_thread_can_be_started_the_work_is_done_all_the_same(monkeypatc
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    senders = Senders[int](4, lambda item: None)
-    senders.submit(range(5))
+    pool = SendPool[int](4, lambda item: None)
+    pool.submit(range(5))
 
-    assert senders.gather_all() == list(range(5))
+    assert pool.collect_all() == list(range(5))
 
 
 def test_work_that_ends_its_thread_is_handed_back_and_costs_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def test_work_that_ends_its_thread_is_handed_back_and_costs_no_slot(monkeypatch:
         if item < 4:
             raise SystemExit
 
-    senders = Senders[int](2, work)
-    senders.submit(range(8))
+    pool = SendPool[int](2, work)
+    pool.submit(range(8))
 
-    assert sorted(senders.gather_all()) == list(range(8))
+    assert sorted(pool.collect_all()) == list(range(8))

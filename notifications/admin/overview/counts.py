@@ -18,7 +18,7 @@ from django.urls import reverse
 from notifications.admin.situations import DAY
 from notifications.content.text import escape_invisible
 from notifications.models import RejectedRequest, UserNotificationChannel
-from notifications.sql import IN_INDEX_ORDER
+from notifications.sql import FORBID_SORT
 from notifications.states import SCHEDULED, Status
 
 MOST = 5000
@@ -85,7 +85,7 @@ class Count:
 def count_records() -> dict[str, Count]:
     """Return the count of each situation."""
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(IN_INDEX_ORDER)
+        cursor.execute(FORBID_SORT)
         ranges = {sql: _groups(cursor, sql) for sql in (_DUE, _AHEAD, _DEAD)}
     return {name: _count(name, ranges[sql], statuses) for name, (sql, statuses) in _KINDS.items()}
 
@@ -131,6 +131,6 @@ def count_paused() -> Count:
 
 def _bounded(found: QuerySet[Any], url: str) -> Count:
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(IN_INDEX_ORDER)
+        cursor.execute(FORBID_SORT)
         number = found[:MOST].count()
     return Count(number=number, capped=number == MOST, url=url)

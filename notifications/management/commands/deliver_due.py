@@ -123,7 +123,7 @@ def _drain(engine: Engine, limit: int, stop: Stop, total: RetryResult) -> None:
         done = engine.deliver_due(limit=limit)
         for field in dataclasses.fields(RetryResult):
             setattr(total, field.name, getattr(total, field.name) + getattr(done, field.name))
-        more = done.more
+        more = done.has_more
         heartbeats.record_heartbeat(Pulse.SWEEP)
         if limit:
             limit -= done.scanned

@@ -1,0 +1,45 @@
+-- Make held records of one channel due, oldest first.
+--
+-- A healthy endpoint gets up to `batch` records, spread over time by `rate` (records per second). A failing endpoint
+-- gets one record, which becomes due at the time of the next probe and stays held. The status `sending` is included:
+-- the worker of such a record was lost before the record was held.
+--
+-- Index: notification_held_up (user, channel, id), and the primary key of the channels.
+WITH channel AS (
+    SELECT
+        user_id,
+        channel,
+        probe_at
+    FROM user_notification_channels
+    WHERE id = %(channel)s AND paused_at IS NULL
+),
+
+held AS (
+    SELECT
+        record.id,
+        channel.probe_at
+    FROM notification_records AS record
+    INNER JOIN channel ON record.user_id = channel.user_id AND record.channel = channel.channel
+    WHERE
+        record.wait_reason IN ('channel_paused', 'endpoint_failing')
+        AND record.status IN ('pending', 'failed', 'sending')
+    ORDER BY record.id
+    LIMIT (SELECT CASE WHEN probe_at IS NULL THEN %(batch)s ELSE 1 END FROM channel)
+    FOR UPDATE OF record SKIP LOCKED
+),
+
+placed AS (
+    SELECT
+        id,
+        probe_at,
+        ROW_NUMBER() OVER (ORDER BY id) - 1 AS place
+    FROM held
+)
+
+UPDATE notification_records AS record
+SET
+    next_attempt_at = COALESCE(placed.probe_at, %(current_time)s + placed.place / %(rate)s * INTERVAL '1 second'),
+    wait_reason = CASE WHEN placed.probe_at IS NULL THEN '' ELSE record.wait_reason END,
+    updated_at = %(current_time)s
+FROM placed
+WHERE record.id = placed.id

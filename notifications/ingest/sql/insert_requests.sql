@@ -1,0 +1,49 @@
+-- Insert one record for each request whose dedupe key is new, and return the new records.
+--
+-- A key that exists already is skipped, also when another transaction inserts it at the same time. The rows are
+-- inserted in the order of the key in every process, so that two bulk requests cannot deadlock.
+--
+-- Index: notification_dedupe (dedupe_key, channel).
+INSERT INTO notification_records (
+    channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
+    summary_text, fallback_text, fallback_used, trace_id, status, attempt_count, max_attempts, round, next_attempt_at,
+    expires_at, last_error_code, last_error, provider_message_id, created_at, updated_at
+)
+SELECT
+    channel,
+    user_id,
+    trigger_id,
+    preview_id,
+    trigger_type,
+    target_type,
+    target_id,
+    dedupe_key,
+    target_url,
+    summary_text,
+    fallback_text,
+    fallback_used,
+    trace_id,
+    'pending',
+    0,
+    %(max_attempts)s,
+    0,
+    COALESCE(%(deliver_at)s, %(current_time)s),
+    %(expires_at)s,
+    '',
+    '',
+    '',
+    %(current_time)s,
+    %(current_time)s
+FROM
+    UNNEST(
+        %(channel)s::text [], %(user_id)s::bigint [], %(trigger_id)s::text [], %(preview_id)s::text [],
+        %(trigger_type)s::text [], %(target_type)s::text [], %(target_id)s::bigint [], %(dedupe_key)s::text [],
+        %(target_url)s::text [], %(summary_text)s::text [], %(fallback_text)s::text [], %(fallback_used)s::bool [],
+        %(trace_id)s::text []
+    ) AS request (
+        channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
+        summary_text, fallback_text, fallback_used, trace_id
+    )
+ORDER BY dedupe_key, channel
+ON CONFLICT (dedupe_key, channel) DO NOTHING
+RETURNING id, channel, dedupe_key, user_id
