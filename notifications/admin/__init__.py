@@ -6,6 +6,6 @@ The package holds pages, filters, actions and their texts. It holds no delivery 
 
 from __future__ import annotations
 
-from notifications.admin import channels, jobs, records, rejected, replays
+from notifications.admin import channels, due_jobs, records, rejected_requests, replay_operations
 
-__all__ = ["channels", "jobs", "records", "rejected", "replays"]
+__all__ = ["channels", "due_jobs", "records", "rejected_requests", "replay_operations"]

@@ -48,6 +48,8 @@ class ChannelForm(Base):
     clear_token = forms.BooleanField(label=_("Delete the stored token"), required=False)
 
     class Meta:
+        """The model and its editable fields."""
+
         model = UserNotificationChannel
         fields = ("user", "channel", "enabled", "auth_type")
 

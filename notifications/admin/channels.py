@@ -65,6 +65,8 @@ class UserNotificationChannelAdmin(Base):
     actions = ("send_test", "resume")
 
     class Media:
+        """The stylesheet of the admin pages."""
+
         css = STYLE
 
     @admin.action(description=_("Send a test message to the selected channels"), permissions=["change"])

@@ -39,6 +39,8 @@ class DueJobAdmin(Base):
     problem = column(DueJob, "last_error")
 
     class Media:
+        """The stylesheet of the admin pages."""
+
         css = STYLE
 
     def has_add_permission(self, request: HttpRequest) -> bool:

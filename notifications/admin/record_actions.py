@@ -14,7 +14,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
-from notifications.admin.confirmation import CANCEL, OPERATIONS, REPLAY, SEND_NOW, ConfirmationForm, Operation
+from notifications.admin.record_operations import CANCEL, OPERATIONS, REPLAY, SEND_NOW, ConfirmationForm, Operation
 from notifications.admin.replay_form import NotKept, order_for_list
 from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord

@@ -11,12 +11,12 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
 
 from notifications.admin.attempts import AttemptInline
-from notifications.admin.columns import RecordColumns
+from notifications.admin.current_states import SITUATIONS, PreviewFilter, SituationFilter, TraceFilter
 from notifications.admin.display import NOTHING, STYLE
 from notifications.admin.filters import AdminQuerySet, ChannelFilter, ErrorCodeFilter
-from notifications.admin.operations import OperationsAdmin
-from notifications.admin.situations import SITUATIONS, PreviewFilter, SituationFilter, TraceFilter
-from notifications.admin.wording import explain
+from notifications.admin.record_actions import OperationsAdmin
+from notifications.admin.record_columns import RecordColumns
+from notifications.admin.record_explanations import explain
 from notifications.models import NotificationRecord
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class NotificationRecordAdmin(RecordColumns, OperationsAdmin):
     readonly_fields = ("id", *COLUMNS)
 
     class Media:
+        """The stylesheet of the admin pages."""
+
         css = STYLE
 
     def has_add_permission(self, request: HttpRequest) -> bool:

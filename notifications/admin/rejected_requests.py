@@ -11,8 +11,8 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _
 
+from notifications.admin.current_states import LastDayFilter
 from notifications.admin.display import STYLE, age, isolated, moment, text_block
-from notifications.admin.situations import LastDayFilter
 from notifications.models import RejectedRequest
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class RejectedRequestAdmin(Base):
     readonly_fields = fields
 
     class Media:
+        """The stylesheet of the admin pages."""
+
         css = STYLE
 
     def has_add_permission(self, request: HttpRequest) -> bool:

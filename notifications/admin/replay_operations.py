@@ -48,6 +48,8 @@ class ReplayOperationAdmin(ReplayColumns, Base):
     empty_value_display = NOTHING
 
     class Media:
+        """The stylesheet of the admin pages."""
+
         css = STYLE
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -116,7 +118,7 @@ class ReplayOperationAdmin(ReplayColumns, Base):
             "form": form,
             "can_start": bool(counted.get("count")),
         }
-        return TemplateResponse(request, f"{FOLDER}order.html", context)
+        return TemplateResponse(request, f"{FOLDER}add_form.html", context)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

@@ -8,9 +8,9 @@ from django.views.decorators.debug import sensitive_variables
 from ninja import NinjaAPI
 
 from notifications.conf import service_options
-from notifications.web_api import channel, errors, inbox
-from notifications.web_api.page import Page
-from notifications.web_api.session import Session
+from notifications.web_api import channel, errors, notification_list
+from notifications.web_api.docs_page import Page
+from notifications.web_api.session_auth import Session
 
 __all__ = ["api"]
 
@@ -35,5 +35,5 @@ api.add_decorator(never_cache, mode="view")
 # Outermost: in an error report it hides the variables of every frame below, the framework's with the body too.
 api.add_decorator(sensitive_variables(), mode="view")
 api.add_router("/channels", channel.router)
-api.add_router("/notifications", inbox.router)
+api.add_router("/notifications", notification_list.router)
 errors.install(api)

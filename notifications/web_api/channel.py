@@ -17,7 +17,7 @@ from notifications.models import UserNotificationChannel
 from notifications.security.secrets import Secret
 from notifications.web_api.errors import Conflict, Problem
 from notifications.web_api.schemas import ChannelIn, ChannelOut, Errors, TestOut
-from notifications.web_api.session import user_of
+from notifications.web_api.session_auth import user_of
 
 logger = logging.getLogger("notifications.web_api")
 router = Router(tags=["channel"])

@@ -10,7 +10,7 @@ from ninja import Query, Router
 
 from notifications.models import NotificationRecord
 from notifications.web_api.schemas import Errors, NotificationOut, PageOut
-from notifications.web_api.session import user_of
+from notifications.web_api.session_auth import user_of
 
 LARGEST_ID = BigIntegerField.MAX_BIGINT
 

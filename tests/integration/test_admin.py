@@ -17,7 +17,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from notifications.admin.wording import explain
+from notifications.admin.record_explanations import explain
 from notifications.content.error_messages import CODES
 from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord, RejectedRequest

@@ -12,8 +12,8 @@ from django.test import Client
 from django.utils import timezone
 
 from notifications import api
-from notifications.admin import operations
-from notifications.admin.confirmation import OPERATIONS
+from notifications.admin import record_actions
+from notifications.admin.record_operations import OPERATIONS
 from notifications.models import NotificationRecord
 from notifications.states import ErrorCode, Status
 from tests.integration.rows import LIST, make_attempt, make_record
@@ -198,7 +198,7 @@ class TestAsking:
     def test_more_than_a_web_request_can_carry_is_refused(
         self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(operations, "MOST", 2)
+        monkeypatch.setattr(record_actions, "MOST", 2)
         records = [make_record() for _ in range(3)]
 
         asked = post(admin_client, "replay", *records)

@@ -18,11 +18,11 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from notifications.admin.current_states import SITUATIONS
 from notifications.admin.overview import counts, server_status
 from notifications.admin.overview.chart_geometry import Plot, Series, bars, lines
 from notifications.admin.overview.charts import duration, number
 from notifications.admin.overview.history import last_day, last_month, percentile
-from notifications.admin.situations import SITUATIONS
 from notifications.models import Heartbeat, NotificationRecord, RejectedRequest, Tally, UserNotificationChannel
 from notifications.states import Measure, Outcome, Pulse, Status
 from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS

@@ -13,7 +13,7 @@ from django.test import Client
 from django.utils import timezone
 
 from notifications.admin.display import absolute
-from notifications.admin.wording import WAITS, explain
+from notifications.admin.record_explanations import WAITS, explain
 from notifications.conf import service_options
 from notifications.content.error_messages import CODES, REMEDIES
 from notifications.delivery.claim import claim

@@ -15,7 +15,7 @@ from django.test import Client
 from django.utils import timezone
 from django.utils.datastructures import MultiValueDict
 
-from notifications.admin import replays as page
+from notifications.admin import replay_operations as page
 from notifications.admin.replay_form import NotKept, OrderForm, order_for_list
 from notifications.models import NotificationRecord, ReplayOperation
 from notifications.replay.criteria import Criteria

@@ -124,7 +124,7 @@ class TestWords:
             assert [choice for choice in choices if not CHINESE.search(str(choice.label))] == []
 
     def test_every_sentence_about_a_state_is_translated(self) -> None:
-        from notifications.admin.confirmation import OPERATIONS
+        from notifications.admin.record_operations import OPERATIONS
         from notifications.content.error_messages import CODES
 
         sentences: list[Promise] = [*CODES.values()]

@@ -15,7 +15,7 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.urls import reverse
 
-from notifications.admin.situations import DAY
+from notifications.admin.current_states import DAY
 from notifications.content.text import escape_invisible
 from notifications.models import RejectedRequest, UserNotificationChannel
 from notifications.sql import FORBID_SORT

@@ -9,13 +9,13 @@ from django.utils.functional import Promise
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
+from notifications.admin.current_states import SITUATIONS
 from notifications.admin.display import age, relative
 from notifications.admin.overview.charts import duration, number
 from notifications.admin.overview.counts import Count, Part
 from notifications.admin.overview.data import Facts, shown
 from notifications.admin.overview.problems import SLOW, is_overdue
 from notifications.admin.overview.server_status import Postgres, Redis
-from notifications.admin.situations import SITUATIONS
 from notifications.conf import service_options
 
 GOOD, LOOK, BAD = "good", "look", "bad"
