@@ -17,9 +17,9 @@ class Status(models.TextChoices):
     """Claimed by a worker under a lease."""
     SENT = "sent", _("sent")
     """The provider took the message."""
-    FAILED = "failed", _("failed, will be retried")
+    FAILED = "failed", _("waiting to retry")
     """Not taken; the next attempt is scheduled."""
-    DEAD = "dead", _("dead, needs a person")
+    DEAD = "dead", _("dead, action needed")
     """Will not be tried again unless somebody replays it."""
     SKIPPED = "skipped", _("skipped")
     """Not to be sent: no recipient, switched off, or cancelled."""
@@ -43,27 +43,27 @@ class Outcome(models.TextChoices):
     """What one attempt came to."""
 
     SUCCESS = "success", _("delivered")
-    TEMPORARY_FAIL = "temporary_fail", _("failed, may work later")
-    PERMANENT_FAIL = "permanent_fail", _("refused for good")
+    TEMPORARY_FAIL = "temporary_fail", _("temporary failure")
+    PERMANENT_FAIL = "permanent_fail", _("permanent failure")
     SKIPPED = "skipped", _("not sent on purpose")
-    LOST = "lost", _("lost: the worker vanished, the message may have arrived")
+    LOST = "lost", _("worker lost, the message may have been delivered")
 
 
 class Cause(models.TextChoices):
     """Why an attempt was made."""
 
     EVENT = "event", _("first send")
-    SWEEP = "sweep", _("retry that became due")
-    REPLAY = "replay", _("replayed by an operator")
-    RECOVERY = "recovery", _("recovered after a lost worker")
+    SWEEP = "sweep", _("scheduled retry")
+    REPLAY = "replay", _("replay by an operator")
+    RECOVERY = "recovery", _("recovery after a lost worker")
 
 
 class WaitReason(models.TextChoices):
     """Why a record waits though its own turn has come. Waiting spends no attempt."""
 
-    NONE = "", _("not held up")
+    NONE = "", _("not held")
     CHANNEL_PAUSED = "channel_paused", _("the channel is paused")
-    ENDPOINT_FAILING = "endpoint_failing", _("the endpoint keeps failing and is being probed")
+    ENDPOINT_FAILING = "endpoint_failing", _("the endpoint is failing and is being probed")
     RATE_LIMITED = "rate_limited", _("the endpoint's rate limit")
 
 
@@ -119,11 +119,11 @@ class Pulse(models.TextChoices):
 class AlertKind(models.TextChoices):
     """What a person is told about."""
 
-    DEAD = "dead", _("notifications died")
+    DEAD = "dead", _("notifications became dead")
     PAUSED = "paused", _("channels were paused")
     LATE = "late", _("a notification is overdue")
     SWEEP = "sweep", _("sweeps are missing")
-    REJECTED = "rejected", _("requests were refused")
+    REJECTED = "rejected", _("requests were rejected")
 
 
 class OperationStatus(models.TextChoices):
@@ -135,7 +135,7 @@ class OperationStatus(models.TextChoices):
     DONE = "done", _("done")
     CANCELLED = "cancelled", _("cancelled")
     """Somebody stopped it; what it had replayed by then stays replayed."""
-    FAILED = "failed", _("broken off")
+    FAILED = "failed", _("stopped by an error")
     """A bug on our side stopped it."""
 
 
@@ -149,7 +149,7 @@ class TestStatus(models.TextChoices):
     __test__ = False  # not a test class, whatever pytest thinks of the name
 
     NEVER = "", _("never tested")
-    SUCCESS = "success", _("worked")
+    SUCCESS = "success", _("succeeded")
     FAILED = "failed", _("failed")
 
 

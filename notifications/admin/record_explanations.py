@@ -9,7 +9,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext, gettext_lazy as _
 
 from notifications.admin.display import absolute, relative
-from notifications.content.error_messages import CODES, REMEDIES
+from notifications.content.error_messages import ERROR_MESSAGES, ERROR_REMEDIES
 from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord
 from notifications.states import Status, WaitReason
@@ -39,13 +39,13 @@ def explain(record: NotificationRecord) -> list[str]:
     if waits := WAITS.get(record.wait_reason):
         # The time of its next attempt is a promise only where a limit made it; else it waits for its endpoint.
         limited = record.wait_reason == WaitReason.RATE_LIMITED
-        why = CODES.get(record.last_error_code) if record.status == Status.FAILED else None
+        why = ERROR_MESSAGES.get(record.last_error_code) if record.status == Status.FAILED else None
         return [*([_state(record)] if limited else []), str(waits), *([str(why)] if why else [])]
     sentences = [_state(record)]
-    if record.status in _STOPPED_BY and (meaning := CODES.get(record.last_error_code)):
+    if record.status in _STOPPED_BY and (meaning := ERROR_MESSAGES.get(record.last_error_code)):
         sentences.append(str(meaning))
     if record.status in _STOPPED:
-        remedy = REMEDIES.get(record.last_error_code, _ADVICE[Status(record.status)])
+        remedy = ERROR_REMEDIES.get(record.last_error_code, _ADVICE[Status(record.status)])
     else:
         remedy = _ADVICE[Status(record.status)]
     return [*sentences, *([str(remedy)] if remedy else [])]

@@ -1,4 +1,7 @@
-"""What each error code means, and what a person does about it."""
+"""The meaning of each error code as a sentence, and the remedy for a notification that stopped with it.
+
+The admin shows both. The HTTP API shows the meaning to the notification's user.
+"""
 
 from __future__ import annotations
 
@@ -7,45 +10,48 @@ from django.utils.translation import gettext_lazy as _
 
 from notifications.states import ErrorCode
 
-CODES: dict[str, Promise] = {
-    ErrorCode.PROVIDER_TIMEOUT: _("The endpoint did not answer in time; it may have taken the message all the same."),
-    ErrorCode.PROVIDER_RATE_LIMITED: _("The endpoint asked us to slow down."),
-    ErrorCode.PROVIDER_5XX: _("The endpoint had an error of its own."),
+ERROR_MESSAGES: dict[str, Promise] = {
+    ErrorCode.PROVIDER_TIMEOUT: _("The endpoint did not answer in time. It may have received the message."),
+    ErrorCode.PROVIDER_RATE_LIMITED: _("The endpoint's rate limit was exceeded."),
+    ErrorCode.PROVIDER_5XX: _("The endpoint returned a server error (5xx)."),
     ErrorCode.NETWORK_ERROR: _("The endpoint could not be reached."),
-    ErrorCode.RECIPIENT_MISSING: _("The user has no such channel, or it is switched off."),
-    ErrorCode.INVALID_URL: _("The webhook address is not one we may call; it has to be entered again."),
-    ErrorCode.PROVIDER_AUTH_FAILED: _("The endpoint refused our authentication; the bearer token may be wrong."),
-    ErrorCode.PAYLOAD_INVALID: _("The endpoint refused the message itself; it will refuse the same message again."),
+    ErrorCode.RECIPIENT_MISSING: _("The user has no such channel, or the channel is disabled."),
+    ErrorCode.INVALID_URL: _("The webhook address is not allowed. Enter the address again."),
+    ErrorCode.PROVIDER_AUTH_FAILED: _("The endpoint rejected the authentication. The bearer token may be wrong."),
+    ErrorCode.PAYLOAD_INVALID: _("The endpoint rejected the content of the message. Sending it again does not help."),
     ErrorCode.PROVIDER_CONFIG: _(
-        "The endpoint needs a person: bot removed, flow switched off, our address not allowed, or its stored address "
-        "cannot be read."
+        "Your bot or flow refuses messages, or the stored address cannot be read. Check it, then send a test."
     ),
-    ErrorCode.PROVIDER_UNMAPPED: _("The endpoint answered with a code we have no meaning for."),
-    ErrorCode.LEASE_EXPIRED: _("The worker of the last attempt vanished; the message may have arrived."),
-    ErrorCode.CANCELLED: _("An operator or the producer called it off."),
-    ErrorCode.EXPIRED: _("Its time was over before it could be sent."),
-    ErrorCode.ATTEMPTS_EXHAUSTED: _("No attempt was left in its budget."),
-    ErrorCode.INTERNAL_ERROR: _("A bug on our side; the worker's log tells more."),
+    ErrorCode.PROVIDER_UNMAPPED: _("The endpoint returned an unknown code."),
+    ErrorCode.LEASE_EXPIRED: _("The worker of the last attempt was lost. The message may have been delivered."),
+    ErrorCode.CANCELLED: _("An operator or the application cancelled the notification."),
+    ErrorCode.EXPIRED: _("The notification expired before it could be sent."),
+    ErrorCode.ATTEMPTS_EXHAUSTED: _("All allowed attempts were used."),
+    ErrorCode.INTERNAL_ERROR: _("An internal error occurred. The worker's log has the details."),
 }
-"""A provider may bring codes of its own; those are shown without a sentence."""
+"""Meaning by error code. A custom provider may return codes of its own, which have no entry here."""
 
-REMEDIES: dict[str, Promise] = {
-    ErrorCode.PROVIDER_TIMEOUT: _("Find out whether it arrived; replay it if it did not."),
-    ErrorCode.PROVIDER_RATE_LIMITED: _("Let fewer messages go to this endpoint, then replay it."),
-    ErrorCode.PROVIDER_5XX: _("Replay it once the endpoint works again."),
-    ErrorCode.NETWORK_ERROR: _("Look at network, name service and certificates between us and it, then replay it."),
-    ErrorCode.RECIPIENT_MISSING: _("Once the user can be reached, it can be replayed."),
-    ErrorCode.INVALID_URL: _("Let the user enter the address anew, then replay it."),
-    ErrorCode.PROVIDER_AUTH_FAILED: _("Let the user enter a valid token, then replay it."),
-    ErrorCode.PAYLOAD_INVALID: _("Show it to whoever asked for it: a replay sends the same message again."),
-    ErrorCode.PROVIDER_CONFIG: _("Remove the cause, then replay it."),
-    ErrorCode.PROVIDER_UNMAPPED: _(
-        "Read the answer below; report its code, so that it gets a meaning. Then replay it."
+ERROR_REMEDIES: dict[str, Promise] = {
+    ErrorCode.PROVIDER_TIMEOUT: _("Check whether the message arrived. If it did not, replay the notification."),
+    ErrorCode.PROVIDER_RATE_LIMITED: _("Send fewer messages to this endpoint, then replay the notification."),
+    ErrorCode.PROVIDER_5XX: _("Replay the notification after the endpoint has recovered."),
+    ErrorCode.NETWORK_ERROR: _(
+        "Check the network, DNS and the TLS certificate of the endpoint, then replay the notification."
     ),
-    ErrorCode.LEASE_EXPIRED: _("Find out whether it arrived; replay it if it did not."),
-    ErrorCode.CANCELLED: _("If it should go out after all, replay it with force."),
-    ErrorCode.EXPIRED: _("Nothing; its channel's page may say why it had to wait."),
-    ErrorCode.ATTEMPTS_EXHAUSTED: _("Replay it: that gives it a fresh budget."),
-    ErrorCode.INTERNAL_ERROR: _("Read the log of the worker named below and mend the bug, then replay it."),
+    ErrorCode.RECIPIENT_MISSING: _("After the user has an enabled channel, replay the notification."),
+    ErrorCode.INVALID_URL: _("Ask the user to enter the address again, then replay the notification."),
+    ErrorCode.PROVIDER_AUTH_FAILED: _("Ask the user to enter a valid token, then replay the notification."),
+    ErrorCode.PAYLOAD_INVALID: _(
+        "Report the message to the team that requested it. A replay sends the same message again."
+    ),
+    ErrorCode.PROVIDER_CONFIG: _("Ask the user to fix the bot or flow, then replay the notification."),
+    ErrorCode.PROVIDER_UNMAPPED: _(
+        "Read the response below and report its code, so that a rule can be added. Then replay the notification."
+    ),
+    ErrorCode.LEASE_EXPIRED: _("Check whether the message arrived. If it did not, replay the notification."),
+    ErrorCode.CANCELLED: _("To send the notification after all, replay it with force."),
+    ErrorCode.EXPIRED: _("No action is possible. The page of the channel may explain the delay."),
+    ErrorCode.ATTEMPTS_EXHAUSTED: _("Replay the notification. A replay starts with all attempts available again."),
+    ErrorCode.INTERNAL_ERROR: _("Read the log of the worker named below and fix the cause, then replay."),
 }
-"""What a person does about a record that stopped with this code."""
+"""What an operator does about a notification that stopped with this error code."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool
 
 from notifications.channels.rules import LONGEST
-from notifications.content.error_messages import CODES
+from notifications.content.error_messages import ERROR_MESSAGES
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.security.log_redaction import redact_text
 from notifications.security.secrets import SecretUnreadable, mask_key, mask_url
@@ -112,7 +112,7 @@ class Trouble(BaseModel):
     def fields(record: NotificationRecord) -> dict[str, Any]:
         """Return these fields of a record. Its own error text is not among them: it quotes the endpoint."""
         code = record.last_error_code if record.status in STOPPED else ""
-        return {"status": Status(record.status), "error_code": code, "problem": str(CODES.get(code, ""))}
+        return {"status": Status(record.status), "error_code": code, "problem": str(ERROR_MESSAGES.get(code, ""))}
 
 
 class TestOut(Trouble):

@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from notifications.admin.record_explanations import explain
-from notifications.content.error_messages import CODES
+from notifications.content.error_messages import ERROR_MESSAGES
 from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord, RejectedRequest
 from notifications.states import ErrorCode, Outcome, Status, TestStatus
@@ -98,7 +98,7 @@ class TestList:
 
         html = page(admin_client, LIST)
 
-        for text in ("dead, needs a person", "its-key", "feishu", "provider_<wbr>timeout", "3 / 5", "just now"):
+        for text in ("dead, action needed", "its-key", "feishu", "provider_<wbr>timeout", "3 / 5", "just now"):
             assert text in html
 
     def test_a_known_user_is_a_link_and_an_unknown_one_a_bare_id(
@@ -242,7 +242,7 @@ class TestPage:
 
         assert "你好" in html
         assert "&quot;code&quot;: 19001" in html
-        assert "lost: the worker vanished" in html
+        assert "worker lost, the message" in html
         assert "41 ms" in html
         assert "{&quot;code&quot;:19001}" in html
 
@@ -268,8 +268,8 @@ class TestPage:
         assert len(set(texts)) == 3
 
     def test_every_error_code_has_its_sentence(self) -> None:
-        assert set(CODES) == set(ErrorCode)
-        assert str(CODES["payload_invalid"]) in explain(make_record(last_error_code="payload_invalid"))
+        assert set(ERROR_MESSAGES) == set(ErrorCode)
+        assert str(ERROR_MESSAGES["payload_invalid"]) in explain(make_record(last_error_code="payload_invalid"))
         assert len(explain(make_record(last_error_code="a provider's own"))) == 2
 
     def test_a_replayed_record_is_not_explained_by_its_old_error(self) -> None:

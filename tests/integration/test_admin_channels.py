@@ -393,7 +393,7 @@ class TestLooking:
     def test_says_how_the_last_test_went(self, admin_client: Client, stored: UserNotificationChannel) -> None:
         html = admin_client.get(URL).content.decode()
 
-        assert "worked" in html
+        assert "succeeded" in html
         assert "just now" in html
 
     def test_a_new_one_has_no_state_yet(self, admin_client: Client) -> None:

@@ -15,7 +15,7 @@ from django.utils import timezone
 from notifications.admin.display import absolute
 from notifications.admin.record_explanations import WAITS, explain
 from notifications.conf import service_options
-from notifications.content.error_messages import CODES, REMEDIES
+from notifications.content.error_messages import ERROR_MESSAGES, ERROR_REMEDIES
 from notifications.delivery.claim import claim
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.states import ErrorCode, Status, WaitReason
@@ -33,9 +33,12 @@ def page(client: Client, record: NotificationRecord) -> str:
 class TestSentences:
     @pytest.mark.parametrize("code", list(ErrorCode))
     def test_each_error_code_says_why_and_what_to_do(self, code: ErrorCode) -> None:
-        assert set(REMEDIES) == set(ErrorCode)
+        assert set(ERROR_REMEDIES) == set(ErrorCode)
         for status in (Status.DEAD, Status.SKIPPED):
-            assert explain(make_record(status, last_error_code=code))[1:] == [str(CODES[code]), str(REMEDIES[code])]
+            assert explain(make_record(status, last_error_code=code))[1:] == [
+                str(ERROR_MESSAGES[code]),
+                str(ERROR_REMEDIES[code]),
+            ]
 
     @pytest.mark.parametrize("status", Status.values)
     @pytest.mark.parametrize("due", [-60, 60])
@@ -68,7 +71,7 @@ class TestSentences:
         first, *why = explain(record)
 
         assert first == str(WAITS[reason])
-        assert why == ([str(CODES["provider_config"])] if status == "failed" else [])
+        assert why == ([str(ERROR_MESSAGES["provider_config"])] if status == "failed" else [])
 
     def test_one_that_waits_for_a_rate_limit_says_until_when(self) -> None:
         record = make_record("pending", wait_reason=WaitReason.RATE_LIMITED)
@@ -92,7 +95,7 @@ class TestSentences:
 
         assert record.next_attempt_at
         assert absolute(record.next_attempt_at) in first
-        assert why == str(CODES["provider_5xx"])
+        assert why == str(ERROR_MESSAGES["provider_5xx"])
         assert "send it now" in advice
 
 

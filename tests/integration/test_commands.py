@@ -88,7 +88,7 @@ class TestDeliverDueOnce:
         said = run("deliver_due")
 
         assert sorted(statuses()) == ["dead", "failed", "pending", "sent"]
-        for text in ("3 attempts were made.", "sent: 1", "dead, needs a person: 1", "failed, will be retried: 1"):
+        for text in ("3 attempts were made.", "sent: 1", "dead, action needed: 1", "waiting to retry: 1"):
             assert text in said
 
     def test_goes_on_when_the_engine_has_spent_its_time(
@@ -351,7 +351,7 @@ class TestReplay:
         assert statuses() == ["dead", "sent", "skipped"]
         assert not ReplayOperation.objects.exists()
         assert "1 would be replayed." in said
-        assert "dead, needs a person, provider_config, feishu: 1, changed from 2" in said
+        assert "dead, action needed, provider_config, feishu: 1, changed from 2" in said
         options = ("--channel", "feishu", "--since", "2026-05-01T08:00:00+08:00", "--force")
         assert "3 would be replayed." in run("replay_notifications", *options, "--dry-run")
 

@@ -125,9 +125,9 @@ class TestWords:
 
     def test_every_sentence_about_a_state_is_translated(self) -> None:
         from notifications.admin.record_operations import OPERATIONS
-        from notifications.content.error_messages import CODES
+        from notifications.content.error_messages import ERROR_MESSAGES
 
-        sentences: list[Promise] = [*CODES.values()]
+        sentences: list[Promise] = [*ERROR_MESSAGES.values()]
         for operation in OPERATIONS.values():
             sentences += [operation.title, operation.button, *operation.refusals.values()]
 
@@ -149,7 +149,7 @@ class TestPages:
         html = self.chinese(admin_client, LIST)
 
         assert "投递失败，需人工处理" in html
-        assert "dead, needs a person" not in html
+        assert "dead, action needed" not in html
 
     def test_the_record_is_chinese(self, admin_client: Client) -> None:
         record = make_record()
@@ -159,7 +159,7 @@ class TestPages:
 
         for text in ("未送达，且不会再自动重试", "请排除原因后重发", "被永久拒绝", "投递尝试", "重发…"):
             assert text in html
-        for text in ("Not delivered", "refused for good", "Delivery attempts", "Replay"):
+        for text in ("Not delivered", "permanent failure", "Delivery attempts", "Replay"):
             assert text not in html
 
     def test_the_confirmation_and_its_result_are_chinese(self, admin_client: Client) -> None:
@@ -182,4 +182,4 @@ class TestPages:
     def test_english_stays_the_default(self, admin_client: Client) -> None:
         make_record()
 
-        assert "dead, needs a person" in admin_client.get(LIST).content.decode()
+        assert "dead, action needed" in admin_client.get(LIST).content.decode()

@@ -13,7 +13,7 @@ from notifications.admin.overview.charts import number
 from notifications.admin.overview.counts import Count
 from notifications.admin.overview.data import Facts, Need, shown
 from notifications.conf import service_options
-from notifications.content.error_messages import CODES
+from notifications.content.error_messages import ERROR_MESSAGES
 from notifications.content.text import escape_invisible
 from notifications.states import Outcome
 
@@ -151,7 +151,7 @@ def _mostly(count: Count) -> str:
         return ""
     part = count.parts[0]
     said = _("%(count)s of them: %(code)s.") % {"count": number(part.number), "code": part.code}
-    meaning: Promise | str = CODES.get(part.code, "")
+    meaning: Promise | str = ERROR_MESSAGES.get(part.code, "")
     return f"{said} {meaning}".strip()
 
 
@@ -165,7 +165,7 @@ def _failing(facts: Facts) -> Need | None:
     what = _("%(percent)d %% of the attempts of this hour and the last failed, most with %(code)s.")
     return Need(
         kind="failed",
-        what=f"{what % {'percent': 100 * failed / every, 'code': escape_invisible(code)}} {CODES.get(code, '')}".strip(),
+        what=f"{what % {'percent': 100 * failed / every, 'code': escape_invisible(code)}} {ERROR_MESSAGES.get(code, '')}".strip(),
         do=_("They are tried again by themselves. If it lasts, look at one of them."),
         url=retry.url,
         button=_("Show what will be retried"),

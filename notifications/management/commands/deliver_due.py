@@ -99,8 +99,8 @@ class Command(Base):
         self.stdout.write(text % {"count": total.retried})
         for label, count in (
             (gettext("sent"), total.sent),
-            (gettext("failed, will be retried"), total.failed),
-            (gettext("dead, needs a person"), total.dead),
+            (gettext("waiting to retry"), total.failed),
+            (gettext("dead, action needed"), total.dead),
             (gettext("skipped"), total.skipped),
             (gettext("result not written down, will be tried again"), total.errors),
         ):
