@@ -194,9 +194,9 @@ def check_composer_is_set(app_configs: Any, **kwargs: Any) -> list[CheckMessage]
     return [] if path else [Info(text, id="notifications.I001")]
 
 
-@register()
+@register(deploy=True)
 def check_audit(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """I002: without Django's admin there is no table for who did what."""
+    """I002: Django's admin is not installed, so its log is not either."""
     if apps.is_installed("django.contrib.admin"):
         return []
     text = "django.contrib.admin is not installed. Who replays or cancels notifications is written to the log only."

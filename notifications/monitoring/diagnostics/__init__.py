@@ -43,7 +43,7 @@ def _settings() -> Iterator[Sign]:
     found = [
         message
         for message in _checks()
-        if not message.is_silenced() and (message.level >= checks.ERROR or str(message.id).startswith("notifications."))
+        if not message.is_silenced() and (message.level >= checks.ERROR or _is_own_warning(message))
     ]
     for message in found:
         yield Sign(
@@ -54,6 +54,10 @@ def _settings() -> Iterator[Sign]:
         )
     if not found:
         yield Sign(name="settings", state=OK, text=gettext("they can work together"))
+
+
+def _is_own_warning(message: checks.CheckMessage) -> bool:
+    return message.level >= checks.WARNING and str(message.id).startswith("notifications.")
 
 
 def _checks() -> list[checks.CheckMessage]:
