@@ -5,7 +5,7 @@ ARGS ?=
 export QUICK GROWTH BENCH_JSON BENCH_ONLY BENCH_ROUNDS
 export CHAOS_MINUTES CHAOS_SEED CHAOS_RATE CHAOS_JSON CHAOS_LOGS CHAOS_CONTROL CHAOS_FAULTS
 
-.PHONY: help demo pictures test chaos bench check docs format clean
+.PHONY: help demo pictures test chaos bench check docs findings format clean
 help:
 	@echo "make demo          watch notifications being delivered, retried, replayed; ONCE=1 ends after the verdicts"
 	@echo "make test          run the tests; ARGS=... goes to pytest"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench GROWTH=1   measure 1, 2 and 4 workers beside 10 thousand to 10 million rows"
 	@echo "make check         format, lint, types, imports, migrations, deployment checks"
 	@echo "make docs          build the site of docs/ in build/docs; a link that leads nowhere fails"
+	@echo "make findings      run the scripts in findings/, which install real libraries; ONLY=name runs one"
 	@echo "make format        let ruff format the code"
 	@echo "make pictures      photograph the admin for README and docs (needs Chromium)"
 	@echo "make clean         remove what these commands made"
@@ -56,6 +57,12 @@ check: .venv/installed
 docs: .venv/docs
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --fresh-env -b html docs build/docs
 	@echo "make docs: build/docs/index.html"
+
+# Not a part of CI: each script installs the library it is about.
+findings:
+	@failed=; for script in findings/$(or $(ONLY),*).sh; do \
+		echo "== $$script"; bash "$$script" || failed="$$failed $$script"; \
+	done; test -z "$$failed" || { echo "not as stated:$$failed"; exit 1; }
 
 format: .venv/installed
 	$(BIN)/ruff format .
