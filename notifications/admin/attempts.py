@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _
 
-from notifications.admin.display import NOTHING, absolute, badge, block, column
+from notifications.admin.display import EMPTY_VALUE, badge, column, format_time, text_block
 from notifications.models import DeliveryAttempt, NotificationRecord
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     Inline = admin.TabularInline
 
-MOST = 2000
+MAX_TEXT_LENGTH = 2000
 """Characters of an error or answer that are shown of each attempt."""
 
 
@@ -37,12 +37,12 @@ class AttemptInline(Inline):
     @admin.display(description=_("started"))
     def started(self, attempt: DeliveryAttempt) -> str:
         """Return when it began, to the second."""
-        return absolute(attempt.started_at)
+        return format_time(attempt.started_at)
 
     @admin.display(description=_("duration"))
     def duration(self, attempt: DeliveryAttempt) -> str:
         """Return how long it took; nobody knows for a lost one."""
-        return NOTHING if attempt.duration_ms is None else gettext("%(count)d ms") % {"count": attempt.duration_ms}
+        return EMPTY_VALUE if attempt.duration_ms is None else gettext("%(count)d ms") % {"count": attempt.duration_ms}
 
     @admin.display(description=_("outcome"))
     def verdict(self, attempt: DeliveryAttempt) -> SafeString:
@@ -52,12 +52,12 @@ class AttemptInline(Inline):
     @admin.display(description=_("error"))
     def problem(self, attempt: DeliveryAttempt) -> SafeString | str:
         """Return what went wrong."""
-        return block(attempt.error, MOST)
+        return text_block(attempt.error, MAX_TEXT_LENGTH)
 
     @admin.display(description=_("response"))
     def excerpt(self, attempt: DeliveryAttempt) -> str:
         """Return the beginning of the answer."""
-        return block(attempt.response_excerpt, MOST)
+        return text_block(attempt.response_excerpt, MAX_TEXT_LENGTH)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Show them to whoever may see the record: they are part of it."""

@@ -16,7 +16,7 @@ from django.utils.translation import gettext, gettext_lazy as _, ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from notifications.admin.channel_form import SECRETS, ChannelForm
-from notifications.admin.display import NOTHING, STYLE, age, badge, column, isolated, user_link
+from notifications.admin.display import EMPTY_VALUE, STYLE, age_html, badge, column, isolated, user_link
 from notifications.api import resume_channel
 from notifications.channels.test_message import error_of, send_test
 from notifications.models import UserNotificationChannel
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 else:
     Base = admin.ModelAdmin
 
-MOST_TESTS = 5
+MAX_TESTS_PER_REQUEST = 5
 """Channels that one request tests: it waits for each endpoint."""
 
 
@@ -49,7 +49,7 @@ class UserNotificationChannelAdmin(Base):
     search_fields = (f"user__{get_user_model().USERNAME_FIELD}__exact", "user__id__exact")
     search_help_text = _("The whole user name, or a user id.")
     raw_id_fields = ("user",)
-    empty_value_display = NOTHING
+    empty_value_display = EMPTY_VALUE
     fieldsets = (
         (None, {"fields": ("user", "owner", "channel", "enabled")}),
         (
@@ -72,10 +72,10 @@ class UserNotificationChannelAdmin(Base):
     @admin.action(description=_("Send a test message to the selected channels"), permissions=["change"])
     def send_test(self, request: HttpRequest, queryset: QuerySet[UserNotificationChannel]) -> None:
         """Send one message to each now, and say what came of it. A success ends a pause."""
-        chosen = list(queryset.select_related("user")[: MOST_TESTS + 1])
-        if len(chosen) > MOST_TESTS:
+        chosen = list(queryset.select_related("user")[: MAX_TESTS_PER_REQUEST + 1])
+        if len(chosen) > MAX_TESTS_PER_REQUEST:
             text = gettext("Choose %(count)d channels at most: each test waits for its endpoint.")
-            self.message_user(request, text % {"count": MOST_TESTS}, messages.WARNING)
+            self.message_user(request, text % {"count": MAX_TESTS_PER_REQUEST}, messages.WARNING)
             return
         for channel in chosen:
             record = send_test(channel.user, channel=channel.channel)
@@ -147,9 +147,9 @@ class UserNotificationChannelAdmin(Base):
     def health(self, channel: UserNotificationChannel) -> SafeString:
         """Return whether it is well, and since when it is not."""
         if channel.paused_at:
-            return format_html("{} {}", badge("paused", _("paused")), age(channel.paused_at))
+            return format_html("{} {}", badge("paused", _("paused")), age_html(channel.paused_at))
         if channel.probe_at:
-            return format_html("{} {}", badge("failing", _("failing, probed")), age(channel.probe_at))
+            return format_html("{} {}", badge("failing", _("failing, probed")), age_html(channel.probe_at))
         if channel.release_at:
             return badge("resumed", _("well, letting go what waited"))
         return badge("well", _("well"))
@@ -158,7 +158,7 @@ class UserNotificationChannelAdmin(Base):
     def last_test(self, channel: UserNotificationChannel) -> SafeString:
         """Return how the last test message went, and when."""
         result = badge(channel.last_test_status or "never", channel.get_last_test_status_display())
-        return format_html("{} {}", result, age(channel.last_test_at)) if channel.last_test_at else result
+        return format_html("{} {}", result, age_html(channel.last_test_at)) if channel.last_test_at else result
 
 
 @sensitive_variables()
@@ -168,4 +168,4 @@ def _shown(secret: Secret, show: Callable[[str], str]) -> SafeString | str:
         plain = secret.reveal()
     except SecretUnreadable:
         return badge("unreadable", _("cannot be read: key missing"))
-    return show(plain) if plain else NOTHING
+    return show(plain) if plain else EMPTY_VALUE

@@ -29,7 +29,7 @@ LATEST_FIRST = ("-updated_at", "-id")
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class CurrentState:
     """A selection of records that an index finds, and the order that this index has."""
 
     label: Promise
@@ -40,13 +40,13 @@ class Situation:
         return records.filter(_condition(name)).order_by(*self.order)
 
 
-SITUATIONS = {
-    "due": Situation(_("due"), BY_TIME),
-    "vanished": Situation(_("due, their worker vanished"), BY_TIME),
-    "sending": Situation(_("in flight"), BY_TIME),
-    "retry": Situation(_("failed, waiting for the next attempt"), BY_TIME),
-    "scheduled": Situation(_("scheduled for later"), BY_TIME),
-    "dead": Situation(_("dead in the last 24 hours"), LATEST_FIRST),
+CURRENT_STATES = {
+    "due": CurrentState(_("due"), BY_TIME),
+    "vanished": CurrentState(_("due, their worker vanished"), BY_TIME),
+    "sending": CurrentState(_("in flight"), BY_TIME),
+    "retry": CurrentState(_("failed, waiting for the next attempt"), BY_TIME),
+    "scheduled": CurrentState(_("scheduled for later"), BY_TIME),
+    "dead": CurrentState(_("dead in the last 24 hours"), LATEST_FIRST),
 }
 
 
@@ -67,7 +67,7 @@ def _condition(name: str) -> Q:
     return conditions[name]
 
 
-class SituationFilter(admin.SimpleListFilter):
+class CurrentStateFilter(admin.SimpleListFilter):
     """Where records stand right now."""
 
     title = _("situation")
@@ -75,12 +75,12 @@ class SituationFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the situations."""
-        return [(name, str(situation.label)) for name, situation in SITUATIONS.items()]
+        return [(name, str(situation.label)) for name, situation in CURRENT_STATES.items()]
 
     def queryset(self, request: HttpRequest, queryset: Records) -> Records:
         """Return the records in this situation."""
         name = self.value() or ""
-        return SITUATIONS[name].of(queryset, name) if name in SITUATIONS else queryset
+        return CURRENT_STATES[name].of(queryset, name) if name in CURRENT_STATES else queryset
 
 
 class SameFilter(admin.SimpleListFilter):

@@ -21,9 +21,9 @@ from django.utils.translation import gettext as _, ngettext
 
 from notifications.content.text import escape_invisible
 
-SHOWN = 10_000
+MAX_BLOCK_LENGTH = 10_000
 """Characters of a long text that are shown: enough to judge it, and the page stays light."""
-NOTHING = "–"
+EMPTY_VALUE = "–"
 """Stands where there is no value."""
 MINUTE = 60
 
@@ -56,15 +56,15 @@ def column(model: type[Model], name: str) -> Callable[[Any, Model], SafeString |
     @admin.display(description=field.verbose_name)
     def show(self: object, row: Model) -> SafeString | str:
         text = getattr(row, name)
-        return isolated(text) if text else NOTHING
+        return isolated(text) if text else EMPTY_VALUE
 
     return show
 
 
-def block(text: str, most: int = SHOWN) -> SafeString | str:
+def text_block(text: str, most: int = MAX_BLOCK_LENGTH) -> SafeString | str:
     """Return a preformatted block with the first `most` characters of text, and a note where it was cut."""
     if not text:
-        return NOTHING
+        return EMPTY_VALUE
     shown = format_html('<pre class="n-block" tabindex="0">{}</pre>', escape_invisible(text[:most]))
     if len(text) <= most:
         return shown
@@ -76,27 +76,27 @@ def block(text: str, most: int = SHOWN) -> SafeString | str:
 
 def json_block(value: Any) -> SafeString | str:
     """Return JSON from a column, as people read it."""
-    return block("" if value is None else _pretty(value))
+    return text_block("" if value is None else _pretty(value))
 
 
-def text_block(text: str) -> SafeString | str:
+def json_or_text_block(text: str) -> SafeString | str:
     """Return text that may be JSON: as people read it, or else as it came."""
     try:
-        return block(_pretty(json.loads(text)))
+        return text_block(_pretty(json.loads(text)))
     except (ValueError, RecursionError):
-        return block(text)
+        return text_block(text)
 
 
 def _pretty(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
-def absolute(value: datetime) -> str:
+def format_time(value: datetime) -> str:
     """Return a time to the second with its zone."""
     return date_format(timezone.localtime(value), "Y-m-d H:i:s T")
 
 
-def relative(value: datetime) -> str:
+def format_age(value: datetime) -> str:
     """Return how long ago, or how soon."""
     seconds = (value - timezone.now()).total_seconds()
     if seconds > 0:
@@ -106,16 +106,16 @@ def relative(value: datetime) -> str:
     return _("just now") if seconds > -MINUTE else _("%(time)s ago") % {"time": timesince(value, depth=1)}
 
 
-def moment(value: datetime | None) -> SafeString | str:
+def time_html(value: datetime | None) -> SafeString | str:
     """Return the time in full, with how far it is from now."""
     if value is None:
-        return NOTHING
-    return format_html('<time datetime="{}">{}</time> ({})', value.isoformat(), absolute(value), relative(value))
+        return EMPTY_VALUE
+    return format_html('<time datetime="{}">{}</time> ({})', value.isoformat(), format_time(value), format_age(value))
 
 
-def age(value: datetime | None, text: str = "") -> SafeString | str:
+def age_html(value: datetime | None, text: str = "") -> SafeString | str:
     """Return how far a time is from now, or what `text` says of it; the time in full shows on pointing at it."""
     if value is None:
-        return NOTHING
-    shown = text or relative(value)
-    return format_html('<time datetime="{}" title="{}">{}</time>', value.isoformat(), absolute(value), shown)
+        return EMPTY_VALUE
+    shown = text or format_age(value)
+    return format_html('<time datetime="{}" title="{}">{}</time>', value.isoformat(), format_time(value), shown)

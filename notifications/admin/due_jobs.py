@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from notifications.admin.display import STYLE, age, column, json_block, moment
+from notifications.admin.display import STYLE, age_html, column, json_block, time_html
 from notifications.models import DueJob
 
 if TYPE_CHECKING:
@@ -58,37 +58,37 @@ class DueJobAdmin(Base):
     @admin.display(description=_("to run"))
     def due(self, job: DueJob) -> SafeString | str:
         """Return when it was to run, in the list."""
-        return age(job.run_at)
+        return age_html(job.run_at)
 
     @admin.display(description=_("next run"))
     def next_age(self, job: DueJob) -> SafeString | str:
         """Return when it is tried next, in the list."""
-        return age(job.next_run_at)
+        return age_html(job.next_run_at)
 
     @admin.display(description=_("done"))
     def done_age(self, job: DueJob) -> SafeString | str:
         """Return when it was published, in the list."""
-        return age(job.done_at)
+        return age_html(job.done_at)
 
     @admin.display(description=_("to run"))
     def due_time(self, job: DueJob) -> SafeString | str:
         """Return when it was to run."""
-        return moment(job.run_at)
+        return time_html(job.run_at)
 
     @admin.display(description=_("next run"))
     def next_time(self, job: DueJob) -> SafeString | str:
         """Return when it is tried next, or when the lease of whoever has it ends."""
-        return moment(job.next_run_at)
+        return time_html(job.next_run_at)
 
     @admin.display(description=_("done"))
     def done_time(self, job: DueJob) -> SafeString | str:
         """Return when it was published."""
-        return moment(job.done_at)
+        return time_html(job.done_at)
 
     @admin.display(description=_("created"))
     def created_time(self, job: DueJob) -> SafeString | str:
         """Return when it was scheduled."""
-        return moment(job.created_at)
+        return time_html(job.created_at)
 
     @admin.display(description=_("payload"))
     def payload_text(self, job: DueJob) -> SafeString | str:

@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
 from notifications.admin.record_operations import CANCEL, OPERATIONS, REPLAY, SEND_NOW, ConfirmationForm, Operation
-from notifications.admin.replay_form import NotKept, order_for_list
+from notifications.admin.replay_form import UnsupportedFilter, criteria_query
 from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord
 from notifications.querysets import NotificationQuerySet
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 else:
     Base = admin.ModelAdmin
 
-MOST = 10_000
+MAX_RECORDS_PER_OPERATION = 10_000
 """Records one operation in the admin takes: it has to end well within a web server's time limit."""
 TEMPLATE = "admin/notifications/notificationrecord/confirmation.html"
 
 
-class OperationsAdmin(Base):
+class RecordActionsAdmin(Base):
     """Offers the operations as actions, each with its own permission."""
 
     actions = tuple(OPERATIONS)
@@ -81,13 +81,13 @@ class OperationsAdmin(Base):
         return [
             operation
             for name, operation in OPERATIONS.items()
-            if name in allowed and operation.takes(this, operation.can_force).exists()
+            if name in allowed and operation.select(this, operation.can_force).exists()
         ]
 
     def _order(self, request: HttpRequest) -> HttpResponse:
         try:
-            order = order_for_list(request.GET.dict())
-        except NotKept as filters:
+            order = criteria_query(request.GET.dict())
+        except UnsupportedFilter as filters:
             text = gettext("A replay operation cannot keep this filter: %(filters)s. Give its criteria by hand.")
             self.message_user(request, text % {"filters": escape_invisible(str(filters))[:200]}, messages.WARNING)
             order = ""
@@ -100,10 +100,10 @@ class OperationsAdmin(Base):
         if form.is_valid():
             asked = records.filter(pk__lte=form.cleaned_data["newest"] or 0)
             force = form.cleaned_data.get("force", False)
-            if operation.takes(asked, force).count() <= MOST:
+            if operation.select(asked, force).count() <= MAX_RECORDS_PER_OPERATION:
                 selected = asked.count()
                 actor = cast(AbstractBaseUser, request.user)
-                done = operation.acts(asked, actor, form.cleaned_data["reason"], force)
+                done = operation.run(asked, actor, form.cleaned_data["reason"], force)
                 self._report(request, operation, done, selected - done)
                 return HttpResponseRedirect(self._back(request))
             form.add_error(None, _("These are too many for one go."))
@@ -117,15 +117,15 @@ class OperationsAdmin(Base):
         form: ConfirmationForm,
     ) -> TemplateResponse:
         selected = records.by_status()
-        taken = operation.takes(records, False).by_status()
-        forced = operation.takes(records, True).by_status() if operation.can_force else taken
+        taken = operation.select(records, False).by_status()
+        forced = operation.select(records, True).by_status() if operation.can_force else taken
         rows = [
             {
                 "status": status,
                 "selected": selected[status],
                 "taken": taken.get(status, 0),
                 "refused": selected[status] - taken.get(status, 0),
-                "why": operation.refusals.get(status, "") if selected[status] > taken.get(status, 0) else "",
+                "why": operation.unchanged_reasons.get(status, "") if selected[status] > taken.get(status, 0) else "",
             }
             for status in Status
             if status in selected
@@ -138,7 +138,7 @@ class OperationsAdmin(Base):
         context = {
             **self.admin_site.each_context(request),
             **counts,
-            "asks": operation.asks % {"count": counts["taken_count"]},
+            "asks": operation.confirm_text % {"count": counts["taken_count"]},
             "title": operation.title,
             "operation": operation,
             "opts": self.opts,
@@ -146,9 +146,10 @@ class OperationsAdmin(Base):
             "form": form,
             "rows": rows,
             "newest": records.aggregate(newest=Max("pk"))["newest"],
-            "most": MOST,
-            "too_many": counts["taken_count"] > MOST,
-            "can_act": counts["taken_count"] <= MOST and counts["taken_count"] + counts["forced_count"] > 0,
+            "most": MAX_RECORDS_PER_OPERATION,
+            "too_many": counts["taken_count"] > MAX_RECORDS_PER_OPERATION,
+            "can_act": counts["taken_count"] <= MAX_RECORDS_PER_OPERATION
+            and counts["taken_count"] + counts["forced_count"] > 0,
             "action_checkbox_name": ACTION_CHECKBOX_NAME,
             "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
             "select_across": request.POST.get("select_across", "0"),
@@ -166,7 +167,7 @@ class OperationsAdmin(Base):
 
     def _report(self, request: HttpRequest, operation: Operation, done: int, left: int) -> None:
         if done:
-            self.message_user(request, operation.tells % {"count": done}, messages.SUCCESS)
+            self.message_user(request, operation.done_text % {"count": done}, messages.SUCCESS)
         else:
             self.message_user(request, gettext("Nothing was changed."), messages.WARNING)
         if left > 0:  # negative if the list grew meanwhile

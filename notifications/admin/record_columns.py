@@ -15,15 +15,15 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _
 
 from notifications.admin.display import (
-    NOTHING,
-    age,
+    EMPTY_VALUE,
+    age_html,
     badge,
-    block,
     column,
+    format_age,
     isolated,
     json_block,
-    moment,
-    relative,
+    text_block,
+    time_html,
     user_link,
 )
 from notifications.conf import service_options
@@ -32,19 +32,19 @@ from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.states import Status
 
-MOST_SHARING = 100
+MAX_COUNTED_RECORDS = 100
 """Records with the same identifier that are counted."""
 
 
 def _shared(record: NotificationRecord, field: str, parameter: str) -> SafeString | str:
     value = getattr(record, field)
     if not value:
-        return NOTHING
-    count = NotificationRecord.objects.filter(**{field: value})[: MOST_SHARING + 1].count()
+        return EMPTY_VALUE
+    count = NotificationRecord.objects.filter(**{field: value})[: MAX_COUNTED_RECORDS + 1].count()
     if count == 1:
         return isolated(value)
     url = f"{reverse('admin:notifications_notificationrecord_changelist')}?{urlencode({parameter: value})}"
-    number = f"{MOST_SHARING}+" if count > MOST_SHARING else count
+    number = f"{MAX_COUNTED_RECORDS}+" if count > MAX_COUNTED_RECORDS else count
     text = gettext("%(count)s notifications share it") % {"count": number}
     return format_html('{} (<a href="{}">{}</a>)', isolated(value), url, text)
 
@@ -91,7 +91,11 @@ class RecordColumns:
     def code(self, record: NotificationRecord) -> SafeString | str:
         """Return the code of the last error, to be broken between its words only."""
         words = re.split("(?<=_)", record.last_error_code)
-        return format_html_join("", "{}<wbr>", ((escape_invisible(word),) for word in words)) if any(words) else NOTHING
+        return (
+            format_html_join("", "{}<wbr>", ((escape_invisible(word),) for word in words))
+            if any(words)
+            else EMPTY_VALUE
+        )
 
     @admin.display(description=_("attempts"))
     def attempts(self, record: NotificationRecord) -> str:
@@ -107,38 +111,38 @@ class RecordColumns:
             return gettext("worker vanished") if vanished else gettext("under way")
         if due and due <= timezone.now():
             overdue = timezone.now() - due > timedelta(minutes=1)
-            return age(due, gettext("due %(when)s") % {"when": relative(due)} if overdue else gettext("due now"))
-        return age(due)
+            return age_html(due, gettext("due %(when)s") % {"when": format_age(due)} if overdue else gettext("due now"))
+        return age_html(due)
 
     @admin.display(description=_("age"), ordering="created_at")
     def requested(self, record: NotificationRecord) -> SafeString | str:
         """Return how long ago it was requested."""
-        return age(record.created_at)
+        return age_html(record.created_at)
 
     @admin.display(description=_("next attempt"))
     def next_time(self, record: NotificationRecord) -> SafeString | str:
         """Return when it is tried next, or when the lease of the one under way ends."""
-        return moment(record.next_attempt_at)
+        return time_html(record.next_attempt_at)
 
     @admin.display(description=_("requested"))
     def requested_time(self, record: NotificationRecord) -> SafeString | str:
         """Return when it was requested."""
-        return moment(record.created_at)
+        return time_html(record.created_at)
 
     @admin.display(description=_("changed"))
     def changed_time(self, record: NotificationRecord) -> SafeString | str:
         """Return when it changed last."""
-        return moment(record.updated_at)
+        return time_html(record.updated_at)
 
     @admin.display(description=_("sent"))
     def sent_time(self, record: NotificationRecord) -> SafeString | str:
         """Return when it was delivered."""
-        return moment(record.sent_at)
+        return time_html(record.sent_at)
 
     @admin.display(description=_("error"))
     def error(self, record: NotificationRecord) -> SafeString | str:
         """Return what went wrong last, in the words of whoever said it."""
-        return block(record.last_error)
+        return text_block(record.last_error)
 
     @admin.display(description=_("as the user reads it"))
     def message(self, record: NotificationRecord) -> SafeString | str:
@@ -151,9 +155,12 @@ class RecordColumns:
         )
         base = service_options().frontend_base_url.rstrip("/")
         if not (base and record.target_url):
-            return block(text)
+            return text_block(text)
         return format_html(
-            "{}<p>{} <bdi>{}</bdi></p>", block(text), gettext("Its link:"), escape_invisible(base + record.target_url)
+            "{}<p>{} <bdi>{}</bdi></p>",
+            text_block(text),
+            gettext("Its link:"),
+            escape_invisible(base + record.target_url),
         )
 
     @admin.display(description=_("endpoint"))
@@ -176,12 +183,12 @@ class RecordColumns:
     @admin.display(description=_("summary"))
     def summary(self, record: NotificationRecord) -> SafeString | str:
         """Return the text of the message."""
-        return block(record.summary_text)
+        return text_block(record.summary_text)
 
     @admin.display(description=_("fallback text"))
     def fallback(self, record: NotificationRecord) -> SafeString | str:
         """Return the text used when the summary cannot be."""
-        return block(record.fallback_text)
+        return text_block(record.fallback_text)
 
     @admin.display(description=_("request sent"))
     def request_json(self, record: NotificationRecord) -> SafeString | str:

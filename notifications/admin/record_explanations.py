@@ -8,13 +8,13 @@ from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext, gettext_lazy as _
 
-from notifications.admin.display import absolute, relative
+from notifications.admin.display import format_age, format_time
 from notifications.content.error_messages import ERROR_MESSAGES, ERROR_REMEDIES
 from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord
 from notifications.states import Status, WaitReason
 
-WAITS: dict[str, Promise] = {
+HOLD_EXPLANATIONS: dict[str, Promise] = {
     WaitReason.CHANNEL_PAUSED: _(
         "It waits because the user's channel is paused, and spends no attempt meanwhile. Mend the endpoint, then test "
         "or resume the channel: what waits goes out, oldest first."
@@ -34,9 +34,9 @@ _STOPPED_BY = (Status.FAILED, *_STOPPED)
 """What the last error still speaks of; a replayed record keeps it until the next attempt."""
 
 
-def explain(record: NotificationRecord) -> list[str]:
+def explain_record(record: NotificationRecord) -> list[str]:
     """Return the sentences that stand at the top of a record's page: why, what happens next, what to do."""
-    if waits := WAITS.get(record.wait_reason):
+    if waits := HOLD_EXPLANATIONS.get(record.wait_reason):
         # The time of its next attempt is a promise only where a limit made it; else it waits for its endpoint.
         limited = record.wait_reason == WaitReason.RATE_LIMITED
         why = ERROR_MESSAGES.get(record.last_error_code) if record.status == Status.FAILED else None
@@ -101,4 +101,4 @@ _ADVICE: dict[Status, Promise | str] = {
 
 
 def _when(value: datetime | None) -> str:
-    return f"{absolute(value)} ({relative(value)})" if value else ""
+    return f"{format_time(value)} ({format_age(value)})" if value else ""

@@ -25,15 +25,15 @@ class Operation:
     name: str
     title: Promise
     button: Promise
-    asks: Promise
+    confirm_text: Promise
     """What will be done, for a `count`."""
-    tells: Promise
+    done_text: Promise
     """What was done, for a `count`."""
-    takes: Callable[[NotificationQuerySet[NotificationRecord], bool], NotificationQuerySet[NotificationRecord]]
+    select: Callable[[NotificationQuerySet[NotificationRecord], bool], NotificationQuerySet[NotificationRecord]]
     """Selects what it takes, with force or without."""
-    acts: Callable[[NotificationQuerySet[NotificationRecord], AbstractBaseUser, str, bool], int]
+    run: Callable[[NotificationQuerySet[NotificationRecord], AbstractBaseUser, str, bool], int]
     can_force: bool
-    refusals: Mapping[Status, Promise]
+    unchanged_reasons: Mapping[Status, Promise]
     """Why it leaves a status alone."""
 
 
@@ -41,12 +41,12 @@ REPLAY = Operation(
     name="replay",
     title=_("Replay notifications"),
     button=_("Replay"),
-    asks=ngettext_lazy("%(count)d will be sent again.", "%(count)d will be sent again.", "count"),
-    tells=ngettext_lazy("%(count)d notification goes out again.", "%(count)d notifications go out again.", "count"),
-    takes=lambda records, force: records.replayable(force=force),
-    acts=lambda records, actor, reason, force: replay_notifications(records, actor, reason, force=force),
+    confirm_text=ngettext_lazy("%(count)d will be sent again.", "%(count)d will be sent again.", "count"),
+    done_text=ngettext_lazy("%(count)d notification goes out again.", "%(count)d notifications go out again.", "count"),
+    select=lambda records, force: records.replayable(force=force),
+    run=lambda records, actor, reason, force: replay_notifications(records, actor, reason, force=force),
     can_force=True,
-    refusals={
+    unchanged_reasons={
         Status.PENDING: _("waits already and goes out by itself"),
         Status.SENDING: _("is in a worker's hands"),
         Status.FAILED: _("is tried again by itself"),
@@ -58,12 +58,14 @@ CANCEL = Operation(
     name="cancel",
     title=_("Cancel notifications"),
     button=_("Call off"),
-    asks=ngettext_lazy("%(count)d will be called off.", "%(count)d will be called off.", "count"),
-    tells=ngettext_lazy("%(count)d notification was called off.", "%(count)d notifications were called off.", "count"),
-    takes=lambda records, force: records.cancellable(),
-    acts=lambda records, actor, reason, force: NotificationService().cancel(records, actor, reason),
+    confirm_text=ngettext_lazy("%(count)d will be called off.", "%(count)d will be called off.", "count"),
+    done_text=ngettext_lazy(
+        "%(count)d notification was called off.", "%(count)d notifications were called off.", "count"
+    ),
+    select=lambda records, force: records.cancellable(),
+    run=lambda records, actor, reason, force: NotificationService().cancel(records, actor, reason),
     can_force=False,
-    refusals={
+    unchanged_reasons={
         Status.SENDING: _("is in a worker's hands"),
         Status.SENT: _("was delivered, there is nothing to call off"),
         Status.DEAD: _("is not sent any more, there is nothing to call off"),
@@ -74,12 +76,12 @@ SEND_NOW = Operation(
     name="send_now",
     title=_("Send notifications now"),
     button=_("Send now"),
-    asks=ngettext_lazy("%(count)d will be sent at once.", "%(count)d will be sent at once.", "count"),
-    tells=ngettext_lazy("%(count)d notification goes out now.", "%(count)d notifications go out now.", "count"),
-    takes=lambda records, force: records.deferred(),
-    acts=lambda records, actor, reason, force: send_notifications_now(records, actor, reason),
+    confirm_text=ngettext_lazy("%(count)d will be sent at once.", "%(count)d will be sent at once.", "count"),
+    done_text=ngettext_lazy("%(count)d notification goes out now.", "%(count)d notifications go out now.", "count"),
+    select=lambda records, force: records.deferred(),
+    run=lambda records, actor, reason, force: send_notifications_now(records, actor, reason),
     can_force=False,
-    refusals={
+    unchanged_reasons={
         Status.PENDING: _("is due already; the next free worker sends it"),
         Status.FAILED: _("is due already; the next free worker sends it"),
         Status.SENDING: _("is in a worker's hands"),

@@ -11,29 +11,37 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
 
 from notifications.admin.attempts import AttemptInline
-from notifications.admin.current_states import SITUATIONS, PreviewFilter, SituationFilter, TraceFilter
-from notifications.admin.display import NOTHING, STYLE
+from notifications.admin.current_states import CURRENT_STATES, CurrentStateFilter, PreviewFilter, TraceFilter
+from notifications.admin.display import EMPTY_VALUE, STYLE
 from notifications.admin.filters import AdminQuerySet, ChannelFilter, ErrorCodeFilter
-from notifications.admin.record_actions import OperationsAdmin
+from notifications.admin.record_actions import RecordActionsAdmin
 from notifications.admin.record_columns import RecordColumns
-from notifications.admin.record_explanations import explain
+from notifications.admin.record_explanations import explain_record
 from notifications.models import NotificationRecord
 
 if TYPE_CHECKING:
     Records = QuerySet[NotificationRecord]
 
-TARGET = ("kind_of_trigger", "kind_of_target", "target_id")
-COLUMNS = tuple(name for name in vars(RecordColumns) if not name.startswith("_"))
+TARGET_FIELDS = ("kind_of_trigger", "kind_of_target", "target_id")
+RECORD_COLUMNS = tuple(name for name in vars(RecordColumns) if not name.startswith("_"))
 """Everything RecordColumns shows."""
 
 
 @admin.register(NotificationRecord)
-class NotificationRecordAdmin(RecordColumns, OperationsAdmin):
+class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
     """Deliveries: look, search, replay, cancel."""
 
     list_display = ("state", "key", "owner", "code", "attempts", "next_attempt", "requested", "channel")
     list_display_links = ("state", "key")
-    list_filter = (SituationFilter, "status", ErrorCodeFilter, ChannelFilter, TraceFilter, PreviewFilter, "created_at")
+    list_filter = (
+        CurrentStateFilter,
+        "status",
+        ErrorCodeFilter,
+        ChannelFilter,
+        TraceFilter,
+        PreviewFilter,
+        "created_at",
+    )
     list_per_page = 50
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # counts each choice by going through the whole table
@@ -43,7 +51,7 @@ class NotificationRecordAdmin(RecordColumns, OperationsAdmin):
     search_fields = ("dedupe_key",)  # shows the box; get_search_results says what it finds
     search_help_text = _("The whole dedupe key, trace id, user id, user name or record number.")
     inlines = (AttemptInline,)
-    empty_value_display = NOTHING
+    empty_value_display = EMPTY_VALUE
     fieldsets = (
         (_("State"), {"fields": ("state", "attempts", "round", "next_time", "code", "error")}),
         (_("Message"), {"fields": ("owner", "channel", "endpoint", "message", "path")}),
@@ -51,10 +59,10 @@ class NotificationRecordAdmin(RecordColumns, OperationsAdmin):
             _("Request and response"),
             {"fields": ("request_json", "response_json", "message_id", "summary", "fallback", "fallback_used")},
         ),
-        (_("Identifiers"), {"fields": ("id", "key", "trace", "trigger", "preview", *TARGET)}),
+        (_("Identifiers"), {"fields": ("id", "key", "trace", "trigger", "preview", *TARGET_FIELDS)}),
         (_("Times"), {"fields": ("requested_time", "changed_time", "sent_time")}),
     )
-    readonly_fields = ("id", *COLUMNS)
+    readonly_fields = ("id", *RECORD_COLUMNS)
 
     class Media:
         """The stylesheet of the admin pages."""
@@ -88,13 +96,13 @@ class NotificationRecordAdmin(RecordColumns, OperationsAdmin):
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         """Return the newest first, or the order of the index that finds what was asked for."""
-        situation = SITUATIONS.get(request.GET.get("now", ""))
+        situation = CURRENT_STATES.get(request.GET.get("now", ""))
         return situation.order if situation else self.ordering
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
         """Return the list, without the days of a situation: to find its first, PostgreSQL reads all that is older."""
         changelist = super().get_changelist_instance(request)
-        if request.GET.get("now", "") in SITUATIONS:
+        if request.GET.get("now", "") in CURRENT_STATES:
             changelist.date_hierarchy = None
         return changelist
 
@@ -112,7 +120,7 @@ class NotificationRecordAdmin(RecordColumns, OperationsAdmin):
         if record and self.has_view_permission(request, record):
             more = {
                 "subtitle": f"#{record.pk}",
-                "sentences": explain(record),
+                "sentences": explain_record(record),
                 "operations": self.operations_for(request, record),
             }
         return super().change_view(request, object_id, form_url, (extra_context or {}) | more)

@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _
 
 from notifications.admin.current_states import LastDayFilter
-from notifications.admin.display import STYLE, age, isolated, moment, text_block
+from notifications.admin.display import STYLE, age_html, isolated, json_or_text_block, time_html
 from notifications.models import RejectedRequest
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     Base = admin.ModelAdmin
 
-MOST, LONGEST = 50, 200
+MAX_ERRORS, MAX_TEXT_LENGTH = 50, 200
 """Errors that are shown, and characters of each: more than intake ever names."""
 
 
@@ -59,12 +59,12 @@ class RejectedRequestAdmin(Base):
     @admin.display(description=_("time"), ordering="created_at")
     def age(self, rejected: RejectedRequest) -> SafeString | str:
         """Return how long ago it came."""
-        return age(rejected.created_at)
+        return age_html(rejected.created_at)
 
     @admin.display(description=_("time"))
     def time(self, rejected: RejectedRequest) -> SafeString | str:
         """Return when it came."""
-        return moment(rejected.created_at)
+        return time_html(rejected.created_at)
 
     @admin.display(description=_("fields that are wrong"))
     def fields_wrong(self, rejected: RejectedRequest) -> SafeString:
@@ -81,12 +81,14 @@ class RejectedRequestAdmin(Base):
     @admin.display(description=_("payload"))
     def payload_text(self, rejected: RejectedRequest) -> SafeString | str:
         """Return the beginning of what came, as JSON where it is that."""
-        return text_block(rejected.payload)
+        return json_or_text_block(rejected.payload)
 
 
 def _errors(rejected: RejectedRequest) -> list[tuple[str, str]]:
     """Return (field, reason) pairs of whatever is in the column."""
-    errors = rejected.errors[:MOST] if isinstance(rejected.errors, list) else []
+    errors = rejected.errors[:MAX_ERRORS] if isinstance(rejected.errors, list) else []
     return [
-        (str(e.get("field", ""))[:LONGEST], str(e.get("reason", ""))[:LONGEST]) for e in errors if isinstance(e, dict)
+        (str(e.get("field", ""))[:MAX_TEXT_LENGTH], str(e.get("reason", ""))[:MAX_TEXT_LENGTH])
+        for e in errors
+        if isinstance(e, dict)
     ]

@@ -9,8 +9,8 @@ from django.contrib import admin
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from notifications.admin.display import NOTHING, age, badge, column, isolated, moment, user_link
-from notifications.admin.replay_form import OrderForm
+from notifications.admin.display import EMPTY_VALUE, age_html, badge, column, isolated, time_html, user_link
+from notifications.admin.replay_form import ReplayForm
 from notifications.models import ReplayOperation
 
 
@@ -39,26 +39,26 @@ class ReplayColumns:
         """Return the user with a link to them, or the bare id of one who is not there."""
         if operation.created_by:  # prefetched, so that one who is not there is None and no error
             return user_link(operation.created_by)
-        return str(operation.created_by_id or NOTHING)
+        return str(operation.created_by_id or EMPTY_VALUE)
 
     @admin.display(description=_("ordered"))
     def ordered(self, operation: ReplayOperation) -> SafeString | str:
         """Return how long ago."""
-        return age(operation.created_at)
+        return age_html(operation.created_at)
 
     def facts(self, operation: ReplayOperation) -> Iterator[tuple[Any, Any]]:
         """Yield what was ordered, by whom and when: labels and values."""
         yield _("Reason"), isolated(operation.reason)
         yield _("Ordered by"), self.owner(operation)
         for name, value in _items(operation.criteria):
-            field = OrderForm.base_fields.get(name)
+            field = ReplayForm.base_fields.get(name)
             label = field.label if field else _("Record numbers") if name == "ids" else name
             yield label, isolated(", ".join(map(str, value)) if isinstance(value, list) else value)
-        yield _("Left alone if changed after"), moment(operation.as_of)
+        yield _("Left alone if changed after"), time_html(operation.as_of)
         yield _("Records per minute"), operation.rate or _("no limit")
-        yield _("Ordered"), moment(operation.created_at)
-        yield _("Started"), moment(operation.started_at)
-        yield _("Ended"), moment(operation.finished_at)
+        yield _("Ordered"), time_html(operation.created_at)
+        yield _("Started"), time_html(operation.started_at)
+        yield _("Ended"), time_html(operation.finished_at)
         if operation.error:
             yield _("Error"), isolated(operation.error)
 

@@ -17,7 +17,7 @@ from notifications.replay.criteria import LONGEST, Criteria, InvalidCriteria
 from notifications.replay.operations import FASTEST, LONGEST_REASON
 from notifications.states import UNDELIVERED, ErrorCode, Status
 
-RATE = 600
+DEFAULT_RATE_PER_MINUTE = 600
 """Records per minute that the form proposes: ten a second harm no endpoint that was just mended."""
 
 
@@ -35,7 +35,7 @@ def _channels() -> list[tuple[str, Any]]:
     return [("", _("all"))] + [(name, name) for name in service_options().providers]
 
 
-class OrderForm(forms.Form):
+class ReplayForm(forms.Form):
     """Its fields are those of Criteria, by the same names, and what makes an order of them.
 
     After is_valid() `criteria` holds them.
@@ -102,9 +102,9 @@ class OrderForm(forms.Form):
                 self.add_error(field, str(reason))
         return cleaned
 
-    def was_counted(self) -> datetime | None:
+    def counted_at(self) -> datetime | None:
         """Return when just these criteria were counted; None if they were not."""
-        if self.cleaned_data["counted"] != canonical(self.criteria):
+        if self.cleaned_data["counted"] != canonical_json(self.criteria):
             return None
         try:
             as_of = datetime.fromisoformat(self.cleaned_data["as_of"])
@@ -113,23 +113,23 @@ class OrderForm(forms.Form):
         return as_of if as_of.tzinfo else None
 
 
-FIELDS = tuple(name for name in OrderForm.base_fields if name not in ("rate", "reason", "counted", "as_of"))
+FIELDS = tuple(name for name in ReplayForm.base_fields if name not in ("rate", "reason", "counted", "as_of"))
 """Those that are criteria."""
 
 
-def canonical(criteria: Criteria) -> str:
+def canonical_json(criteria: Criteria) -> str:
     """Return criteria as one text: the same for the same."""
     return json.dumps(criteria.as_json(), sort_keys=True)
 
 
-class NotKept(ValueError):
+class UnsupportedFilter(ValueError):
     """The list is filtered by something that criteria do not have; the message names it."""
 
 
-def order_for_list(parameters: Mapping[str, str]) -> str:
+def criteria_query(parameters: Mapping[str, str]) -> str:
     """Return the query string of an order for what the list of notifications shows with these parameters.
 
-    Raises NotKept.
+    Raises UnsupportedFilter.
     """
     order: list[tuple[str, str]] = []
     unknown: list[str] = []
@@ -147,7 +147,7 @@ def order_for_list(parameters: Mapping[str, str]) -> str:
         elif plain not in _NO_FILTER and plain not in _DATES:
             unknown.append(name)
     if unknown:
-        raise NotKept(", ".join(unknown))
+        raise UnsupportedFilter(", ".join(unknown))
     return urlencode(order + _of_hierarchy(parameters))
 
 
@@ -162,7 +162,7 @@ def _of_hierarchy(parameters: Mapping[str, str]) -> list[tuple[str, str]]:
         after = first + longest
         last = after if day else after.replace(day=1) if month else after.replace(month=1, day=1)
     except (ValueError, OverflowError):
-        raise NotKept("created_at") from None
+        raise UnsupportedFilter("created_at") from None
     return [("created_from", first.isoformat()), ("created_until", last.isoformat())]
 
 

@@ -14,9 +14,9 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
-from notifications.admin.display import NOTHING, STYLE, absolute, badge, isolated
+from notifications.admin.display import EMPTY_VALUE, STYLE, badge, format_time, isolated
 from notifications.admin.replay_columns import ReplayColumns
-from notifications.admin.replay_form import RATE, OrderForm, canonical
+from notifications.admin.replay_form import DEFAULT_RATE_PER_MINUTE, ReplayForm, canonical_json
 from notifications.clock import database_now
 from notifications.models import ReplayOperation
 from notifications.replay.criteria import breakdown
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 else:
     Base = admin.ModelAdmin
 
-FOLDER = "admin/notifications/replayoperation/"
-MOST_GROUPS = 50
+TEMPLATE_FOLDER = "admin/notifications/replayoperation/"
+MAX_GROUPS = 50
 """Rows of a count that are shown."""
 
 
@@ -45,7 +45,7 @@ class ReplayOperationAdmin(ReplayColumns, Base):
     ordering = ("-id",)
     sortable_by = ()
     actions = None
-    empty_value_display = NOTHING
+    empty_value_display = EMPTY_VALUE
 
     class Media:
         """The stylesheet of the admin pages."""
@@ -94,12 +94,12 @@ class ReplayOperationAdmin(ReplayColumns, Base):
         starting = "_start" in request.POST
         asked = request.POST if request.method == "POST" else request.GET.copy()
         if request.method != "POST" and asked:
-            asked.setdefault("rate", str(RATE))
-        form = OrderForm(asked or None, to_start=starting, initial={"rate": RATE})
+            asked.setdefault("rate", str(DEFAULT_RATE_PER_MINUTE))
+        form = ReplayForm(asked or None, to_start=starting, initial={"rate": DEFAULT_RATE_PER_MINUTE})
         counted: dict[str, Any] = {}
         try:
             if form.is_valid():
-                as_of = form.was_counted()
+                as_of = form.counted_at()
                 if starting and as_of:
                     return self._start(request, form, as_of)
                 counted = _count(form)
@@ -118,7 +118,7 @@ class ReplayOperationAdmin(ReplayColumns, Base):
             "form": form,
             "can_start": bool(counted.get("count")),
         }
-        return TemplateResponse(request, f"{FOLDER}add_form.html", context)
+        return TemplateResponse(request, f"{TEMPLATE_FOLDER}add_form.html", context)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -143,7 +143,7 @@ class ReplayOperationAdmin(ReplayColumns, Base):
             "facts": list(self.facts(operation)),
             "can_cancel": operation.next_batch_at is not None and self.has_add_permission(request),
         }
-        return TemplateResponse(request, f"{FOLDER}progress.html", context)
+        return TemplateResponse(request, f"{TEMPLATE_FOLDER}progress.html", context)
 
     def cancel_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Stop an operation, by POST only."""
@@ -161,7 +161,7 @@ class ReplayOperationAdmin(ReplayColumns, Base):
             self.message_user(request, gettext("It had ended already."), messages.WARNING)
         return HttpResponseRedirect(_page(operation))
 
-    def _start(self, request: HttpRequest, form: OrderForm, as_of: Any) -> HttpResponse:
+    def _start(self, request: HttpRequest, form: ReplayForm, as_of: Any) -> HttpResponse:
         operation = create(
             form.criteria,
             cast(AbstractBaseUser, request.user),
@@ -176,32 +176,32 @@ class ReplayOperationAdmin(ReplayColumns, Base):
         return HttpResponseRedirect(_page(operation))
 
 
-def _count(form: OrderForm) -> dict[str, Any]:
+def _count(form: ReplayForm) -> dict[str, Any]:
     """Return what the criteria match, for the page, and remember it in the form."""
     as_of = database_now()
     groups = breakdown(form.criteria, as_of)
     count = sum(group.count for group in groups)
     rate = form.cleaned_data.get("rate")
     data = cast(QueryDict, form.data).copy()
-    data["counted"], data["as_of"] = canonical(form.criteria), as_of.isoformat()
+    data["counted"], data["as_of"] = canonical_json(form.criteria), as_of.isoformat()
     form.data = data
     rows = [
         {
             "state": badge(group.status, Status(group.status).label),
-            "code": isolated(group.code) if group.code else NOTHING,
+            "code": isolated(group.code) if group.code else EMPTY_VALUE,
             "channel": isolated(group.channel),
             "count": group.count,
-            "oldest": absolute(group.oldest),
-            "newest": absolute(group.newest),
+            "oldest": format_time(group.oldest),
+            "newest": format_time(group.newest),
         }
-        for group in groups[:MOST_GROUPS]
+        for group in groups[:MAX_GROUPS]
     ]
     return {
         "count": count,
         "rows": rows,
-        "more_groups": max(len(groups) - MOST_GROUPS, 0),
-        "oldest": absolute(min(group.oldest for group in groups)) if groups else "",
-        "newest": absolute(max(group.newest for group in groups)) if groups else "",
+        "more_groups": max(len(groups) - MAX_GROUPS, 0),
+        "oldest": format_time(min(group.oldest for group in groups)) if groups else "",
+        "newest": format_time(max(group.newest for group in groups)) if groups else "",
         "minutes": -(-count // rate) if rate else 0,
     }
 

@@ -17,7 +17,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from notifications.admin.record_explanations import explain
+from notifications.admin.record_explanations import explain_record
 from notifications.content.error_messages import ERROR_MESSAGES
 from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord, RejectedRequest
@@ -257,26 +257,28 @@ class TestPage:
 
         html = page(admin_client, f"{LIST}{record.pk}/change/")
 
-        assert explain(record)[0].partition("(")[0] in html
+        assert explain_record(record)[0].partition("(")[0] in html
 
     def test_what_waits_too_long_is_explained_too(self) -> None:
         past = timezone.now() - timedelta(minutes=1)
 
-        texts = [explain(make_record(status, next_attempt_at=past))[0] for status in ("pending", "sending", "failed")]
+        texts = [
+            explain_record(make_record(status, next_attempt_at=past))[0] for status in ("pending", "sending", "failed")
+        ]
 
         assert all("next free" in text for text in texts)
         assert len(set(texts)) == 3
 
     def test_every_error_code_has_its_sentence(self) -> None:
         assert set(ERROR_MESSAGES) == set(ErrorCode)
-        assert str(ERROR_MESSAGES["payload_invalid"]) in explain(make_record(last_error_code="payload_invalid"))
-        assert len(explain(make_record(last_error_code="a provider's own"))) == 2
+        assert str(ERROR_MESSAGES["payload_invalid"]) in explain_record(make_record(last_error_code="payload_invalid"))
+        assert len(explain_record(make_record(last_error_code="a provider's own"))) == 2
 
     def test_a_replayed_record_is_not_explained_by_its_old_error(self) -> None:
-        assert len(explain(make_record("pending", last_error_code="payload_invalid"))) == 1
+        assert len(explain_record(make_record("pending", last_error_code="payload_invalid"))) == 1
 
     def test_a_lost_message_is_not_to_be_replayed_blindly(self) -> None:
-        assert "Find out" in explain(make_record(last_error_code=ErrorCode.LEASE_EXPIRED))[-1]
+        assert "Find out" in explain_record(make_record(last_error_code=ErrorCode.LEASE_EXPIRED))[-1]
 
     def test_a_record_of_an_unknown_user_has_a_page(self, admin_client: Client) -> None:
         record = make_record(user_id=987_654)

@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 from django.views.debug import SafeExceptionReporterFilter
 
-from notifications.admin.channels import MOST_TESTS
+from notifications.admin.channels import MAX_TESTS_PER_REQUEST
 from notifications.conf import PROVIDERS, service_options
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers import get_provider
@@ -470,8 +470,8 @@ class TestActions:
     ) -> None:
         many = [
             UserNotificationChannel.objects.create(user=make_user(f"user{number}"), webhook_url=ADDRESS)
-            for number in range(MOST_TESTS + 1)
+            for number in range(MAX_TESTS_PER_REQUEST + 1)
         ]
 
-        assert f"Choose {MOST_TESTS} channels at most" in self.press(admin_client, "send_test", *many)
+        assert f"Choose {MAX_TESTS_PER_REQUEST} channels at most" in self.press(admin_client, "send_test", *many)
         assert provider.requests == []

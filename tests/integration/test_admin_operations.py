@@ -198,7 +198,7 @@ class TestAsking:
     def test_more_than_a_web_request_can_carry_is_refused(
         self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(record_actions, "MOST", 2)
+        monkeypatch.setattr(record_actions, "MAX_RECORDS_PER_OPERATION", 2)
         records = [make_record() for _ in range(3)]
 
         asked = post(admin_client, "replay", *records)

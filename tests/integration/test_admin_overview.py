@@ -18,7 +18,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from notifications.admin.current_states import SITUATIONS
+from notifications.admin.current_states import CURRENT_STATES
 from notifications.admin.overview import counts, server_status
 from notifications.admin.overview.chart_geometry import Plot, Series, bars, lines
 from notifications.admin.overview.charts import duration, number
@@ -108,7 +108,7 @@ class TestWhoMayLook:
     def test_the_whole_of_it_is_for_who_may_view_all(self, browse: Callable[..., Client], alive: None) -> None:
         overview, _html = look(browse(*VIEW))
 
-        assert len(overview.figures) == len(SITUATIONS) - 1 + 2  # what vanished stands in a note
+        assert len(overview.figures) == len(CURRENT_STATES) - 1 + 2  # what vanished stands in a note
 
 
 def test_the_page_is_chinese_for_a_chinese_browser(admin_client: Client) -> None:
@@ -142,7 +142,7 @@ class TestNumbers:
             assert count.number == len(listed), name
 
     def test_each_situation_has_its_count(self) -> None:
-        assert counts.count_records().keys() == SITUATIONS.keys()
+        assert counts.count_records().keys() == CURRENT_STATES.keys()
 
     def test_failed_and_dead_are_told_apart_by_code_each_with_its_link(self, admin_client: Client) -> None:
         for code in ("provider_5xx", "provider_5xx", "network_error"):
@@ -475,7 +475,7 @@ class TestFast:
         assert len(captured) > 10
         assert read_whole(captured.captured_queries) == []
 
-    @pytest.mark.parametrize("name", SITUATIONS)
+    @pytest.mark.parametrize("name", CURRENT_STATES)
     def test_every_list_it_leads_to_uses_an_index(self, admin_client: Client, many: None, name: str) -> None:
         with CaptureQueriesContext(connection) as captured:
             assert admin_client.get(LIST, {"now": name}).status_code == 200

@@ -12,8 +12,8 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from notifications.admin.display import absolute
-from notifications.admin.record_explanations import WAITS, explain
+from notifications.admin.display import format_time
+from notifications.admin.record_explanations import HOLD_EXPLANATIONS, explain_record
 from notifications.conf import service_options
 from notifications.content.error_messages import ERROR_MESSAGES, ERROR_REMEDIES
 from notifications.delivery.claim import claim
@@ -35,7 +35,7 @@ class TestSentences:
     def test_each_error_code_says_why_and_what_to_do(self, code: ErrorCode) -> None:
         assert set(ERROR_REMEDIES) == set(ErrorCode)
         for status in (Status.DEAD, Status.SKIPPED):
-            assert explain(make_record(status, last_error_code=code))[1:] == [
+            assert explain_record(make_record(status, last_error_code=code))[1:] == [
                 str(ERROR_MESSAGES[code]),
                 str(ERROR_REMEDIES[code]),
             ]
@@ -47,7 +47,7 @@ class TestSentences:
             record = make_record(status, last_error_code=code)
             if record.next_attempt_at:
                 record.next_attempt_at = timezone.now() + timedelta(seconds=due)
-            sentences = explain(record)
+            sentences = explain_record(record)
             assert all(sentences)
             assert all("%(" not in sentence for sentence in sentences)
 
@@ -56,10 +56,10 @@ class TestSentences:
         make_attempt(record, 1, worker="worker-1:7")
         make_attempt(record, 2, worker="worker-2:9")
 
-        [sentence] = explain(record)
+        [sentence] = explain_record(record)
 
         assert record.next_attempt_at
-        assert absolute(record.next_attempt_at) in sentence
+        assert format_time(record.next_attempt_at) in sentence
         assert "worker-2:9" in sentence
         assert "worker-1:7" not in sentence
 
@@ -68,33 +68,33 @@ class TestSentences:
     def test_one_that_waits_for_its_endpoint_says_so_and_promises_no_time(self, status: str, reason: str) -> None:
         record = make_record(status, wait_reason=reason, last_error_code="provider_config")
 
-        first, *why = explain(record)
+        first, *why = explain_record(record)
 
-        assert first == str(WAITS[reason])
+        assert first == str(HOLD_EXPLANATIONS[reason])
         assert why == ([str(ERROR_MESSAGES["provider_config"])] if status == "failed" else [])
 
     def test_one_that_waits_for_a_rate_limit_says_until_when(self) -> None:
         record = make_record("pending", wait_reason=WaitReason.RATE_LIMITED)
 
-        when, why = explain(record)
+        when, why = explain_record(record)
 
         assert record.next_attempt_at
-        assert absolute(record.next_attempt_at) in when
-        assert why == str(WAITS[WaitReason.RATE_LIMITED])
+        assert format_time(record.next_attempt_at) in when
+        assert why == str(HOLD_EXPLANATIONS[WaitReason.RATE_LIMITED])
 
     def test_a_worker_that_left_no_name_is_not_named(self) -> None:
         record = make_record("sending", attempt_count=1)
         make_attempt(record, 1, worker="")
 
-        assert "none so far" in explain(record)[0]
+        assert "none so far" in explain_record(record)[0]
 
     def test_a_failed_record_says_when_it_goes_out_again(self) -> None:
         record = make_record("failed", attempt_count=2, last_error_code="provider_5xx")
 
-        first, why, advice = explain(record)
+        first, why, advice = explain_record(record)
 
         assert record.next_attempt_at
-        assert absolute(record.next_attempt_at) in first
+        assert format_time(record.next_attempt_at) in first
         assert why == str(ERROR_MESSAGES["provider_5xx"])
         assert "send it now" in advice
 

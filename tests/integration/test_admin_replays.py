@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.datastructures import MultiValueDict
 
 from notifications.admin import replay_operations as page
-from notifications.admin.replay_form import NotKept, OrderForm, order_for_list
+from notifications.admin.replay_form import ReplayForm, UnsupportedFilter, criteria_query
 from notifications.models import NotificationRecord, ReplayOperation
 from notifications.replay.criteria import Criteria
 from notifications.replay.operations import create
@@ -324,10 +324,10 @@ class TestOfAList:
         ],
     )
     def test_its_filters_become_criteria(self, query: str, order: str) -> None:
-        found = order_for_list(QueryDict(query).dict())
+        found = criteria_query(QueryDict(query).dict())
 
         assert parse_qs(found) == (parse_qs(order) if order else {})
-        form = OrderForm(MultiValueDict(parse_qs(found)))
+        form = ReplayForm(MultiValueDict(parse_qs(found)))
         assert form.is_valid(), form.errors
 
     @pytest.mark.parametrize(
@@ -340,8 +340,8 @@ class TestOfAList:
         ],
     )
     def test_a_filter_that_it_cannot_keep_is_not_left_out_in_silence(self, query: str) -> None:
-        with pytest.raises(NotKept):
-            order_for_list(QueryDict(query).dict())
+        with pytest.raises(UnsupportedFilter):
+            criteria_query(QueryDict(query).dict())
 
     def test_the_operator_is_told(self, admin_client: Client) -> None:
         record = make_record()

@@ -129,7 +129,7 @@ class TestWords:
 
         sentences: list[Promise] = [*ERROR_MESSAGES.values()]
         for operation in OPERATIONS.values():
-            sentences += [operation.title, operation.button, *operation.refusals.values()]
+            sentences += [operation.title, operation.button, *operation.unchanged_reasons.values()]
 
         with translation.override("zh-hans"):
             assert [str(sentence) for sentence in sentences if not CHINESE.search(str(sentence))] == []

@@ -10,7 +10,7 @@ from django.utils.formats import date_format
 from django.utils.functional import Promise
 from django.utils.translation import gettext, gettext_lazy as _
 
-from notifications.admin.display import NOTHING
+from notifications.admin.display import EMPTY_VALUE
 from notifications.admin.overview.chart_geometry import Chart, Plot, Series, bars, lines
 from notifications.admin.overview.history import QUANTILES, Span, Tallied, percentile
 from notifications.states import FINAL, Measure, Outcome, Status
@@ -106,13 +106,13 @@ def _attempts(span: Span, tallied: list[Tallied]) -> Chart:
 
 def number(value: float | None) -> str:
     """Return a count as people read it."""
-    return NOTHING if value is None else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return EMPTY_VALUE if value is None else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def duration(seconds: float | None) -> str:
     """Return seconds in the unit that fits, to two digits."""
     if seconds is None:
-        return NOTHING
+        return EMPTY_VALUE
     if seconds < 1:
         return gettext("%(number)s ms") % {
             "number": f"{seconds * 1000:.2g}" if seconds < 0.1 else f"{seconds * 1000:.0f}"

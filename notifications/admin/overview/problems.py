@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _, ngettext
 
-from notifications.admin.display import relative
+from notifications.admin.display import format_age
 from notifications.admin.overview.charts import number
 from notifications.admin.overview.counts import Count
 from notifications.admin.overview.data import Facts, Need, shown
@@ -39,7 +39,7 @@ def _silent(facts: Facts, heard: datetime | None) -> bool:
 
 
 def _since(heard: datetime | None) -> str:
-    return _("last heard of %(when)s") % {"when": relative(heard)} if heard else _("never heard of")
+    return _("last heard of %(when)s") % {"when": format_age(heard)} if heard else _("never heard of")
 
 
 def _no_worker(facts: Facts) -> Need | None:
@@ -48,7 +48,7 @@ def _no_worker(facts: Facts) -> Need | None:
     return Need(
         kind="dead",
         what=_("Nothing is sent: no worker is running; the last sweep ended: %(when)s.")
-        % {"when": relative(facts.seen.sweep) if facts.seen.sweep else _("never")},
+        % {"when": format_age(facts.seen.sweep) if facts.seen.sweep else _("never")},
         do=_("Start the workers. Until they run, the command deliver_due --forever delivers too."),
     )
 
@@ -121,7 +121,7 @@ def _overdue(facts: Facts) -> Need | None:
     why = _("The workers that run are too few, or busy with slow endpoints: start more.")
     return Need(
         kind="dead",
-        what=text % {"count": shown(due), "when": relative(due.oldest)},
+        what=text % {"count": shown(due), "when": format_age(due.oldest)},
         do=why if facts.seen.workers else _("They go out once a worker runs."),
         url=due.url,
         button=_("Show what is due"),

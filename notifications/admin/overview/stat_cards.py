@@ -9,8 +9,8 @@ from django.utils.functional import Promise
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from notifications.admin.current_states import SITUATIONS
-from notifications.admin.display import age, relative
+from notifications.admin.current_states import CURRENT_STATES
+from notifications.admin.display import age_html, format_age
 from notifications.admin.overview.charts import duration, number
 from notifications.admin.overview.counts import Count, Part
 from notifications.admin.overview.data import Facts, shown
@@ -56,7 +56,7 @@ def services(facts: Facts) -> list[Figure]:
 
     def pulse(label: str, heard: datetime | None) -> Figure:
         fresh = heard is not None and (facts.now - heard).total_seconds() <= late
-        return Figure(label=label, value=age(heard) if heard else _("never"), verdict=GOOD if fresh else BAD)
+        return Figure(label=label, value=age_html(heard) if heard else _("never"), verdict=GOOD if fresh else BAD)
 
     return [
         Figure(
@@ -73,7 +73,7 @@ def services(facts: Facts) -> list[Figure]:
 
 def _count(name: str, count: Count, *, verdict: str = "", note: str | SafeString = "") -> Figure:
     return Figure(
-        label=SITUATIONS[name].label,
+        label=CURRENT_STATES[name].label,
         value=shown(count),
         verdict=verdict if count.number else "",
         note=note,
@@ -87,7 +87,9 @@ def _plain(label: str, count: Count) -> Figure:
 
 
 def _waited(due: Count) -> str | SafeString:
-    return age(due.oldest, _("the oldest was due %(when)s") % {"when": relative(due.oldest)}) if due.oldest else ""
+    return (
+        age_html(due.oldest, _("the oldest was due %(when)s") % {"when": format_age(due.oldest)}) if due.oldest else ""
+    )
 
 
 def _vanished(count: Count) -> str:
