@@ -25,7 +25,7 @@ from notifications.providers.memory import MemoryProvider
 from notifications.telemetry import heartbeats
 
 pytest_plugins = ["notifications.testing.plugin"]
-pytest.register_assert_rewrite("notifications.testing.conformance", "tests.model.real")
+pytest.register_assert_rewrite("tests.model.real")
 
 Payload = Any
 """A NotificationPayload, but tests also break it."""

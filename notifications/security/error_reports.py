@@ -1,4 +1,7 @@
-"""Django's error pages and mails without secrets; also with DEBUG on, for developers' logs and screens get shared."""
+"""Django's error pages and error mails without secrets.
+
+The classes work with DEBUG = True too, because developers share their logs and screens.
+"""
 
 from __future__ import annotations
 
@@ -13,36 +16,46 @@ from notifications.security.log_redaction import redact_text
 
 
 class Filter(SafeExceptionReporterFilter):
-    """Hides what is declared sensitive, and by name whatever an early failure left undeclared."""
+    """Hides settings, variables and POST parameters that are declared sensitive or have a sensitive name.
+
+    Use it as DEFAULT_EXCEPTION_REPORTER_FILTER.
+    """
 
     hidden_settings = re.compile(f"{SafeExceptionReporterFilter.hidden_settings.pattern}|WEBHOOK", re.IGNORECASE)
 
     def is_active(self, request: HttpRequest | None) -> bool:
-        """Hide always."""
+        """Return True: hide always, also with DEBUG = True."""
         return True
 
     def get_post_parameters(self, request: HttpRequest | None) -> Any:
-        """Return what was posted; a database that is away fails a request before its view can declare anything."""
-        return self._without_secrets(super().get_post_parameters(request))
+        """Return the POST parameters without secrets.
+
+        Names are checked too, because a request can fail before its view declares its sensitive parameters: for
+        instance when the database is unreachable.
+        """
+        return self._hide_sensitive_names(super().get_post_parameters(request))
 
     def get_cleansed_multivaluedict(self, request: HttpRequest, multivaluedict: Any) -> Any:
-        """Return the same for a variable that holds it."""
-        return self._without_secrets(super().get_cleansed_multivaluedict(request, multivaluedict))
+        """Return a variable that holds POST parameters, without secrets."""
+        return self._hide_sensitive_names(super().get_cleansed_multivaluedict(request, multivaluedict))
 
-    def _without_secrets(self, posted: Any) -> dict[str, Any]:
+    def _hide_sensitive_names(self, parameters: Any) -> dict[str, Any]:
         return {
             name: self.cleansed_substitute if self.hidden_settings.search(name) else value
-            for name, value in posted.items()
+            for name, value in parameters.items()
         }
 
 
 class Reporter(ExceptionReporter):
-    """Blacks out what stands in the text itself: addresses with passwords in settings, webhooks in messages."""
+    """Removes secrets from the whole text: passwords in URLs of settings, webhook addresses in messages.
+
+    Use it as DEFAULT_EXCEPTION_REPORTER.
+    """
 
     def get_traceback_html(self) -> SafeString:
-        """Return the page."""
+        """Return the HTML page without secrets."""
         return SafeString(redact_text(super().get_traceback_html()))
 
     def get_traceback_text(self) -> SafeString:
-        """Return the text, for mails and for clients that are no browsers."""
+        """Return the plain text for mails and non-browser clients, without secrets."""
         return SafeString(redact_text(super().get_traceback_text()))

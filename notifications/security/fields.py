@@ -10,7 +10,7 @@ from django.db.models.query_utils import DeferredAttribute
 from notifications.security.secrets import Secret
 
 DUMP_PREFIX = "fernet:"
-"""Marks ciphertext in fixtures."""
+"""Prefix of ciphertext in fixtures."""
 
 if TYPE_CHECKING:
     _TextField = models.TextField[Any, Any]  # Django's own class cannot be subscripted at run time
@@ -19,7 +19,7 @@ else:
 
 
 class _SecretAttribute(DeferredAttribute):
-    """Turns plain text into a Secret as soon as it is assigned, so that no instance holds the plain value."""
+    """Converts plain text to a Secret when it is assigned, so that no model instance contains the plain text."""
 
     field: SecretField
 
@@ -28,25 +28,27 @@ class _SecretAttribute(DeferredAttribute):
 
 
 class SecretField(_TextField):
-    """A text column that holds ciphertext; in Python its value is a `Secret`."""
+    """A text column that contains ciphertext. In Python its value is a `Secret`."""
 
     descriptor_class = _SecretAttribute
 
     def from_db_value(self, value: str | None, expression: object, connection: object) -> Secret | None:
+        """Return the ciphertext of the database as a Secret. It is decrypted only by `Secret.reveal`."""
         return None if value is None else Secret(value)
 
     def get_prep_value(self, value: object) -> str | None:
+        """Return the ciphertext for the database. Plain text is encrypted."""
         if value is None:
             return None
         return value.ciphertext if isinstance(value, Secret) else Secret.of(str(value)).ciphertext
 
     def value_to_string(self, obj: models.Model) -> str:
-        """Let `dumpdata` write ciphertext, never the value."""
+        """Return the ciphertext for `dumpdata`, never the plain text."""
         secret = self.value_from_object(obj)
         return DUMP_PREFIX + secret.ciphertext if secret else ""
 
     def to_python(self, value: Any) -> Any:
-        """Let `loaddata` take ciphertext back as it was."""
+        """Return the value of a fixture: ciphertext that `dumpdata` wrote, or plain text to encrypt."""
         if isinstance(value, str) and value.startswith(DUMP_PREFIX):
             return Secret(value.removeprefix(DUMP_PREFIX))
         return value

@@ -1,4 +1,4 @@
-"""JSON log lines without secrets."""
+"""Removes secrets from log records, and formats records as JSON lines."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import re
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter as BaseFormatter
 
-# Each with words one of which stands, in lower case, in every text it could change: looking for them costs next to
-# nothing, and few lines have one. A backslash ends a secret too, so that a line of JSON keeps its escapes whole.
-_SECRETS = (
+# (words, pattern, replacement). Every text that the pattern can match contains one of the words in lower case.
+# Searching for words is much cheaper than the pattern, and few lines contain one. A backslash ends a secret, so that
+# the escape sequences of a JSON line stay complete.
+_RULES = (
     (("hook/",), re.compile(r"(/trigger-webhook/|/hook/|/webhook/event/)[^/\s\"'?&\\]+"), r"\1********"),
     (("whsec_",), re.compile(r"whsec_[\w+/=-]+"), "whsec_********"),
     (("bearer ",), re.compile(r"(?i)(bearer )[^\s\"'\\]+"), r"\1********"),
@@ -19,8 +20,9 @@ _SECRETS = (
         re.compile(r"(?i)((?:webhook_url|bearer_token)(?:=|\\*[\"']?\s*[:=]\s*\\*[\"']))[^\s\"'&\\]+"),
         r"\1********",
     ),
-    # A password may hold anything, an @ or / that should have been escaped too: up to the last @, but a port is none.
-    # Bounded, and led by what is rare: whatever length and text a stranger sends, this takes time in proportion.
+    # Passwords in URLs. A password may contain an unescaped @ or /, so the match extends to the last @. A port number
+    # is not a password. The repetitions are bounded and the pattern starts with rare characters, so that the time is
+    # linear for any input.
     (
         ("://",),
         re.compile(r"(\w://(?::|[^/\s:\[]{1,255}:(?!\d+[/?#])))[^\s@]{1,512}@(?:[^\s\"'@]{0,512}@)*"),
@@ -30,22 +32,25 @@ _SECRETS = (
 
 
 def redact_text(text: str) -> str:
-    """Return text with webhook keys, bearer tokens and passwords in addresses replaced."""
+    """Return the text with webhook keys, bearer tokens, signing secrets and passwords in URLs replaced by asterisks."""
     lower = text.lower()
-    for words, pattern, replacement in _SECRETS:
+    for words, pattern, replacement in _RULES:
         if any(word in lower for word in words):
             text = pattern.sub(replacement, text)
     return text
 
 
 class NoSecrets(logging.Filter):
-    """The last line of defence, for any handler: blacks out what no code of ours should have put into a message."""
+    """Logging filter for any handler that removes secrets from messages and tracebacks.
+
+    It is the last defence: the code of this app logs no secrets, but libraries may.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite message and traceback in place and let the record pass."""
+        """Redact the message and the traceback of the record in place, and return True."""
         try:
             record.msg, record.args = redact_text(record.getMessage()), None
-        except (TypeError, ValueError):  # arguments that do not fit: a line without them beats a failing caller
+        except (TypeError, ValueError):  # wrong arguments: log the line without them instead of failing the caller
             record.msg, record.args = redact_text(str(record.msg)), None
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
@@ -54,7 +59,7 @@ class NoSecrets(logging.Filter):
 
 
 class JsonFormatter(BaseFormatter):
-    """One JSON object a line: time, level, logger, message and every extra field."""
+    """Formats a record as one line of JSON: time, level, logger, message and every extra field, without secrets."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -62,9 +67,9 @@ class JsonFormatter(BaseFormatter):
             style="{",
             rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
             json_ensure_ascii=False,
-            reserved_attrs=[*RESERVED_ATTRS, "data"],  # Celery's: the arguments of a task that failed, whole messages
+            reserved_attrs=[*RESERVED_ATTRS, "data"],  # Celery logs the arguments of a failed task as `data`
         )
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; extra fields are blacked out here, however deep the secret lies."""
+        """Return the line. Secrets in extra fields are removed at any depth."""
         return redact_text(super().format(record))

@@ -1,4 +1,4 @@
-"""Webhook addresses and tokens at rest: encrypted in the database, never shown by accident."""
+"""Webhook addresses and tokens: encrypted in the database, and not shown unless code asks for the plain text."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.core.exceptions import ImproperlyConfigured
 
 from notifications.conf import service_options
+from notifications.exceptions import NotificationError
+
+_UNREADABLE = "not readable with the configured ENCRYPTION_KEYS"
 
 
-class SecretUnreadable(Exception):
-    """The stored secret cannot be decrypted with any of ENCRYPTION_KEYS."""
+class SecretUnreadable(NotificationError):
+    """The secret cannot be decrypted with any of ENCRYPTION_KEYS."""
 
 
 @lru_cache(maxsize=4)
@@ -24,7 +27,11 @@ def _fernet(keys: tuple[str, ...]) -> MultiFernet:
 
 
 class Secret:
-    """A value that is kept encrypted and shows itself only when asked to `reveal()`."""
+    """An encrypted text. Only `reveal` returns the plain text; `str` and `repr` do not.
+
+    Args:
+        ciphertext: A Fernet token, or an empty string for a blank value.
+    """
 
     __slots__ = ("ciphertext",)
 
@@ -33,34 +40,47 @@ class Secret:
 
     @classmethod
     def of(cls, plain: str) -> Secret:
-        """Encrypt `plain` with the newest key; a blank stays blank."""
+        """Return the secret for a plain text, encrypted with the first of ENCRYPTION_KEYS.
+
+        Args:
+            plain: The text; a blank text stays blank.
+
+        Raises:
+            ImproperlyConfigured: There is no valid key.
+        """
         return cls(_fernet(service_options().encryption_keys).encrypt(plain.encode()).decode() if plain else "")
 
     def reveal(self) -> str:
-        """Return the plain value. Raises SecretUnreadable rather than hand out ciphertext."""
+        """Return the plain text; an empty string for a blank secret.
+
+        Raises:
+            SecretUnreadable: No key decrypts it.
+        """
         if not self.ciphertext:
             return ""
         try:
             return _fernet(service_options().encryption_keys).decrypt(self.ciphertext.encode()).decode()
         except (InvalidToken, ImproperlyConfigured):
-            raise SecretUnreadable("not readable with the configured ENCRYPTION_KEYS") from None
+            raise SecretUnreadable(_UNREADABLE) from None
 
     def rotated(self) -> Secret:
-        """Return the same value under the newest key: itself when it is under that already, or blank.
+        """Return the secret encrypted with the first key; itself if it is blank or uses that key already.
 
-        Raises SecretUnreadable when no key reads it, ImproperlyConfigured when there is none.
+        Raises:
+            SecretUnreadable: No key decrypts it.
+            ImproperlyConfigured: There is no valid key.
         """
         keys = service_options().encryption_keys
-        every, token = _fernet(keys), self.ciphertext.encode()
+        all_keys, token = _fernet(keys), self.ciphertext.encode()
         if not token:
             return self
         try:
             _fernet(keys[:1]).decrypt(token)
         except InvalidToken:
             try:
-                return Secret(every.rotate(token).decode())
+                return Secret(all_keys.rotate(token).decode())
             except InvalidToken:
-                raise SecretUnreadable("not readable with the configured ENCRYPTION_KEYS") from None
+                raise SecretUnreadable(_UNREADABLE) from None
         return self
 
     def __bool__(self) -> bool:
@@ -80,12 +100,15 @@ class Secret:
 
 
 def mask_key(value: str) -> str:
-    """Return `abcd...wxyz` for a key; short ones are hidden whole."""
+    """Return the first and last four characters of a key, as in "abcd...wxyz". A short key is hidden completely."""
     return f"{value[:4]}...{value[-4:]}" if len(value) >= 16 else "********" if value else ""
 
 
 def mask_url(url: str) -> str:
-    """Return the address with its last path segment and any user masked and without query: enough to tell two apart."""
+    """Return an address without its query, with the last path segment and the user masked.
+
+    The result is enough to distinguish two addresses, and not enough to use one.
+    """
     head, _, key = url.partition("?")[0].rstrip("/").rpartition("/")
     head = re.sub("//.*@", "//********@", head)
     return f"{head}/{mask_key(key)}" if head else mask_key(url)

@@ -9,6 +9,8 @@ import pytest
 
 from notifications.testing.isolation import using_memory, using_sandbox
 
+pytest.register_assert_rewrite("notifications.testing.conformance")
+
 if TYPE_CHECKING:
     from notifications.providers.memory import MemoryProvider
     from notifications.testing.sandbox.server import Sandbox

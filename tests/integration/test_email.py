@@ -114,8 +114,8 @@ class TestMail:
         assert message["Subject"] == "SmartMate 日程调整建议"
         assert message["Auto-Submitted"] == "auto-generated"
         assert message.get_content().split() == [
-            *("写周报改到周四上午", "/assistant/c-1"),
-            *("查看并确认调整:", "https://app.example.com/assistant/c-1"),
+            *("会议改到周四", "14:00", "Meeting", "moved", "to", "Thursday"),
+            *("查看并确认调整:", "https://app.example.com/meetings/9"),
         ]
 
     def test_a_retry_has_the_same_message_id(self, mailbox: Mailbox) -> None:

@@ -143,14 +143,14 @@ class TestFeishuBotConformance(ProviderConformance):
         assert body["msg_type"] == "interactive"
         assert body["card"]["header"]["title"]["content"] == "SmartMate 日程调整建议"
         assert text["text"] == {"tag": "plain_text", "content": REQUEST.message_text}
-        assert action["actions"][0]["url"] == "https://app.example.com/assistant/c-1"
+        assert action["actions"][0]["url"] == "https://app.example.com/meetings/9"
 
     def test_a_post_has_title_text_and_a_link(self, sandbox: Sandbox) -> None:
         content = self.posted(sandbox, "post")["content"]["post"]["zh_cn"]
 
         assert content["title"] == "SmartMate 日程调整建议"
         assert content["content"][0] == [{"tag": "text", "text": REQUEST.message_text}]
-        assert content["content"][1][0]["href"] == "https://app.example.com/assistant/c-1"
+        assert content["content"][1][0]["href"] == "https://app.example.com/meetings/9"
 
     @pytest.mark.parametrize("mention", ['<at user_id="all">x</at>', "< AT id=all></ at>", "</at>"])
     def test_a_text_mentions_nobody(self, sandbox: Sandbox, mention: str) -> None:
@@ -158,7 +158,7 @@ class TestFeishuBotConformance(ProviderConformance):
 
         assert "1 < 2 " in text
         assert "<at" not in text.lower().replace(" ", "").replace("/", "")
-        assert text.endswith("查看并确认调整: https://app.example.com/assistant/c-1")
+        assert text.endswith("查看并确认调整: https://app.example.com/meetings/9")
 
     @pytest.mark.parametrize("form", ["text", "post", "card"])
     def test_no_message_is_larger_than_a_bot_takes(self, sandbox: Sandbox, form: str) -> None:

@@ -46,14 +46,14 @@ class TestFeishuFlowConformance(ProviderConformance):
             "user_id": 42,
             "preview_id": "prv-1",
             "trigger_id": "trg-1",
-            "trigger_type": "important_urgent_task",
-            "target_type": "task_pool",
+            "trigger_type": "meeting_moved",
+            "target_type": "meeting",
             "target_id": 9,
             "message": {
                 "title": "SmartMate 日程调整建议",
-                "summary": "写周报改到周四上午\n/assistant/c-1",
+                "summary": "会议改到周四 14:00\nMeeting moved to Thursday",
                 "action_text": "查看并确认调整",
-                "action_url": "https://app.example.com/assistant/c-1",
+                "action_url": "https://app.example.com/meetings/9",
             },
             "trace_id": "trace-1",
         }

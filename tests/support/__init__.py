@@ -1,0 +1,1 @@
+"""Helpers that several test modules use. Each module is named by what it holds."""

@@ -1,0 +1,30 @@
+"""The code blocks of docs/providers.md, for the tests that follow the page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/providers.md").read_text(encoding="utf-8")
+
+
+class Guide(NamedTuple):
+    """The code blocks of "Adding one", in their order, and the example of "Options"."""
+
+    provider: str
+    settings: str
+    conftest: str
+    test: str
+    options_example: str
+
+
+def read_guide() -> Guide:
+    """Return the code blocks."""
+    provider, settings, conftest, test = _read_code(PAGE.partition("\n## Adding one\n")[2])
+    [options_example] = _read_code(PAGE.partition("\n## Options\n")[2].partition("\n## ")[0])
+    return Guide(provider, settings, conftest, test, options_example)
+
+
+def _read_code(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
