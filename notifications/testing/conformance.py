@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import pytest
@@ -136,16 +136,32 @@ class ProviderConformance:
         }
         return Endpoint(**fields | changes)
 
-    def send(self, sandbox: Sandbox, *answers: str, **changes: Any) -> SendResult:
-        """Send REQUEST once and return the result.
+    def send(self, sandbox: Sandbox, *answers: str, request: SendRequest = REQUEST, **changes: Any) -> SendResult:
+        """Send a message once and return the result.
 
         Args:
             sandbox: The receiver.
             *answers: The sandbox's answer words (`Sandbox.script`).
+            request: The message.
             **changes: Options to change.
         """
         sandbox.script(self.key, *answers)
-        return attempt_send(self.make(self.options(sandbox, **changes)), REQUEST, self.endpoint(sandbox))
+        return attempt_send(self.make(self.options(sandbox, **changes)), request, self.endpoint(sandbox))
+
+    def send_each(self, sandbox: Sandbox, answers: Iterable[str], **changes: Any) -> dict[str, SendResult]:
+        """Send another message for each answer and return the results by answer.
+
+        The messages differ, because an idempotent receiver answers a repeated message without using its script.
+
+        Args:
+            sandbox: The receiver.
+            answers: Answer words.
+            **changes: Options to change.
+        """
+        return {
+            answer: self.send(sandbox, answer, request=dataclasses.replace(REQUEST, notification_id=number), **changes)
+            for number, answer in enumerate(answers, start=1)
+        }
 
     def test_an_accepted_message_is_a_success(self, sandbox: Sandbox) -> None:
         """One request is sent, and HTTP 200 is a success."""
@@ -156,10 +172,11 @@ class ProviderConformance:
 
     def test_each_answer_has_the_expected_result(self, sandbox: Sandbox) -> None:
         """Each answer of `expected_results` has its outcome and code; each failure has an error text."""
-        results = {answer: self.send(sandbox, answer) for answer in self.expected_results}
+        results = self.send_each(sandbox, self.expected_results)
 
         codes = {answer: (result.outcome, result.error_code) for answer, result in results.items()}
         assert codes == dict(self.expected_results)
+        assert [delivery.answer for delivery in sandbox.deliveries()] == list(self.expected_results)
         with_text = {answer for answer, result in results.items() if result.error_message}
         assert with_text == {answer for answer, result in results.items() if result.outcome != Outcome.SUCCESS}
 
@@ -234,9 +251,11 @@ class ProviderConformance:
 
     def test_no_secret_is_in_any_result(self, sandbox: Sandbox) -> None:
         """Neither the key of the address nor the secret is in a result, also if the endpoint echoes them."""
-        results = {answer: repr(self.send(sandbox, answer, total_timeout=1.0)) for answer in ECHOING_ANSWERS}
+        results = self.send_each(sandbox, ECHOING_ANSWERS, total_timeout=1.0)
 
-        assert [answer for answer, text in results.items() if self.key in text or self.secret in text] == []
+        texts = {answer: repr(result) for answer, result in results.items()}
+        assert [answer for answer, text in texts.items() if self.key in text or self.secret in text] == []
+        assert [delivery.answer for delivery in sandbox.deliveries()] == list(ECHOING_ANSWERS)
 
     def test_a_missing_or_disabled_channel_is_skipped(self, sandbox: Sandbox) -> None:
         """Without an endpoint, with a disabled one, or without an address, nothing is sent."""
