@@ -9,7 +9,7 @@ from django.db import connection, models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from notifications.states import WAITING, ErrorCode, Status
+from notifications.states import CLAIMABLE, ErrorCode, Status
 
 Record = TypeVar("Record", bound=models.Model, covariant=True)
 
@@ -43,11 +43,11 @@ class NotificationQuerySet(models.QuerySet[Record, Record]):
 
     def cancellable(self) -> Self:
         """Return what has not gone out and is in nobody's hands."""
-        return self.filter(status__in=WAITING)
+        return self.filter(status__in=CLAIMABLE)
 
     def deferred(self) -> Self:
         """Return what waits for a later time: a schedule of its own, or the end of a backoff."""
-        return self.filter(status__in=WAITING, next_attempt_at__gt=Now())
+        return self.filter(status__in=CLAIMABLE, next_attempt_at__gt=Now())
 
     def by_status(self) -> dict[str, int]:
         """Return the number of records per status."""

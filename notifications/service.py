@@ -210,7 +210,7 @@ class NotificationService:
                 "max_attempts": self.options.max_attempts,
                 "round": F("round") + 1,
                 "next_attempt_at": self._now(),
-                "wait_reason": "",
+                "hold_reason": "",
             }
             | ({"replay_operation": operation} if operation else {}),
             actor=actor,
@@ -230,7 +230,7 @@ class NotificationService:
                 "last_error_code": ErrorCode.CANCELLED,
                 "last_error": "",
                 "next_attempt_at": None,
-                "wait_reason": "",
+                "hold_reason": "",
             },
             actor=actor,
             text=f"Cancelled: {reason}",
@@ -246,7 +246,7 @@ class NotificationService:
         return self._operate(
             records.deferred(),
             again=lambda batch: batch.deferred(),
-            change={"next_attempt_at": self._now(), "wait_reason": ""},
+            change={"next_attempt_at": self._now(), "hold_reason": ""},
             actor=actor,
             text=f"Sent now: {reason}",
         )

@@ -1,4 +1,4 @@
-"""The words of a notification's life: statuses, outcomes, causes and error codes."""
+"""The closed sets of words in the tables: statuses, outcomes, causes, error codes and kinds."""
 
 from __future__ import annotations
 
@@ -9,38 +9,37 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Status(models.TextChoices):
-    """Where a record stands. The database refuses any other value; docs/design.md draws the edges."""
+    """The status of a record. The database refuses any other value. docs/design.md has the transitions."""
 
     PENDING = "pending", _("pending")
-    """Accepted, waiting for its first send (or its scheduled time)."""
+    """Accepted. It waits for its first send or for its scheduled time."""
     SENDING = "sending", _("sending")
     """Claimed by a worker under a lease."""
     SENT = "sent", _("sent")
     """The provider took the message."""
     FAILED = "failed", _("waiting to retry")
-    """Not taken; the next attempt is scheduled."""
+    """The last attempt failed. The next attempt is scheduled."""
     DEAD = "dead", _("dead, action needed")
-    """Will not be tried again unless somebody replays it."""
+    """It is not retried. An operator can replay it."""
     SKIPPED = "skipped", _("skipped")
-    """Not to be sent: no recipient, switched off, or cancelled."""
+    """Not sent on purpose: no recipient, channel switched off, cancelled or expired."""
 
 
-WAITING = (Status.PENDING, Status.FAILED)
-"""Nobody holds these; a claim or an operator may take them."""
+CLAIMABLE = (Status.PENDING, Status.FAILED)
+"""No worker holds a record in these statuses. A claim or an operator may change it."""
 
 SCHEDULED = (Status.PENDING, Status.SENDING, Status.FAILED)
-"""These carry `next_attempt_at`."""
+"""A record in these statuses has `next_attempt_at`."""
 
 FINAL = (Status.SENT, Status.DEAD, Status.SKIPPED)
-"""These do not, and no worker touches them."""
-
+"""A record in these statuses has no `next_attempt_at`, and no worker changes it."""
 
 UNDELIVERED = (Status.DEAD, Status.SKIPPED)
-"""Final without having been delivered: what a replay is for."""
+"""Final statuses of records that were not delivered. A replay takes these."""
 
 
 class Outcome(models.TextChoices):
-    """What one attempt came to."""
+    """The outcome of one attempt."""
 
     SUCCESS = "success", _("delivered")
     TEMPORARY_FAIL = "temporary_fail", _("temporary failure")
@@ -50,7 +49,7 @@ class Outcome(models.TextChoices):
 
 
 class Cause(models.TextChoices):
-    """Why an attempt was made."""
+    """The reason why an attempt was made."""
 
     EVENT = "event", _("first send")
     SWEEP = "sweep", _("scheduled retry")
@@ -58,8 +57,8 @@ class Cause(models.TextChoices):
     RECOVERY = "recovery", _("recovery after a lost worker")
 
 
-class WaitReason(models.TextChoices):
-    """Why a record waits though its own turn has come. Waiting spends no attempt."""
+class HoldReason(models.TextChoices):
+    """The reason why a due record is held. A held record uses no attempt."""
 
     NONE = "", _("not held")
     CHANNEL_PAUSED = "channel_paused", _("the channel is paused")
@@ -68,18 +67,18 @@ class WaitReason(models.TextChoices):
 
 
 class Measure(models.TextChoices):
-    """What a tally counts."""
+    """What a counter counts."""
 
     ATTEMPTS = "attempts", _("attempts")
-    """Attempts by outcome and error code; the histogram is of the seconds that the endpoint took."""
+    """Attempts by outcome and error code. The histogram holds the seconds that the endpoint took."""
     DELIVERIES = "deliveries", _("deliveries")
-    """Records that became final, by status and number of attempts; of the seconds since they were requested."""
+    """Records that became final, by status and number of attempts. The histogram holds seconds since the request."""
     REPLAYS = "replays", _("replays")
-    """The same for records that had been replayed, whose seconds since the request mean nothing."""
+    """The same for records that were replayed. Their seconds since the request are not comparable."""
 
 
 class ErrorCode(enum.StrEnum):
-    """Stable machine words for what went wrong; the first eight are the Go service's."""
+    """Stable error codes. The first eight are those of the Go service."""
 
     PROVIDER_TIMEOUT = "provider_timeout"
     PROVIDER_RATE_LIMITED = "provider_rate_limited"
@@ -90,34 +89,34 @@ class ErrorCode(enum.StrEnum):
     PROVIDER_AUTH_FAILED = "provider_auth_failed"
     PAYLOAD_INVALID = "payload_invalid"
     PROVIDER_CONFIG = "provider_config"
-    """The endpoint itself needs a person: bot removed, wrong signature, address not allowed."""
+    """The endpoint must be corrected by its owner: bot removed, wrong signature, address not allowed."""
     PROVIDER_UNMAPPED = "provider_unmapped"
-    """The provider answered with a code we have no meaning for; retried a few times."""
+    """The provider answered with a code that its table does not have. The message is retried a few times."""
     LEASE_EXPIRED = "lease_expired"
-    """The worker of the last attempt vanished; the message may have arrived."""
+    """The worker of the last attempt stopped before it stored a result. The message may have arrived."""
     CANCELLED = "cancelled"
-    """An operator or the producer called it off."""
+    """An operator or the producer cancelled it."""
     EXPIRED = "expired"
-    """Its time was over before it could be sent."""
+    """It expired before it could be sent."""
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
-    """Nothing left of the budget before the attempt could start."""
+    """No attempt was left when the record was claimed."""
     INTERNAL_ERROR = "internal_error"
-    """A provider raised something unexpected: a bug on our side; retried."""
+    """The provider raised an unexpected exception, which is a bug. The message is retried."""
 
 
-class Pulse(models.TextChoices):
-    """What has a heartbeat."""
+class HeartbeatKind(models.TextChoices):
+    """The kind of process that writes a heartbeat."""
 
     BEAT = "beat", _("beat")
-    """A sweep that beat asked for has reached a worker."""
+    """A sweep that beat requested has reached a worker."""
     SWEEP = "sweep", _("sweep")
-    """A sweep, of beat or of `deliver_due`, has come to its end."""
+    """A sweep, requested by beat or run by `deliver_due`, has finished."""
     WORKER = "worker", _("worker process")
-    """A slot of a worker process took work."""
+    """A slot of a worker process took work, so the process is not stuck."""
 
 
 class AlertKind(models.TextChoices):
-    """What a person is told about."""
+    """The kind of an alert."""
 
     DEAD = "dead", _("notifications became dead")
     PAUSED = "paused", _("channels were paused")
@@ -127,26 +126,26 @@ class AlertKind(models.TextChoices):
 
 
 class OperationStatus(models.TextChoices):
-    """Where a replay operation stands."""
+    """The status of a replay operation."""
 
     QUEUED = "queued", _("queued")
-    """Created; no batch was run yet."""
+    """Created. No batch has run yet."""
     RUNNING = "running", _("running")
     DONE = "done", _("done")
     CANCELLED = "cancelled", _("cancelled")
-    """Somebody stopped it; what it had replayed by then stays replayed."""
+    """An operator stopped it. Records that it had replayed by then stay replayed."""
     FAILED = "failed", _("stopped by an error")
-    """A bug on our side stopped it."""
+    """An unexpected exception, which is a bug, stopped it."""
 
 
 UNFINISHED = (OperationStatus.QUEUED, OperationStatus.RUNNING)
-"""These carry `next_batch_at`."""
+"""An operation in these statuses has `next_batch_at`."""
 
 
 class TestStatus(models.TextChoices):
-    """Result of the last test message to a user's channel."""
+    """The result of the last test message to a channel."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of the name
+    __test__ = False  # pytest would take the class for a test
 
     NEVER = "", _("never tested")
     SUCCESS = "success", _("succeeded")
@@ -154,7 +153,7 @@ class TestStatus(models.TextChoices):
 
 
 class AuthType(models.TextChoices):
-    """How a webhook wants to be called."""
+    """How a request to a webhook is authenticated."""
 
     NONE = "none", _("no authentication")
     BEARER = "bearer", _("bearer token")

@@ -24,7 +24,7 @@ from notifications.maintenance.pruner import cutoff, purge
 from notifications.monitoring.alerting import dispatcher as alerts
 from notifications.replay.runner import run as run_operations
 from notifications.service import NotificationService
-from notifications.states import Pulse
+from notifications.states import HeartbeatKind
 from notifications.telemetry import heartbeats
 from notifications.telemetry.counters import roll_up
 
@@ -72,13 +72,13 @@ def _know_the_pool(sender: Any, **kwargs: object) -> None:
 def _say_from_the_pool(**kwargs: object) -> None:
     """Let a slot write the heartbeat, on the connection it has: a worker whose slots are all stuck falls silent."""
     for pool in _pools:
-        if heartbeats.reserve_write(Pulse.WORKER):
+        if heartbeats.reserve_write(HeartbeatKind.WORKER):
             pool.apply_async(_say)
 
 
 def _say() -> None:
     close_old_connections()
-    heartbeats.write_heartbeat(Pulse.WORKER)
+    heartbeats.write_heartbeat(HeartbeatKind.WORKER)
 
 
 @signals.worker_shutdown.connect
@@ -97,7 +97,7 @@ def deliver_due(self: Task[[], None]) -> None:
     """
     by_beat = bool((self.request.headers or {}).get(BEAT_HEADER))
     if by_beat:
-        heartbeats.record_heartbeat(Pulse.BEAT)
+        heartbeats.record_heartbeat(HeartbeatKind.BEAT)
     if _draining.locked():
         nudge_arrived()  # the drain that runs has said so long ago
     _called.set()
@@ -112,7 +112,7 @@ def deliver_due(self: Task[[], None]) -> None:
         if more or _stopping.is_set():  # what is left is for another worker, or for this one when it is up again
             nudge()
     if by_beat:
-        heartbeats.record_heartbeat(Pulse.SWEEP)
+        heartbeats.record_heartbeat(HeartbeatKind.SWEEP)
 
 
 # Acked early: the next look sees the same.

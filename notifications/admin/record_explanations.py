@@ -12,18 +12,18 @@ from notifications.admin.display import format_age, format_time
 from notifications.content.error_messages import ERROR_MESSAGES, ERROR_REMEDIES
 from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord
-from notifications.states import Status, WaitReason
+from notifications.states import HoldReason, Status
 
 HOLD_EXPLANATIONS: dict[str, Promise] = {
-    WaitReason.CHANNEL_PAUSED: _(
+    HoldReason.CHANNEL_PAUSED: _(
         "It waits because the user's channel is paused, and spends no attempt meanwhile. Mend the endpoint, then test "
         "or resume the channel: what waits goes out, oldest first."
     ),
-    WaitReason.ENDPOINT_FAILING: _(
+    HoldReason.ENDPOINT_FAILING: _(
         "It waits because the endpoint keeps failing and is tried with one message at a time. It spends no attempt, "
         "and goes out once the endpoint works again."
     ),
-    WaitReason.RATE_LIMITED: _("It waits for the endpoint's rate limit, and spends no attempt meanwhile."),
+    HoldReason.RATE_LIMITED: _("It waits for the endpoint's rate limit, and spends no attempt meanwhile."),
 }
 """Why it is held up, and what ends that."""
 
@@ -36,9 +36,9 @@ _STOPPED_BY = (Status.FAILED, *_STOPPED)
 
 def explain_record(record: NotificationRecord) -> list[str]:
     """Return the sentences that stand at the top of a record's page: why, what happens next, what to do."""
-    if waits := HOLD_EXPLANATIONS.get(record.wait_reason):
+    if waits := HOLD_EXPLANATIONS.get(record.hold_reason):
         # The time of its next attempt is a promise only where a limit made it; else it waits for its endpoint.
-        limited = record.wait_reason == WaitReason.RATE_LIMITED
+        limited = record.hold_reason == HoldReason.RATE_LIMITED
         why = ERROR_MESSAGES.get(record.last_error_code) if record.status == Status.FAILED else None
         return [*([_state(record)] if limited else []), str(waits), *([str(why)] if why else [])]
     sentences = [_state(record)]

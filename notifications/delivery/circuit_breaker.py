@@ -20,7 +20,7 @@ from notifications.conf import ServiceOptions
 from notifications.content.sanitize import clean_text
 from notifications.delivery.claim import Claimed
 from notifications.delivery.settle import Settlement
-from notifications.states import ErrorCode, Outcome, WaitReason
+from notifications.states import ErrorCode, HoldReason, Outcome
 
 logger = logging.getLogger("notifications.health")
 
@@ -120,24 +120,24 @@ UPDATE user_notification_channels SET release_at = NULL WHERE id = %(channel)s A
 """
 
 
-def blocked_rows(rows: Sequence[Claimed], options: ServiceOptions, clock: Clock | None) -> dict[int, WaitReason]:
+def blocked_rows(rows: Sequence[Claimed], options: ServiceOptions, clock: Clock | None) -> dict[int, HoldReason]:
     """Return the claimed rows that must not be sent now, by record id, with the reason.
 
     Of a failing endpoint's rows one is let through as its probe when that is due, whoever asks first.
     """
-    found: dict[int, WaitReason] = {}
+    found: dict[int, HoldReason] = {}
     probed: dict[int, bool] = {}
     for row in rows:
         if row.channel_id is None or row.exhausted:
             continue
         if row.paused:
-            found[row.record_id] = WaitReason.CHANNEL_PAUSED
+            found[row.record_id] = HoldReason.CHANNEL_PAUSED
         elif row.probe_in is not None:
             first = row.channel_id not in probed
             if first:
                 probed[row.channel_id] = row.probe_in <= 0 and _take_probe(row.channel_id, options, clock)
             if not (first and probed[row.channel_id]):
-                found[row.record_id] = WaitReason.ENDPOINT_FAILING
+                found[row.record_id] = HoldReason.ENDPOINT_FAILING
     return found
 
 

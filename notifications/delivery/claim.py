@@ -161,7 +161,7 @@ def release_claims(
 ) -> None:
     """Undo a claim: status, attempt count and lease as they were, to be looked at again after `delay` seconds.
 
-    delay: for all of them, or one for each. hold_reason: a `WaitReason`, for people.
+    delay: for all of them, or one for each. hold_reason: a `HoldReason`, for people.
     The former lease is put back too, so that the worker which still holds the key can settle under it.
     """
     if not rows:

@@ -32,7 +32,7 @@ from notifications.delivery.settle import (
 )
 from notifications.providers import configured_providers
 from notifications.providers.base import Provider, SendResult, attempt_send
-from notifications.states import Cause, Outcome, WaitReason
+from notifications.states import Cause, HoldReason, Outcome
 
 logger = logging.getLogger("notifications.delivery")
 
@@ -225,7 +225,7 @@ class Engine:
         waits = self.rates.delays(rows)
         those = [row for row in rows if row.record_id in waits]
         delays = [waits[row.record_id] for row in those]
-        release_claims(those, delay=delays, clock=self.clock, hold_reason=WaitReason.RATE_LIMITED)
+        release_claims(those, delay=delays, clock=self.clock, hold_reason=HoldReason.RATE_LIMITED)
         total.skipped += len(held_up) + len(waits)
         return [row for row in rows if row.record_id not in waits]
 

@@ -18,7 +18,7 @@ from notifications.delivery.claim import Claimed
 from notifications.delivery.retry_policy import add_jitter, retry_delay
 from notifications.delivery.unmapped_codes import report_unmapped_code
 from notifications.providers.base import MAY_HAVE_ARRIVED, SendResult
-from notifications.states import Cause, ErrorCode, Outcome, Status, WaitReason
+from notifications.states import Cause, ErrorCode, HoldReason, Outcome, Status
 from notifications.telemetry import counters as tallies
 from notifications.telemetry.process import worker_name
 
@@ -48,7 +48,7 @@ class Settlement:
     """Seconds the attempt took; 0 when nothing was sent."""
     age: float
     """Seconds since it began."""
-    wait_reason: str = ""
+    hold_reason: str = ""
 
     def without_provider_data(self) -> Settlement:
         """Return the same without anything foreign: what is left can be stored in any case."""
@@ -105,7 +105,7 @@ def build_settlement(
         error="" if sent else clean_text(result.error_message, MAX_ERROR_LENGTH),
         duration=duration,
         age=age,
-        wait_reason=WaitReason.CHANNEL_PAUSED if delay and result.outcome == Outcome.PERMANENT_FAIL else "",
+        hold_reason=HoldReason.CHANNEL_PAUSED if delay and result.outcome == Outcome.PERMANENT_FAIL else "",
     )
 
 
@@ -314,5 +314,5 @@ def _as_row(item: Settlement) -> dict[str, Any]:
         "excerpt": clean_text(result.response_excerpt, MAX_ERROR_LENGTH),
         "made": not row.exhausted,
         "channel": row.channel,
-        "wait_reason": item.wait_reason,
+        "wait_reason": item.hold_reason,
     }

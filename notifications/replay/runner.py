@@ -89,7 +89,7 @@ def run_batch(operation: ReplayOperation) -> None:
     size, pause = pace(operation.rate)
     rows = _next_records(operation, criteria, size)
     if rows:
-        operation.walked_to_id, operation.walked_to = rows[-1]
+        operation.cursor_id, operation.cursor_at = rows[-1]
         operation.done += replay_notifications(
             NotificationRecord.objects.filter(pk__in=[pk for pk, _walked in rows]),
             _actor(operation),
@@ -102,8 +102,8 @@ def run_batch(operation: ReplayOperation) -> None:
     ReplayOperation.objects.filter(pk=operation.pk).update(
         status=operation.status,
         done=operation.done,
-        walked_to=operation.walked_to,
-        walked_to_id=operation.walked_to_id,
+        cursor_at=operation.cursor_at,
+        cursor_id=operation.cursor_id,
         next_batch_at=Now() + timedelta(seconds=pause) if more else None,
         error="",
         started_at=Coalesce(F("started_at"), Now()),
@@ -123,10 +123,10 @@ def _next_records(operation: ReplayOperation, criteria: Criteria, size: int) -> 
     """Lock the next records. Whoever changed one before we had its lock has taken it out of the selection."""
     walk = criteria.walk
     records = criteria.select(operation.as_of)
-    if operation.walked_to is not None:
+    if operation.cursor_at is not None:
         records = records.filter(
-            Q(**{f"{walk}__gt": operation.walked_to}) | Q(pk__gt=operation.walked_to_id),
-            **{f"{walk}__gte": operation.walked_to},
+            Q(**{f"{walk}__gt": operation.cursor_at}) | Q(pk__gt=operation.cursor_id),
+            **{f"{walk}__gte": operation.cursor_at},
         )
     return list(records.order_by(walk, "pk").select_for_update().values_list("pk", walk)[:size])
 

@@ -12,7 +12,7 @@ from django.db import Error
 from django.db.models import Count, Max, Model, Q
 from django.db.models.functions import Coalesce, Now
 
-from notifications.states import Pulse
+from notifications.states import HeartbeatKind
 from notifications.telemetry.process import worker_name
 
 logger = logging.getLogger("notifications.heartbeats")
@@ -25,7 +25,7 @@ FORGET_WORKER_AFTER = timedelta(days=1)
 """A killed worker leaves its row behind. The next heartbeat deletes rows older than this."""
 MAX_NAME_LENGTH = 191
 
-_last_writes: dict[Pulse, float] = {}
+_last_writes: dict[HeartbeatKind, float] = {}
 """When this process last wrote each heartbeat, on its monotonic clock."""
 
 
@@ -54,21 +54,21 @@ def last_heartbeats() -> LastHeartbeats:
     return LastHeartbeats(
         **_model()._default_manager.aggregate(
             now=Coalesce(Max(Now()), Now()),  # an aggregate, which has a value for an empty table too
-            beat=Max("seen_at", filter=Q(kind=Pulse.BEAT)),
-            sweep=Max("seen_at", filter=Q(kind=Pulse.SWEEP)),
-            workers=Count("pk", filter=Q(kind=Pulse.WORKER, seen_at__gt=Now() - WORKER_TIMEOUT)),
-            last_worker=Max("seen_at", filter=Q(kind=Pulse.WORKER)),
+            beat=Max("seen_at", filter=Q(kind=HeartbeatKind.BEAT)),
+            sweep=Max("seen_at", filter=Q(kind=HeartbeatKind.SWEEP)),
+            workers=Count("pk", filter=Q(kind=HeartbeatKind.WORKER, seen_at__gt=Now() - WORKER_TIMEOUT)),
+            last_worker=Max("seen_at", filter=Q(kind=HeartbeatKind.WORKER)),
         )
     )
 
 
-def record_heartbeat(kind: Pulse) -> None:
+def record_heartbeat(kind: HeartbeatKind) -> None:
     """Write a heartbeat, at most every WRITE_INTERVAL_SECONDS. Never raises: delivery must not depend on it."""
     if reserve_write(kind):
         write_heartbeat(kind)
 
 
-def reserve_write(kind: Pulse) -> bool:
+def reserve_write(kind: HeartbeatKind) -> bool:
     """Return True at most every WRITE_INTERVAL_SECONDS; the caller must then call `write_heartbeat`."""
     now = time.monotonic()
     if now - _last_writes.get(kind, -WRITE_INTERVAL_SECONDS) < WRITE_INTERVAL_SECONDS:
@@ -77,9 +77,9 @@ def reserve_write(kind: Pulse) -> bool:
     return True
 
 
-def write_heartbeat(kind: Pulse) -> None:
+def write_heartbeat(kind: HeartbeatKind) -> None:
     """Write a heartbeat now. Never raises: a failure is logged."""
-    name = _worker_key() if kind == Pulse.WORKER else kind.value
+    name = _worker_key() if kind == HeartbeatKind.WORKER else kind.value
     heartbeats = _model()._default_manager
     try:
         heartbeats.bulk_create(
@@ -88,8 +88,8 @@ def write_heartbeat(kind: Pulse) -> None:
             unique_fields=["name"],
             update_fields=["seen_at"],
         )
-        if kind == Pulse.WORKER:
-            old = heartbeats.filter(kind=Pulse.WORKER, seen_at__lt=Now() - FORGET_WORKER_AFTER)
+        if kind == HeartbeatKind.WORKER:
+            old = heartbeats.filter(kind=HeartbeatKind.WORKER, seen_at__lt=Now() - FORGET_WORKER_AFTER)
             # Rows that another process deletes at the same time are skipped instead of waited for.
             heartbeats.filter(pk__in=old.select_for_update(skip_locked=True).values("pk")).delete()
     except Error as error:

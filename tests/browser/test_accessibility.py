@@ -19,7 +19,7 @@ from dev.pictures import log_in
 from notifications.models import UserNotificationChannel
 from notifications.replay.criteria import Criteria
 from notifications.replay.operations import create
-from notifications.states import WaitReason
+from notifications.states import HoldReason
 from tests.integration.rows import make_attempt, make_record
 
 pytestmark = [
@@ -42,7 +42,7 @@ def addresses(make_user: Callable[..., User]) -> list[str]:
     owner = make_user("reader")
     dead = make_record(user_id=owner.pk)
     make_attempt(dead)
-    make_record("failed", user_id=owner.pk, wait_reason=WaitReason.CHANNEL_PAUSED)
+    make_record("failed", user_id=owner.pk, hold_reason=HoldReason.CHANNEL_PAUSED)
     channel = UserNotificationChannel.objects.create(
         user=owner, webhook_url="https://www.feishu.cn/flow/api/trigger-webhook/0123456789", paused_at=timezone.now(),
         pause_reason="code 19001",

@@ -13,7 +13,7 @@ from notifications.content.text import trim
 from notifications.delivery.retry_policy import retry_delay
 from notifications.ingest.validation import DedupeConflict
 from notifications.models import DeliveryAttempt
-from notifications.states import FINAL, WAITING, Outcome, Status
+from notifications.states import CLAIMABLE, FINAL, Outcome, Status
 from tests.integration.seed import Case, Json, World, facts, moment, result_of
 
 Rule = Callable[[Case], object]
@@ -92,7 +92,7 @@ def cannot_exist(case: Case) -> None:
 def used_up(case: Case) -> None:
     """A record without attempts left is not sent; it dies at once."""
     world = World(case)
-    rows = {key: row for key, row in world.rows().items() if row["status"] in WAITING and is_used_up(world, row)}
+    rows = {key: row for key, row in world.rows().items() if row["status"] in CLAIMABLE and is_used_up(world, row)}
 
     done = [world.run(step) for step, _ in case.steps]
 

@@ -23,7 +23,7 @@ from notifications.providers import get_provider
 from notifications.providers.base import ChannelRules, SendResult
 from notifications.providers.feishu.flow import check_webhook_url
 from notifications.providers.memory import MemoryProvider
-from notifications.states import WaitReason
+from notifications.states import HoldReason
 from tests.integration.rows import LIST, make_attempt, make_record
 
 pytestmark = pytest.mark.django_db
@@ -418,7 +418,7 @@ class TestActions:
     def paused(self, stored: UserNotificationChannel) -> UserNotificationChannel:
         stored.paused_at, stored.pause_reason = timezone.now(), "code 19001"
         stored.save()
-        make_record("failed", user_id=stored.user_id, wait_reason=WaitReason.CHANNEL_PAUSED)
+        make_record("failed", user_id=stored.user_id, hold_reason=HoldReason.CHANNEL_PAUSED)
         return stored
 
     def press(self, client: Client, action: str, *channels: UserNotificationChannel) -> str:
@@ -426,7 +426,7 @@ class TestActions:
         return str(client.post(URL, data, follow=True).content.decode())
 
     def waiting(self) -> bool:
-        return NotificationRecord.objects.filter(wait_reason=WaitReason.CHANNEL_PAUSED).exists()
+        return NotificationRecord.objects.filter(hold_reason=HoldReason.CHANNEL_PAUSED).exists()
 
     def test_resuming_ends_the_pause_lets_go_what_waited_and_is_kept(
         self, admin_client: Client, paused: UserNotificationChannel

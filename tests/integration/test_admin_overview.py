@@ -23,8 +23,8 @@ from notifications.admin.overview import counts, server_status
 from notifications.admin.overview.chart_geometry import Plot, Series, bars, lines
 from notifications.admin.overview.charts import duration, number
 from notifications.admin.overview.history import last_day, last_month, percentile
-from notifications.models import Heartbeat, NotificationRecord, RejectedRequest, Tally, UserNotificationChannel
-from notifications.states import Measure, Outcome, Pulse, Status
+from notifications.models import Counter, Heartbeat, NotificationRecord, RejectedRequest, UserNotificationChannel
+from notifications.states import HeartbeatKind, Measure, Outcome, Status
 from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
 from tests.integration.rows import LIST, make_record
 from tests.integration.test_query_plan import fill, nodes
@@ -52,7 +52,12 @@ def browse(make_user: Callable[..., User]) -> Callable[..., Client]:
 @pytest.fixture
 def alive(db: None) -> None:
     """Everything of ours that should run was heard of just now."""
-    for name, kind in (("w:1", Pulse.WORKER), ("w:2", Pulse.WORKER), ("beat", Pulse.BEAT), ("sweep", Pulse.SWEEP)):
+    for name, kind in (
+        ("w:1", HeartbeatKind.WORKER),
+        ("w:2", HeartbeatKind.WORKER),
+        ("beat", HeartbeatKind.BEAT),
+        ("sweep", HeartbeatKind.SWEEP),
+    ):
         Heartbeat.objects.create(name=name, kind=kind)
 
 
@@ -78,7 +83,7 @@ def tally(measure: Measure, count: int, *, hour: datetime | None = None, **field
         "attempts": 0,
         "seconds": 0,
     }
-    Tally.objects.create(measure=measure, hour=at, count=count, **(defaults | fields))
+    Counter.objects.create(measure=measure, hour=at, count=count, **(defaults | fields))
 
 
 class TestWhoMayLook:
@@ -223,9 +228,9 @@ class TestNeeds:
         """Bring about the one thing that the words are about."""
         match words.split()[0], words.split()[1]:
             case "no", "worker":
-                Heartbeat.objects.exclude(kind=Pulse.BEAT).update(seen_at=ago(minutes=10))
+                Heartbeat.objects.exclude(kind=HeartbeatKind.BEAT).update(seen_at=ago(minutes=10))
             case "beat", _:
-                Heartbeat.objects.filter(kind=Pulse.BEAT).delete()
+                Heartbeat.objects.filter(kind=HeartbeatKind.BEAT).delete()
             case "2", "are":
                 for minutes in (10, 5):
                     make_record("pending", next_attempt_at=ago(minutes=minutes, seconds=5))

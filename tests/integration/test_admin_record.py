@@ -18,7 +18,7 @@ from notifications.conf import service_options
 from notifications.content.error_messages import ERROR_MESSAGES, ERROR_REMEDIES
 from notifications.delivery.claim import claim
 from notifications.models import NotificationRecord, UserNotificationChannel
-from notifications.states import ErrorCode, Status, WaitReason
+from notifications.states import ErrorCode, HoldReason, Status
 from tests.integration.rows import LIST, make_attempt, make_record
 
 pytestmark = pytest.mark.django_db
@@ -63,10 +63,10 @@ class TestSentences:
         assert "worker-2:9" in sentence
         assert "worker-1:7" not in sentence
 
-    @pytest.mark.parametrize("reason", [WaitReason.CHANNEL_PAUSED, WaitReason.ENDPOINT_FAILING])
+    @pytest.mark.parametrize("reason", [HoldReason.CHANNEL_PAUSED, HoldReason.ENDPOINT_FAILING])
     @pytest.mark.parametrize("status", ["pending", "failed", "sending"])
     def test_one_that_waits_for_its_endpoint_says_so_and_promises_no_time(self, status: str, reason: str) -> None:
-        record = make_record(status, wait_reason=reason, last_error_code="provider_config")
+        record = make_record(status, hold_reason=reason, last_error_code="provider_config")
 
         first, *why = explain_record(record)
 
@@ -74,13 +74,13 @@ class TestSentences:
         assert why == ([str(ERROR_MESSAGES["provider_config"])] if status == "failed" else [])
 
     def test_one_that_waits_for_a_rate_limit_says_until_when(self) -> None:
-        record = make_record("pending", wait_reason=WaitReason.RATE_LIMITED)
+        record = make_record("pending", hold_reason=HoldReason.RATE_LIMITED)
 
         when, why = explain_record(record)
 
         assert record.next_attempt_at
         assert format_time(record.next_attempt_at) in when
-        assert why == str(HOLD_EXPLANATIONS[WaitReason.RATE_LIMITED])
+        assert why == str(HOLD_EXPLANATIONS[HoldReason.RATE_LIMITED])
 
     def test_a_worker_that_left_no_name_is_not_named(self) -> None:
         record = make_record("sending", attempt_count=1)

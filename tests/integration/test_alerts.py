@@ -28,7 +28,7 @@ from notifications.management.commands._base import Stop
 from notifications.models import Alert, Heartbeat, NotificationRecord, RejectedRequest, UserNotificationChannel
 from notifications.monitoring.alerting.dispatcher import alert_sent, evaluate
 from notifications.monitoring.alerting.rules import findings
-from notifications.states import Pulse, Status
+from notifications.states import HeartbeatKind, Status
 from notifications.telemetry import heartbeats
 from tests.integration.rows import make_record
 
@@ -104,8 +104,9 @@ def later(**delta: float) -> None:
     """Let so much time have passed since everything that was noted."""
     ago = timedelta(**delta)
     Alert.objects.update(
-        first_seen=F("first_seen") - ago, last_seen=F("last_seen") - ago, told_at=F("told_at") - ago,
-        cleared_at=F("cleared_at") - ago, all_clear_at=F("all_clear_at") - ago, telling_until=F("telling_until") - ago,
+        first_seen=F("first_seen") - ago, last_seen=F("last_seen") - ago, sent_at=F("sent_at") - ago,
+        resolved_at=F("resolved_at") - ago, resolution_sent_at=F("resolution_sent_at") - ago,
+        claimed_until=F("claimed_until") - ago,
     )  # fmt: skip
     NotificationRecord.objects.update(updated_at=F("updated_at") - ago)
     RejectedRequest.objects.update(created_at=F("created_at") - ago)
@@ -196,7 +197,7 @@ def test_every_kind_of_trouble_is_found(bot: Bot, make_user: Callable[..., Any])
     make_record(Status.FAILED, next_attempt_at=timezone.now() - timedelta(seconds=301))
     RejectedRequest.objects.create(source="here", payload="{}", errors=[])
     UserNotificationChannel.objects.create(user=make_user(), channel="feishu", paused_at=timezone.now())
-    heartbeats.write_heartbeat(Pulse.SWEEP)
+    heartbeats.write_heartbeat(HeartbeatKind.SWEEP)
     Heartbeat.objects.update(seen_at=timezone.now() - timedelta(seconds=181))
 
     assert sorted(one.cause for one in findings()) == [
@@ -336,7 +337,7 @@ def test_the_periodic_task_looks(bot: Bot) -> None:
 
 
 def test_with_beat_gone_whoever_asks_for_readiness_makes_us_look(bot: Bot, client: Client) -> None:
-    heartbeats.write_heartbeat(Pulse.SWEEP)
+    heartbeats.write_heartbeat(HeartbeatKind.SWEEP)
     Heartbeat.objects.update(seen_at=timezone.now() - timedelta(seconds=200))
 
     for _ in range(3):

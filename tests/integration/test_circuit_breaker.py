@@ -41,7 +41,7 @@ def stored(channel: UserNotificationChannel, *keys: str) -> list[NotificationRec
 
 def states() -> list[tuple[str, str, int, str]]:
     rows = NotificationRecord.objects.order_by("id")
-    return list(rows.values_list("dedupe_key", "status", "attempt_count", "wait_reason"))
+    return list(rows.values_list("dedupe_key", "status", "attempt_count", "hold_reason"))
 
 
 class TestPause:
@@ -105,7 +105,7 @@ class TestPause:
         channel.refresh_from_db()
         row.refresh_from_db()
         assert channel.paused_at is None
-        assert (row.status, row.next_attempt_at, row.wait_reason) == (Status.FAILED, NOW, "")
+        assert (row.status, row.next_attempt_at, row.hold_reason) == (Status.FAILED, NOW, "")
 
     def test_a_person_who_tests_a_paused_channel_gets_through(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
@@ -131,7 +131,7 @@ class TestResume:
 
         assert circuit_breaker.resume_channel(channel.pk, options(resume_rate=0.5, sweep_interval=60), clock)
 
-        due = NotificationRecord.objects.order_by("id").values_list("next_attempt_at", "wait_reason")
+        due = NotificationRecord.objects.order_by("id").values_list("next_attempt_at", "hold_reason")
         assert list(due) == [(NOW + timedelta(seconds=10 + wait), "") for wait in (0, 2, 4)]
         channel.refresh_from_db()
         assert (channel.paused_at, channel.pause_reason, channel.release_at) == (None, "", None)

@@ -11,7 +11,7 @@ from django.db.models import Sum
 from notifications.conf import service_options
 from notifications.delivery.claim import claim
 from notifications.delivery.settle import Settlement, build_settlement, settle_batch
-from notifications.models import Tally
+from notifications.models import Counter
 from notifications.providers.base import SendResult
 from notifications.providers.memory import MemoryProvider
 from notifications.states import Measure, Outcome, Status
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 
 
 def counted(measure: Measure, *names: str) -> dict[tuple[object, ...], int]:
-    rows = Tally.objects.filter(measure=measure).values_list(*names).annotate(Sum("count"))
+    rows = Counter.objects.filter(measure=measure).values_list(*names).annotate(Sum("count"))
     return {tuple(row[:-1]): row[-1] for row in rows}
 
 
@@ -40,8 +40,8 @@ def test_attempts_are_counted_by_outcome_and_code_in_the_bucket_of_their_duratio
 
     assert counted(Measure.ATTEMPTS, "outcome", "error_code", "bucket") == {("temporary_fail", "provider_5xx", 3): 2}
     assert BUCKET_BOUNDS_SECONDS[2] < 0.03 < BUCKET_BOUNDS_SECONDS[3]
-    assert Tally.objects.get().seconds == pytest.approx(0.06)
-    assert Tally.objects.get().hour == NOW
+    assert Counter.objects.get().seconds == pytest.approx(0.06)
+    assert Counter.objects.get().hour == NOW
 
 
 def test_a_delivery_is_counted_once_with_its_attempts_and_the_time_since_its_request(
@@ -114,12 +114,12 @@ def test_old_hours_are_added_up_and_nothing_is_lost() -> None:
     fields = {"channel": "feishu", "measure": Measure.ATTEMPTS, "outcome": "success", "error_code": "", "attempts": 0}
     for days in (90, 41, 39, 0):
         hour = now - timedelta(days=days)
-        Tally.objects.create(hour=hour, shard=days % 3, bucket=1, count=10, seconds=0.5, **fields)
+        Counter.objects.create(hour=hour, shard=days % 3, bucket=1, count=10, seconds=0.5, **fields)
 
     roll_up()
     roll_up()
 
-    hours = Tally.objects.values_list("hour", "count").order_by("hour")
+    hours = Counter.objects.values_list("hour", "count").order_by("hour")
     assert hours[0] == (datetime(1970, 1, 1, tzinfo=UTC), 20)
     assert [(now - hour).days for hour, _count in hours[1:]] == [39, 0]
     assert counted(Measure.ATTEMPTS, "outcome") == {("success",): 40}

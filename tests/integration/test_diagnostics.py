@@ -23,7 +23,7 @@ from django.utils import timezone
 
 from notifications.models import Heartbeat, UserNotificationChannel
 from notifications.monitoring.diagnostics.redis_and_broker import LONG_QUEUE
-from notifications.states import Pulse, Status
+from notifications.states import HeartbeatKind, Status
 from notifications.telemetry import heartbeats
 from tests.integration.rows import make_record
 from tests.integration.test_probes import ROOT
@@ -39,7 +39,7 @@ def _well(change: Callable[..., None], settings: Any, redis_client: redis.Redis)
     redis_client.delete("notifications", "deliver")  # what other tests have asked workers for
     change(ALERT_EMAILS=["ops@example.com"], SANDBOX_ORIGINS=[])
     settings.HTTPS = True
-    for pulse in Pulse:
+    for pulse in HeartbeatKind:
         heartbeats.write_heartbeat(pulse)
 
 
@@ -117,7 +117,7 @@ def test_without_a_sweep_the_remedy_depends_on_beat() -> None:
 
 
 def test_no_worker_is_a_warning() -> None:
-    Heartbeat.objects.filter(kind=Pulse.WORKER).delete()
+    Heartbeat.objects.filter(kind=HeartbeatKind.WORKER).delete()
 
     assert state("workers") == "warning"
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 from notifications import tasks
 from notifications.beat import BEAT_HEADER
 from notifications.models import Heartbeat
-from notifications.states import Pulse
+from notifications.states import HeartbeatKind
 from notifications.telemetry import heartbeats
 from notifications.telemetry.heartbeats import delete_worker_heartbeat, last_heartbeats, write_heartbeat
 from notifications.telemetry.process import worker_name
@@ -79,8 +79,8 @@ def test_the_command_sweeps_too() -> None:
 
 
 def test_a_worker_counts_for_a_minute_and_until_it_takes_leave() -> None:
-    write_heartbeat(Pulse.WORKER)
-    Heartbeat.objects.create(name="late:1", kind=Pulse.WORKER, seen_at=timezone.now() - timedelta(seconds=61))
+    write_heartbeat(HeartbeatKind.WORKER)
+    Heartbeat.objects.create(name="late:1", kind=HeartbeatKind.WORKER, seen_at=timezone.now() - timedelta(seconds=61))
     assert last_heartbeats().workers == 1
 
     delete_worker_heartbeat()
@@ -90,10 +90,14 @@ def test_a_worker_counts_for_a_minute_and_until_it_takes_leave() -> None:
 
 def test_workers_that_were_killed_are_forgotten_after_a_day() -> None:
     old = timezone.now() - timedelta(days=1, minutes=1)
-    for name, kind in (("dead:1", Pulse.WORKER), (worker_name(), Pulse.WORKER), ("beat", Pulse.BEAT)):
+    for name, kind in (
+        ("dead:1", HeartbeatKind.WORKER),
+        (worker_name(), HeartbeatKind.WORKER),
+        ("beat", HeartbeatKind.BEAT),
+    ):
         Heartbeat.objects.create(name=name, kind=kind, seen_at=old)
 
-    write_heartbeat(Pulse.WORKER)
+    write_heartbeat(HeartbeatKind.WORKER)
 
     assert set(Heartbeat.objects.values_list("name", flat=True)) == {worker_name(), "beat"}
 
@@ -103,7 +107,7 @@ def test_one_process_writes_once_in_twenty_seconds(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("notifications.telemetry.heartbeats.time.monotonic", lambda: now)
     taken = []
     for now in (1000.0, 1019.9, 1020.0, 1020.1, 1040.0):  # noqa: B007  the clock reads it
-        taken.append(heartbeats.reserve_write(Pulse.SWEEP))
+        taken.append(heartbeats.reserve_write(HeartbeatKind.SWEEP))
 
     assert taken == [True, False, True, False, True]
 

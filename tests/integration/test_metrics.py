@@ -10,10 +10,10 @@ from django.db import connection
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
-from notifications.models import RejectedRequest, Tally, UserNotificationChannel
+from notifications.models import Counter, RejectedRequest, UserNotificationChannel
 from notifications.monitoring import indicators as vitals
 from notifications.monitoring.prometheus import NAMES, exposition
-from notifications.states import Measure, Pulse, Status
+from notifications.states import HeartbeatKind, Measure, Status
 from notifications.telemetry import heartbeats
 from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
 from tests.integration.rows import make_record
@@ -37,7 +37,7 @@ def tally(count: int, **fields: Any) -> None:
         "measure": Measure.ATTEMPTS, "hour": datetime(2026, 5, 1, 8, tzinfo=UTC), "shard": 0, "channel": "feishu",
         "outcome": "success", "error_code": "", "attempts": 0, "bucket": 0, "seconds": 0.0,
     }  # fmt: skip
-    Tally.objects.create(count=count, **(defaults | fields))
+    Counter.objects.create(count=count, **(defaults | fields))
 
 
 def test_counters_are_summed_over_shards_and_hours() -> None:
@@ -90,7 +90,7 @@ def test_gauges_show_what_the_tables_hold() -> None:
     UserNotificationChannel.objects.create(user_id=user(), paused_at=timezone.now())
     RejectedRequest.objects.create(source="here", payload="{}", errors=[])
     RejectedRequest.objects.create(source="here", payload="{}", errors=[], created_at=long_due - timedelta(hours=1))
-    for pulse in Pulse:
+    for pulse in HeartbeatKind:
         heartbeats.write_heartbeat(pulse)
 
     found = scrape()

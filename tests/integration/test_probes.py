@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from notifications.models import Heartbeat
 from notifications.monitoring import readiness
-from notifications.states import Pulse, Status
+from notifications.states import HeartbeatKind, Status
 from notifications.telemetry import heartbeats
 from tests.integration.rows import make_record
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def beating(db: None) -> None:
     """Beat and sweep were heard of just now."""
-    for pulse in (Pulse.BEAT, Pulse.SWEEP):
+    for pulse in (HeartbeatKind.BEAT, HeartbeatKind.SWEEP):
         heartbeats.write_heartbeat(pulse)
 
 

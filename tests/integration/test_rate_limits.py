@@ -15,7 +15,7 @@ from notifications.delivery.rate_limits import effective_limits
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers import configured_providers
 from notifications.providers.memory import MemoryProvider
-from notifications.states import Status, WaitReason
+from notifications.states import HoldReason, Status
 from tests.conftest import payload
 from tests.integration.test_delivery import NOW, Clock, clock, options, record
 
@@ -44,7 +44,7 @@ def limited(memory: MemoryProvider, clock: Clock, limit: str, *, redis: RedisGat
 
 def waiting() -> list[tuple[str, int, str]]:
     rows = NotificationRecord.objects.exclude(status=Status.SENT).order_by("id")
-    return list(rows.values_list("status", "attempt_count", "wait_reason"))
+    return list(rows.values_list("status", "attempt_count", "hold_reason"))
 
 
 def test_both_windows_hold_and_what_is_over_waits_without_spending_an_attempt(
@@ -57,8 +57,8 @@ def test_both_windows_hold_and_what_is_over_waits_without_spending_an_attempt(
     result = limited(memory, clock, "100/hour;4/day").deliver_due()
 
     assert (result.sent, result.skipped, len(memory.requests)) == (4, 2, 4)
-    assert waiting() == [("pending", 0, WaitReason.RATE_LIMITED)] * 2
-    later = NotificationRecord.objects.filter(wait_reason=WaitReason.RATE_LIMITED).order_by("next_attempt_at")
+    assert waiting() == [("pending", 0, HoldReason.RATE_LIMITED)] * 2
+    later = NotificationRecord.objects.filter(hold_reason=HoldReason.RATE_LIMITED).order_by("next_attempt_at")
     first, second = (row.next_attempt_at or NOW for row in later)
     assert first > NOW + timedelta(hours=23)
     assert second - first == timedelta(hours=6), "they come back one by one, as the limit allows"

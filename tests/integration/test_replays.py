@@ -266,7 +266,7 @@ class TestFrozen:
         operation = order()
         step()
         NotificationRecord.objects.filter(status="pending").update(status="dead", next_attempt_at=None)
-        ReplayOperation.objects.update(walked_to=None, walked_to_id=None)  # not even if it forgot how far it was
+        ReplayOperation.objects.update(cursor_at=None, cursor_id=None)  # not even if it forgot how far it was
 
         finish(operation)
 

@@ -17,7 +17,7 @@ from notifications import tasks
 from notifications.broker import nudge
 from notifications.ingest.payload import IDENTIFIER_LENGTHS, TEXT_LENGTHS
 from notifications.models import DeliveryAttempt, NotificationRecord, RejectedRequest, UserNotificationChannel
-from notifications.states import FINAL, SCHEDULED, WAITING, AuthType, Cause, ErrorCode, Outcome, Status, TestStatus
+from notifications.states import CLAIMABLE, FINAL, SCHEDULED, AuthType, Cause, ErrorCode, Outcome, Status, TestStatus
 from smartmate.celery import app
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ class TestStatuses:
     def test_each_is_either_scheduled_or_final(self) -> None:
         assert {*SCHEDULED, *FINAL} == set(Status)
         assert not set(SCHEDULED) & set(FINAL)
-        assert set(WAITING) == set(SCHEDULED) - {Status.SENDING}
+        assert set(CLAIMABLE) == set(SCHEDULED) - {Status.SENDING}
 
     def test_are_the_choices_of_the_column(self) -> None:
         assert NotificationRecord._meta.get_field("status").choices == Status.choices

@@ -16,7 +16,7 @@ from notifications.models import NotificationRecord
 from notifications.providers.base import SendResult
 from notifications.querysets import NotificationQuerySet
 from notifications.service import NotificationService
-from notifications.states import FINAL, WAITING, ErrorCode, Outcome
+from notifications.states import CLAIMABLE, FINAL, ErrorCode, Outcome
 from tests.integration.rows import make_record
 from tests.model.world import GONE, Kind, Stage, State, Step
 
@@ -127,7 +127,7 @@ class RealWorld:
             assert self._claim() == []
         if model.status not in FINAL:
             assert self.service.replay(self.record, None, "model", force=True) == 0
-        if model.status not in WAITING:
+        if model.status not in CLAIMABLE:
             assert self.service.cancel(self.record, None, "model") == 0
         if model.status == "sent":
             assert self.row.attempts.filter(outcome=Outcome.SUCCESS).exists()

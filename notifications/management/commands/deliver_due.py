@@ -19,7 +19,7 @@ from notifications.management.commands._base import Command as Base, Stop, posit
 from notifications.monitoring.alerting.dispatcher import evaluate_if_due
 from notifications.replay.runner import run as run_replays
 from notifications.service import NotificationService
-from notifications.states import Pulse
+from notifications.states import HeartbeatKind
 from notifications.telemetry import heartbeats
 
 logger = logging.getLogger("notifications.deliver_due")
@@ -124,7 +124,7 @@ def _drain(engine: Engine, limit: int, stop: Stop, total: RetryResult) -> None:
         for field in dataclasses.fields(RetryResult):
             setattr(total, field.name, getattr(total, field.name) + getattr(done, field.name))
         more = done.has_more
-        heartbeats.record_heartbeat(Pulse.SWEEP)
+        heartbeats.record_heartbeat(HeartbeatKind.SWEEP)
         if limit:
             limit -= done.scanned
             more = more and limit > 0

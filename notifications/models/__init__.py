@@ -1,0 +1,22 @@
+"""The tables of this app. Every row is the truth about what it describes; Redis and Celery hold only hints.
+
+Modules import models from this package, not from its parts. `models` imports query sets, states, content and
+security, and nothing above them.
+"""
+
+from notifications.models.channels import UserNotificationChannel
+from notifications.models.monitoring import Alert, Counter, Heartbeat
+from notifications.models.operations import DueJob, RejectedRequest, ReplayOperation
+from notifications.models.records import DeliveryAttempt, NotificationRecord
+
+__all__ = [
+    "Alert",
+    "Counter",
+    "DeliveryAttempt",
+    "DueJob",
+    "Heartbeat",
+    "NotificationRecord",
+    "RejectedRequest",
+    "ReplayOperation",
+    "UserNotificationChannel",
+]

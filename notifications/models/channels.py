@@ -1,0 +1,63 @@
+"""The endpoint of one user on one channel, and the health of that endpoint."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+from notifications.security.fields import SecretField
+from notifications.states import AuthType, TestStatus
+
+
+class UserNotificationChannel(models.Model):
+    """Where and how one user wants to be told on one channel."""
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notification_channels", verbose_name=_("user")
+    )
+    channel = models.CharField(_("channel"), max_length=32, default="feishu")
+    enabled = models.BooleanField(_("switched on"), default=True)
+    webhook_url = SecretField(_("webhook address"), blank=True, default="")
+    auth_type = models.CharField(_("authentication"), max_length=16, choices=AuthType.choices, default=AuthType.NONE)
+    bearer_token = SecretField(_("bearer token"), blank=True, default="")
+    paused_at = models.DateTimeField(_("paused"), null=True, blank=True)
+    pause_reason = models.CharField(_("reason of the pause"), max_length=191, blank=True)
+    owner_notified_at = models.DateTimeField(
+        _("owner notified of the pause"), null=True, blank=True, editable=False, db_column="owner_told_at"
+    )
+    """The `paused_at` of the pause that the owner was notified of."""
+    release_at = models.DateTimeField(_("next release"), null=True, blank=True, editable=False)
+    """When the next of the records that wait may be let go; none while nothing is being let go."""
+    failures = models.IntegerField(_("failures in a row"), default=0, db_default=0, editable=False)
+    probe_at = models.DateTimeField(_("next probe"), null=True, blank=True, editable=False)
+    """Set while the endpoint keeps failing and only one record per interval is sent."""
+    last_test_status = models.CharField(
+        _("last test"), max_length=16, choices=TestStatus.choices, blank=True, default=TestStatus.NEVER
+    )
+    last_test_error = models.CharField(_("error of the last test"), max_length=191, blank=True)
+    last_test_at = models.DateTimeField(_("time of the last test"), null=True, blank=True)
+    created_at = models.DateTimeField(_("created"), db_default=Now())
+    updated_at = models.DateTimeField(_("changed"), auto_now=True)
+
+    class Meta:
+        """Table, permissions, constraints and indexes."""
+
+        db_table = "user_notification_channels"
+        verbose_name = _("user's channel")
+        verbose_name_plural = _("users' channels")
+        constraints = (models.UniqueConstraint(fields=("user", "channel"), name="one_channel_per_user"),)
+        indexes = (
+            models.Index(
+                fields=("id",),
+                name="channel_to_tend",
+                condition=Q(release_at__isnull=False) | Q(probe_at__isnull=False),
+            ),
+            # Few are paused among many: metrics and alerts look for them every minute.
+            models.Index(fields=("paused_at",), name="channel_paused", condition=Q(paused_at__isnull=False)),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.channel} / {self.user_id}"

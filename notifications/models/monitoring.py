@@ -1,0 +1,83 @@
+"""Heartbeats, alerts and counters."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+from notifications.states import AlertKind, HeartbeatKind, Measure
+
+
+class Heartbeat(models.Model):
+    """When something that should be running was last heard of, by PostgreSQL's clock. See heartbeats.py."""
+
+    name = models.CharField(_("name"), max_length=191, primary_key=True)
+    kind = models.CharField(_("kind"), max_length=16, choices=HeartbeatKind.choices)
+    seen_at = models.DateTimeField(_("last heard of"), db_default=Now())
+
+    class Meta:
+        """Table, permissions, constraints and indexes."""
+
+        db_table = "notification_heartbeats"
+        verbose_name = _("heartbeat")
+        verbose_name_plural = _("heartbeats")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Alert(models.Model):
+    """What one sink was, or is to be, told about one cause. alerts.py says how the times move."""
+
+    cause = models.CharField(_("cause"), max_length=191)
+    receiver = models.CharField(_("receiver"), max_length=32, db_column="sink")
+    kind = models.CharField(_("kind"), max_length=16, choices=AlertKind.choices)
+    facts = models.JSONField(_("facts"), default=dict)
+    count = models.IntegerField(_("count"))
+    first_seen = models.DateTimeField(_("first seen"))
+    last_seen = models.DateTimeField(_("last seen"))
+    claimed_until = models.DateTimeField(null=True, db_column="telling_until")
+    sent_at = models.DateTimeField(_("sent"), null=True, db_column="told_at")
+    resolved_at = models.DateTimeField(_("resolved"), null=True, db_column="cleared_at")
+    resolution_sent_at = models.DateTimeField(_("resolution sent"), null=True, db_column="all_clear_at")
+
+    class Meta:
+        """Table, permissions, constraints and indexes."""
+
+        db_table = "notification_alerts"
+        verbose_name = _("alert")
+        verbose_name_plural = _("alerts")
+        default_permissions = ()
+        constraints = (models.UniqueConstraint(fields=("cause", "receiver"), name="alert_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.cause} / {self.receiver}"
+
+
+class Counter(models.Model):
+    """How often one thing happened in one hour; tallies.py says how it is written and read."""
+
+    pk = models.CompositePrimaryKey(
+        "measure", "hour", "channel", "outcome", "error_code", "attempts", "bucket", "shard"
+    )
+    hour = models.DateTimeField()
+    shard = models.SmallIntegerField()
+    channel = models.CharField(max_length=32)
+    measure = models.CharField(max_length=32, choices=Measure.choices)
+    outcome = models.CharField(max_length=16, blank=True)
+    error_code = models.CharField(max_length=64, blank=True)
+    attempts = models.SmallIntegerField()
+    bucket = models.SmallIntegerField()
+    count = models.BigIntegerField()
+    seconds = models.FloatField()
+
+    class Meta:
+        """Table, permissions, constraints and indexes."""
+
+        db_table = "notification_tallies"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.measure} {self.hour:%Y-%m-%d %H}"

@@ -1,0 +1,124 @@
+"""Replay operations, due jobs and rejected requests."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+from notifications.content.text import escape_invisible
+from notifications.states import UNFINISHED, OperationStatus
+
+
+class ReplayOperation(models.Model):
+    """An order to replay all records that match, in batches, at a rate. Nothing deletes it: it says who and why."""
+
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,  # it outlives users
+        null=True,
+        db_index=False,
+        related_name="+",
+        verbose_name=_("ordered by"),
+    )
+    reason = models.CharField(_("reason"), max_length=500)
+    criteria = models.JSONField(_("criteria"), help_text=_("which records; see criteria.py"))
+    as_of = models.DateTimeField(_("as of"), help_text=_("records that changed later are left alone"))
+    rate = models.IntegerField(_("rate"), null=True, help_text=_("records per minute at most; none: no limit"))
+    status = models.CharField(
+        _("status"), max_length=16, choices=OperationStatus.choices, default=OperationStatus.QUEUED
+    )
+    matched = models.IntegerField(_("matched"), help_text=_("records there were to replay when it was created"))
+    done = models.IntegerField(_("replayed"), default=0)
+    cursor_at = models.DateTimeField(null=True, editable=False, db_column="walked_to")
+    """The cursor of the last record that was replayed: its time, and the id below."""
+    cursor_id = models.BigIntegerField(null=True, editable=False, db_column="walked_to_id")
+    next_batch_at = models.DateTimeField(_("next batch"), null=True, db_default=Now())
+    error = models.CharField(_("error"), max_length=191, blank=True)
+    created_at = models.DateTimeField(_("created"), db_default=Now())
+    started_at = models.DateTimeField(_("started"), null=True)
+    finished_at = models.DateTimeField(_("finished"), null=True)
+
+    class Meta:
+        """Table, permissions, constraints and indexes."""
+
+        db_table = "notification_replay_operations"
+        verbose_name = _("replay operation")
+        verbose_name_plural = _("replay operations")
+        default_permissions = ()  # those who may replay order one, those who may see records see it
+        constraints = (
+            models.CheckConstraint(condition=Q(status__in=OperationStatus.values), name="replay_status_known"),
+            models.CheckConstraint(
+                condition=Q(status__in=UNFINISHED, next_batch_at__isnull=False)
+                | Q(~Q(status__in=UNFINISHED), next_batch_at__isnull=True),
+                name="replay_scheduled_iff_unfinished",
+            ),
+            models.CheckConstraint(condition=Q(rate__isnull=True) | Q(rate__gte=1), name="replay_rate_positive"),
+        )
+        indexes = (
+            models.Index(fields=("next_batch_at", "id"), name="replay_due", condition=Q(next_batch_at__isnull=False)),
+        )
+
+    def __str__(self) -> str:
+        return f"#{self.pk}"
+
+
+class DueJob(models.Model):
+    """An event that is to happen at a time. jobs.py claims and publishes it."""
+
+    key = models.CharField(_("job key"), max_length=191, unique=True)
+    event = models.CharField(_("event"), max_length=64)
+    payload = models.JSONField(_("payload"))
+    run_at = models.DateTimeField(_("to run"))
+    next_run_at = models.DateTimeField(_("next run"), null=True)
+    """As a record's `next_attempt_at`: its time, the end of a backoff or of a lease; none when done."""
+    lease_token = models.UUIDField(null=True, editable=False)
+    attempts = models.IntegerField(_("attempts"), default=0)
+    last_error = models.CharField(_("error"), max_length=191, blank=True)
+    done_at = models.DateTimeField(_("done"), null=True)
+    created_at = models.DateTimeField(_("created"), db_default=Now())
+
+    class Meta:
+        """Table, permissions, constraints and indexes."""
+
+        db_table = "notification_due_jobs"
+        verbose_name = _("due job")
+        verbose_name_plural = _("due jobs")
+        default_permissions = ("view",)
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(done_at__isnull=True, next_run_at__isnull=False)
+                | Q(done_at__isnull=False, next_run_at__isnull=True, lease_token__isnull=True),
+                name="job_scheduled_iff_not_done",
+            ),
+        )
+        indexes = (
+            models.Index(fields=("next_run_at", "id"), name="job_due", condition=Q(next_run_at__isnull=False)),
+            models.Index(fields=("done_at",), name="job_done", condition=Q(done_at__isnull=False)),  # for the purge
+        )
+
+    def __str__(self) -> str:
+        return escape_invisible(self.key)
+
+
+class RejectedRequest(models.Model):
+    """A request refused at the door, kept with the reason so that nothing vanishes."""
+
+    source = models.CharField(_("came by"), max_length=64)
+    payload = models.TextField(_("payload"), help_text=_("JSON, as it came"))
+    errors = models.JSONField(_("what is wrong"))
+    created_at = models.DateTimeField(_("time"), db_default=Now(), db_index=True)
+
+    class Meta:
+        """Table, permissions, constraints and indexes."""
+
+        db_table = "notification_rejected_requests"
+        verbose_name = _("rejected request")
+        verbose_name_plural = _("rejected requests")
+        default_permissions = ("view", "delete")
+
+    def __str__(self) -> str:
+        return f"{self.source} #{self.pk}"

@@ -1,0 +1,179 @@
+"""Notifications and their delivery attempts. docs/design.md has the states and the transitions between them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+from notifications.content.text import escape_invisible
+from notifications.querysets import NotificationQuerySet
+from notifications.states import SCHEDULED, UNDELIVERED, Cause, HoldReason, Outcome, Status
+
+
+class NotificationRecord(models.Model):
+    """One notification to one user: outbox, queue, schedule and audit in one row."""
+
+    channel = models.CharField(_("channel"), max_length=32, default="feishu")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,  # audit rows outlive users, and ids we do not know are kept
+        db_index=False,  # notification_user begins with it
+        related_name="+",
+        verbose_name=_("user"),
+    )
+    trigger_id = models.CharField(_("trigger id"), max_length=191, blank=True)
+    preview_id = models.CharField(_("preview id"), max_length=191, blank=True)
+    trigger_type = models.CharField(_("trigger type"), max_length=64, blank=True)
+    target_type = models.CharField(_("target type"), max_length=64, blank=True)
+    target_id = models.BigIntegerField(_("target id"), default=0)
+    dedupe_key = models.CharField(_("dedupe key"), max_length=191)
+    target_url = models.CharField(_("target path"), max_length=1024, blank=True)
+    summary_text = models.TextField(_("summary"), blank=True)
+    fallback_text = models.TextField(_("fallback text"), blank=True)
+    fallback_used = models.BooleanField(_("fallback used"), default=False)
+    trace_id = models.CharField(_("trace id"), max_length=191, blank=True)
+
+    status = models.CharField(_("status"), max_length=16, choices=Status.choices, default=Status.PENDING)
+    attempt_count = models.IntegerField(_("attempts"), default=0)
+    max_attempts = models.IntegerField(_("attempts allowed"))
+    round = models.IntegerField(_("round"), default=0, help_text=_("0 at first, one more for each replay"))
+    next_attempt_at = models.DateTimeField(_("next attempt"), null=True, db_default=Now())
+    expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
+    lease_token = models.UUIDField(null=True, editable=False)
+    hold_reason = models.CharField(
+        _("held because"),
+        max_length=16,
+        choices=HoldReason.choices,
+        blank=True,
+        default="",
+        db_default="",
+        db_column="wait_reason",
+    )
+
+    last_error_code = models.CharField(_("error code"), max_length=64, blank=True)
+    last_error = models.TextField(_("error"), blank=True)
+    provider_message_id = models.CharField(_("message id at the provider"), max_length=191, blank=True)
+    provider_request = models.JSONField(_("request sent"), null=True)
+    provider_response = models.JSONField(_("response received"), null=True)
+    sent_at = models.DateTimeField(_("sent"), null=True)
+    created_at = models.DateTimeField(_("requested"), db_default=Now(), db_index=True)
+    updated_at = models.DateTimeField(_("changed"), db_default=Now())
+    replay_operation = models.ForeignKey(
+        "ReplayOperation",
+        on_delete=models.DO_NOTHING,  # operations are kept
+        db_constraint=False,  # so the column is added without reading the table
+        null=True,
+        db_index=False,  # few records have one: notification_replayed
+        related_name="+",
+        verbose_name=_("replay operation"),
+        help_text=_("the last one that replayed it"),
+    )
+
+    objects: ClassVar[NotificationQuerySet[NotificationRecord]] = NotificationQuerySet.as_manager()  # type: ignore[assignment]
+
+    class Meta:
+        """Table, permissions, constraints and indexes."""
+
+        db_table = "notification_records"
+        verbose_name = _("notification")
+        verbose_name_plural = _("notifications")
+        default_permissions = ("view",)
+        permissions = (
+            ("replay_notificationrecord", _("Can replay notifications")),
+            ("cancel_notificationrecord", _("Can cancel notifications")),
+            ("send_now_notificationrecord", _("Can send waiting notifications now")),
+        )
+        constraints = (
+            # dedupe_key first: the same index then also finds a key without its channel.
+            models.UniqueConstraint(fields=("dedupe_key", "channel"), name="notification_dedupe"),
+            models.CheckConstraint(condition=Q(status__in=Status.values), name="notification_status_known"),
+            models.CheckConstraint(
+                condition=Q(status__in=SCHEDULED, next_attempt_at__isnull=False)
+                | Q(~Q(status__in=SCHEDULED), next_attempt_at__isnull=True),
+                name="notification_scheduled_iff_waiting",
+            ),
+            models.CheckConstraint(
+                condition=Q(status=Status.SENDING, lease_token__isnull=False)
+                | Q(~Q(status=Status.SENDING), lease_token__isnull=True),
+                name="notification_leased_iff_sending",
+            ),
+        )
+        indexes = (
+            # Serves the claim (claim.py) and nothing else; finished rows are not in it, so it stays small.
+            models.Index(
+                fields=("next_attempt_at", "id"), name="notification_due", condition=Q(next_attempt_at__isnull=False)
+            ),
+            models.Index(  # finds what may go when an endpoint is well again
+                fields=("user", "channel", "id"),
+                name="notification_held_up",
+                condition=Q(hold_reason__in=[HoldReason.CHANNEL_PAUSED, HoldReason.ENDPOINT_FAILING]),
+            ),
+            # Serves a user's own notifications, newest first (web_api/inbox.py).
+            models.Index(fields=("user", "id"), name="notification_user"),
+            models.Index(fields=("trace_id",), name="notification_trace", condition=~Q(trace_id="")),
+            models.Index(fields=("preview_id",), name="notification_preview", condition=~Q(preview_id="")),
+            # Serves overview and alerts; a delivery that succeeds never touches it.
+            models.Index(fields=("updated_at", "id"), name="notification_dead", condition=Q(status=Status.DEAD)),
+            # Serves what looks for undelivered records, replays above all. What is delivered never enters it; the
+            # included columns let a count do without the table.
+            models.Index(
+                fields=("updated_at", "id"),
+                include=("status", "last_error_code", "channel"),
+                name="notification_undelivered",
+                condition=Q(status__in=UNDELIVERED),
+            ),
+            models.Index(
+                fields=("replay_operation", "id"),
+                name="notification_replayed",
+                condition=Q(replay_operation__isnull=False),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return escape_invisible(f"{self.channel}|{self.dedupe_key}")
+
+
+class DeliveryAttempt(models.Model):
+    """One try to send one record. Only ever inserted, except that a late answer replaces a "lost" row."""
+
+    record = models.ForeignKey(
+        NotificationRecord,
+        on_delete=models.CASCADE,
+        related_name="attempts",
+        db_index=False,  # the unique constraint's index begins with it
+        verbose_name=_("notification"),
+    )
+    round = models.IntegerField(_("round"), default=0)
+    number = models.IntegerField(_("number"))
+    cause = models.CharField(_("cause"), max_length=16, choices=Cause.choices)
+    started_at = models.DateTimeField(_("started"))
+    duration_ms = models.IntegerField(_("duration (ms)"), null=True)
+    outcome = models.CharField(_("outcome"), max_length=16, choices=Outcome.choices)
+    error_code = models.CharField(_("error code"), max_length=64, blank=True)
+    error = models.TextField(_("error"), blank=True)
+    http_status = models.IntegerField(_("HTTP status"), null=True)
+    response_excerpt = models.TextField(_("response"), blank=True)
+    worker = models.CharField(_("worker"), max_length=191, blank=True)
+
+    class Meta:
+        """Table, permissions, constraints and indexes."""
+
+        db_table = "notification_delivery_attempts"
+        verbose_name = _("delivery attempt")
+        verbose_name_plural = _("delivery attempts")
+        default_permissions = ("view",)
+        ordering = ("record_id", "round", "number")
+        constraints = (
+            models.UniqueConstraint(fields=("record", "round", "number"), name="attempt_number"),
+            models.CheckConstraint(condition=Q(outcome__in=Outcome.values), name="attempt_outcome_known"),
+            models.CheckConstraint(condition=Q(cause__in=Cause.values), name="attempt_cause_known"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.round}.{self.number}"
