@@ -36,6 +36,82 @@ class Migration(migrations.Migration):
                 ),
                 migrations.RenameField("ReplayOperation", "walked_to", "cursor_at"),
                 migrations.RenameField("ReplayOperation", "walked_to_id", "cursor_id"),
+                # Column names, labels and choices: Django keeps them in the state only.
+                migrations.AlterField(
+                    model_name='alert',
+                    name='claimed_until',
+                    field=models.DateTimeField(db_column='telling_until', null=True),
+                ),
+                migrations.AlterField(
+                    model_name='alert',
+                    name='kind',
+                    field=models.CharField(choices=[('dead', 'notifications became dead'), ('paused', 'channels were paused'), ('late', 'a notification is overdue'), ('sweep', 'sweeps are missing'), ('rejected', 'requests were rejected')], max_length=16, verbose_name='kind'),
+                ),
+                migrations.AlterField(
+                    model_name='alert',
+                    name='receiver',
+                    field=models.CharField(db_column='sink', max_length=32, verbose_name='receiver'),
+                ),
+                migrations.AlterField(
+                    model_name='alert',
+                    name='resolution_sent_at',
+                    field=models.DateTimeField(db_column='all_clear_at', null=True, verbose_name='resolution sent'),
+                ),
+                migrations.AlterField(
+                    model_name='alert',
+                    name='resolved_at',
+                    field=models.DateTimeField(db_column='cleared_at', null=True, verbose_name='resolved'),
+                ),
+                migrations.AlterField(
+                    model_name='alert',
+                    name='sent_at',
+                    field=models.DateTimeField(db_column='told_at', null=True, verbose_name='sent'),
+                ),
+                migrations.AlterField(
+                    model_name='deliveryattempt',
+                    name='cause',
+                    field=models.CharField(choices=[('event', 'first send'), ('sweep', 'scheduled retry'), ('replay', 'replay by an operator'), ('recovery', 'recovery after a lost worker')], max_length=16, verbose_name='cause'),
+                ),
+                migrations.AlterField(
+                    model_name='deliveryattempt',
+                    name='outcome',
+                    field=models.CharField(choices=[('success', 'delivered'), ('temporary_fail', 'temporary failure'), ('permanent_fail', 'permanent failure'), ('skipped', 'not sent on purpose'), ('lost', 'worker lost, the message may have been delivered')], max_length=16, verbose_name='outcome'),
+                ),
+                migrations.AlterField(
+                    model_name='notificationrecord',
+                    name='hold_reason',
+                    field=models.CharField(blank=True, choices=[('', 'not held'), ('channel_paused', 'the channel is paused'), ('endpoint_failing', 'the endpoint is failing and is being probed'), ('rate_limited', "the endpoint's rate limit")], db_column='wait_reason', db_default='', default='', max_length=16, verbose_name='held because'),
+                ),
+                migrations.AlterField(
+                    model_name='notificationrecord',
+                    name='status',
+                    field=models.CharField(choices=[('pending', 'pending'), ('sending', 'sending'), ('sent', 'sent'), ('failed', 'waiting to retry'), ('dead', 'dead, action needed'), ('skipped', 'skipped')], default='pending', max_length=16, verbose_name='status'),
+                ),
+                migrations.AlterField(
+                    model_name='replayoperation',
+                    name='cursor_at',
+                    field=models.DateTimeField(db_column='walked_to', editable=False, null=True),
+                ),
+                migrations.AlterField(
+                    model_name='replayoperation',
+                    name='cursor_id',
+                    field=models.BigIntegerField(db_column='walked_to_id', editable=False, null=True),
+                ),
+                migrations.AlterField(
+                    model_name='replayoperation',
+                    name='status',
+                    field=models.CharField(choices=[('queued', 'queued'), ('running', 'running'), ('done', 'done'), ('cancelled', 'cancelled'), ('failed', 'stopped by an error')], default='queued', max_length=16, verbose_name='status'),
+                ),
+                migrations.AlterField(
+                    model_name='usernotificationchannel',
+                    name='last_test_status',
+                    field=models.CharField(blank=True, choices=[('', 'never tested'), ('success', 'succeeded'), ('failed', 'failed')], default='', max_length=16, verbose_name='last test'),
+                ),
+                migrations.AlterField(
+                    model_name='usernotificationchannel',
+                    name='owner_notified_at',
+                    field=models.DateTimeField(blank=True, db_column='owner_told_at', editable=False, null=True, verbose_name='owner notified of the pause'),
+                ),
             ],
         ),
     ]
