@@ -1,4 +1,4 @@
-"""The attempts of one record, as a table below it."""
+"""The table of delivery attempts on a record's page."""
 
 from __future__ import annotations
 
@@ -18,59 +18,59 @@ else:
     Inline = admin.TabularInline
 
 MAX_TEXT_LENGTH = 2000
-"""Characters of an error or answer that are shown of each attempt."""
+"""Characters shown of an attempt's error and of its response."""
 
 
 class AttemptInline(Inline):
-    """Every try to send one record, in the order they were made."""
+    """Read-only table of all attempts of one record, oldest first."""
 
     model = DeliveryAttempt
     template = "admin/notifications/notificationrecord/attempts.html"
     fields = readonly_fields = (
-        *("round", "number", "cause", "started", "duration", "verdict", "code", "problem", "http_status"),
-        *("excerpt", "origin"),
+        *("round", "number", "cause", "started", "duration", "outcome_badge", "code", "error_text", "http_status"),
+        *("response_text", "worker_name"),
     )
 
     code = column(DeliveryAttempt, "error_code")
-    origin = column(DeliveryAttempt, "worker")
+    worker_name = column(DeliveryAttempt, "worker")
 
     @admin.display(description=_("started"))
     def started(self, attempt: DeliveryAttempt) -> str:
-        """Return when it began, to the second."""
+        """Return the start time to the second."""
         return format_time(attempt.started_at)
 
     @admin.display(description=_("duration"))
     def duration(self, attempt: DeliveryAttempt) -> str:
-        """Return how long it took; nobody knows for a lost one."""
+        """Return the duration in milliseconds. The duration of a lost attempt is unknown."""
         return EMPTY_VALUE if attempt.duration_ms is None else gettext("%(count)d ms") % {"count": attempt.duration_ms}
 
     @admin.display(description=_("outcome"))
-    def verdict(self, attempt: DeliveryAttempt) -> SafeString:
-        """Return what it came to."""
+    def outcome_badge(self, attempt: DeliveryAttempt) -> SafeString:
+        """Return the outcome as a coloured badge."""
         return badge(attempt.outcome, attempt.get_outcome_display())
 
     @admin.display(description=_("error"))
-    def problem(self, attempt: DeliveryAttempt) -> SafeString | str:
-        """Return what went wrong."""
+    def error_text(self, attempt: DeliveryAttempt) -> SafeString | str:
+        """Return the error message."""
         return text_block(attempt.error, MAX_TEXT_LENGTH)
 
     @admin.display(description=_("response"))
-    def excerpt(self, attempt: DeliveryAttempt) -> str:
-        """Return the beginning of the answer."""
+    def response_text(self, attempt: DeliveryAttempt) -> str:
+        """Return the stored beginning of the endpoint's response."""
         return text_block(attempt.response_excerpt, MAX_TEXT_LENGTH)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Show them to whoever may see the record: they are part of it."""
+        """Return True if the user may view the record. The attempts are part of it."""
         return request.user.has_perm("notifications.view_notificationrecord")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody adds attempts by hand."""
+        """Return False: only the delivery engine adds attempts."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody changes them."""
+        """Return False: attempts are never edited."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody deletes them."""
+        """Return False: attempts are deleted together with their record."""
         return False

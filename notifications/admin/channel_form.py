@@ -1,4 +1,4 @@
-"""The form of a user's channel: its secrets are written here and never read back."""
+"""The form of a user's channel. Its secret fields are write-only."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ else:
     Base = forms.ModelForm
 
 SECRETS = ("new_webhook_url", "new_bearer_token")
-"""Fields that no page, log or error report may show."""
+"""Form fields whose values must not appear on a page, in a log or in an error report."""
 
 
 def _secret(**kwargs: Any) -> forms.CharField:
-    # new-password: a browser must not fill in the operator's own.
+    # With "new-password" a browser does not fill in the operator's own password.
     widget = forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password", "spellcheck": "false"})
     return forms.CharField(required=False, max_length=LONGEST, widget=widget, **kwargs)
 
@@ -34,16 +34,19 @@ def _channels() -> list[tuple[str, str]]:
 
 
 class ChannelForm(Base):
-    """Stores what is typed into the write-only fields, and leaves alone what is not."""
+    """Form of a channel. An empty secret field keeps the stored secret."""
 
     channel = forms.ChoiceField(label=_("Channel"), choices=_channels)
     new_webhook_url = _secret(
         label=_("New webhook address"),
-        help_text=_("Blank keeps the stored one. It is never shown again. For email: blank for the user's own."),
+        help_text=_(
+            "Leave empty to keep the stored address. A stored address is never shown in full. "
+            "Email: leave empty to use the user's own address."
+        ),
     )
     new_bearer_token = _secret(
         label=_("New token or signing secret"),
-        help_text=_("Blank keeps the stored one. It is never shown again."),
+        help_text=_("Leave empty to keep the stored value. A stored value is never shown."),
     )
     clear_token = forms.BooleanField(label=_("Delete the stored token"), required=False)
 
@@ -56,43 +59,43 @@ class ChannelForm(Base):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.instance._state.adding:
-            words = {
+            texts = {
                 "new_webhook_url": (
                     _("webhook address"),
-                    _("It is never shown again. For email: blank for the user's own."),
+                    _("A stored address is never shown in full. Email: leave empty to use the user's own address."),
                 ),
-                "new_bearer_token": (_("token or signing secret"), _("It is never shown again.")),
+                "new_bearer_token": (_("token or signing secret"), _("A stored value is never shown.")),
             }
-            for name in words.keys() & self.fields.keys():
-                label, self.fields[name].help_text = words[name]
+            for name in texts.keys() & self.fields.keys():
+                label, self.fields[name].help_text = texts[name]
                 self.fields[name].label = capfirst(label)
 
     def clean_new_webhook_url(self) -> Secret:
-        """Refuse an address the channel's provider would not call."""
-        return self._sealed("webhook_url")
+        """Reject an address that the channel's provider does not accept."""
+        return self._encrypt("webhook_url")
 
     def clean_new_bearer_token(self) -> Secret:
-        """Refuse a token that cannot be sent or stored."""
-        return self._sealed("bearer_token")
+        """Reject a token that cannot be sent or stored."""
+        return self._encrypt("bearer_token")
 
     def clean(self) -> dict[str, Any]:
-        """Refuse settings that cannot work together."""
+        """Reject settings that cannot be combined."""
         data = super().clean() or self.cleaned_data
         if data.get("new_bearer_token") and data.get("clear_token"):
-            self.add_error("clear_token", _("Either delete the token or enter a new one."))
-        self.instance.channel = data.get("channel", self.instance.channel)  # what is refused depends on it
-        for name, reason in conflicts(self._wanted(), self.instance, user=data.get("user")):
+            self.add_error("clear_token", _("Either delete the stored token or enter a new one."))
+        self.instance.channel = data.get("channel", self.instance.channel)  # the validation rules depend on it
+        for name, reason in conflicts(self._submitted_settings(), self.instance, user=data.get("user")):
             field = name if name in self.fields else f"new_{name}"
             if field not in self.errors:
                 self.add_error(field, str(reason))
         return data
 
     def save(self, commit: bool = True) -> UserNotificationChannel:
-        """Store the secrets that were entered; what the last test said of the old ones is forgotten."""
-        self.touched = apply(self._wanted(), self.instance)
+        """Store the channel. The last test result is cleared if an endpoint setting changed."""
+        self.touched = apply(self._submitted_settings(), self.instance)
         return super().save(commit)
 
-    def _wanted(self) -> Settings:
+    def _submitted_settings(self) -> Settings:
         data = self.cleaned_data
         return Settings(
             enabled=data.get("enabled"),
@@ -101,7 +104,7 @@ class ChannelForm(Base):
             bearer_token=data.get("new_bearer_token") or (Secret("") if data.get("clear_token") else None),
         )
 
-    def _sealed(self, field: str) -> Secret:
+    def _encrypt(self, field: str) -> Secret:
         channel: str = self.cleaned_data.get("channel", self.instance.channel)
         try:
             return seal(field, self.cleaned_data[f"new_{field}"], channel)

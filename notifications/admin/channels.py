@@ -1,4 +1,4 @@
-"""Users' channels. Addresses and tokens go in and never come out."""
+"""Users' channels. Addresses and tokens can be entered here but are never shown in full."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ else:
     Base = admin.ModelAdmin
 
 MAX_TESTS_PER_REQUEST = 5
-"""Channels that one request tests: it waits for each endpoint."""
+"""Channels that one request may test. The request waits for each endpoint in turn."""
 
 
 @admin.register(UserNotificationChannel)
 class UserNotificationChannelAdmin(Base):
-    """Where users want to be told, and whether it works."""
+    """List and form of users' channels, with the actions "send test" and "resume"."""
 
     form = ChannelForm
     list_display = ("name", "channel", "enabled", "address", "auth_type", "health", "last_test")
@@ -71,27 +71,27 @@ class UserNotificationChannelAdmin(Base):
 
     @admin.action(description=_("Send a test message to the selected channels"), permissions=["change"])
     def send_test(self, request: HttpRequest, queryset: QuerySet[UserNotificationChannel]) -> None:
-        """Send one message to each now, and say what came of it. A success ends a pause."""
-        chosen = list(queryset.select_related("user")[: MAX_TESTS_PER_REQUEST + 1])
-        if len(chosen) > MAX_TESTS_PER_REQUEST:
-            text = gettext("Choose %(count)d channels at most: each test waits for its endpoint.")
+        """Send a test message to each selected channel and report the results. A success ends a pause."""
+        selected = list(queryset.select_related("user")[: MAX_TESTS_PER_REQUEST + 1])
+        if len(selected) > MAX_TESTS_PER_REQUEST:
+            text = gettext("Select at most %(count)d channels. Each test waits for its endpoint.")
             self.message_user(request, text % {"count": MAX_TESTS_PER_REQUEST}, messages.WARNING)
             return
-        for channel in chosen:
+        for channel in selected:
             record = send_test(channel.user, channel=channel.channel)
             self.log_change(request, channel, "Sent a test message.")
-            facts = {"channel": str(channel), "error": error_of(record)}
+            values = {"channel": str(channel), "error": error_of(record)}
             if record.status == Status.SENT:
-                self.message_user(request, gettext("%(channel)s: the test message was delivered.") % facts)
+                self.message_user(request, gettext("%(channel)s: the test message was delivered.") % values)
             else:
-                text = gettext("%(channel)s: the test message was not delivered. %(error)s") % facts
+                text = gettext("%(channel)s: the test message was not delivered. %(error)s") % values
                 self.message_user(request, text, messages.ERROR)
 
     @admin.action(description=_("Resume the selected channels"), permissions=["change"])
     def resume(self, request: HttpRequest, queryset: QuerySet[UserNotificationChannel]) -> None:
-        """Take their endpoints for well: what waits for them goes out, oldest first, at a limited rate."""
-        unwell = queryset.exclude(paused_at=None, probe_at=None)
-        resumed = [channel for channel in unwell if resume_channel(channel.pk)]
+        """Mark the endpoints as healthy. Held notifications are released, oldest first, at a limited rate."""
+        unhealthy = queryset.exclude(paused_at=None, probe_at=None)
+        resumed = [channel for channel in unhealthy if resume_channel(channel.pk)]
         for channel in resumed:
             self.log_change(request, channel, "Resumed.")
         text = ngettext("%(count)d channel was resumed.", "%(count)d channels were resumed.", len(resumed))
@@ -100,19 +100,19 @@ class UserNotificationChannelAdmin(Base):
     @method_decorator(sensitive_post_parameters(*SECRETS))
     @method_decorator(sensitive_variables())
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Keep what is typed here out of error reports."""
+        """Serve the form. Submitted secrets are kept out of error reports."""
         return super().changeform_view(request, *args, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: UserNotificationChannel, form: Any, change: bool) -> None:
-        """Write what was changed and no more: what we read of the rest may be out of date."""
+        """Save only the changed columns. A worker may have updated the others since they were read."""
         obj.save(update_fields=form.touched if change else None)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        """Fix user and channel once they are stored: an address does not change its owner."""
+        """Make user and channel read-only for a stored channel, so that an address cannot move to another user."""
         return (*self.readonly_fields, "user", "channel") if obj else self.readonly_fields
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Leave out what has nothing to show: the state of a new one, the inputs of who may only look."""
+        """Omit the state of a new channel, and the inputs for users with view permission only."""
         hidden = set() if self.has_change_permission(request, obj) or obj is None else {*SECRETS, "clear_token"}
         hidden |= {"user"} if obj else {"owner", "address", "token", "clear_token"}
         return [
@@ -125,47 +125,47 @@ class UserNotificationChannelAdmin(Base):
 
     @admin.display(description=_("user"))
     def name(self, channel: UserNotificationChannel) -> SafeString:
-        """Return the user's name, set apart."""
+        """Return the user's name, isolated from the text direction around it."""
         return isolated(channel.user.get_username())
 
     @admin.display(description=_("user"))
     def owner(self, channel: UserNotificationChannel) -> SafeString:
-        """Return the user with a link to them."""
+        """Return a link to the user."""
         return user_link(channel.user)
 
     @admin.display(description=_("webhook address"))
     def address(self, channel: UserNotificationChannel) -> SafeString | str:
         """Return the address with its key masked."""
-        return _shown(channel.webhook_url, mask_url)
+        return _reveal(channel.webhook_url, mask_url)
 
     @admin.display(description=_("token or signing secret"))
     def token(self, channel: UserNotificationChannel) -> SafeString | str:
-        """Return whether there is one."""
-        return _shown(channel.bearer_token, lambda token: gettext("stored"))
+        """Return whether a token is stored."""
+        return _reveal(channel.bearer_token, lambda token: gettext("stored"))
 
     @admin.display(description=_("endpoint"))
     def health(self, channel: UserNotificationChannel) -> SafeString:
-        """Return whether it is well, and since when it is not."""
+        """Return the health of the endpoint, with the time since when it is paused."""
         if channel.paused_at:
             return format_html("{} {}", badge("paused", _("paused")), age_html(channel.paused_at))
         if channel.probe_at:
-            return format_html("{} {}", badge("failing", _("failing, probed")), age_html(channel.probe_at))
+            return format_html("{} {}", badge("failing", _("failing, being probed")), age_html(channel.probe_at))
         if channel.release_at:
-            return badge("resumed", _("well, letting go what waited"))
-        return badge("well", _("well"))
+            return badge("resumed", _("healthy, releasing held messages"))
+        return badge("well", _("healthy"))
 
     @admin.display(description=_("last test"))
     def last_test(self, channel: UserNotificationChannel) -> SafeString:
-        """Return how the last test message went, and when."""
+        """Return the result and the time of the last test message."""
         result = badge(channel.last_test_status or "never", channel.get_last_test_status_display())
         return format_html("{} {}", result, age_html(channel.last_test_at)) if channel.last_test_at else result
 
 
 @sensitive_variables()
-def _shown(secret: Secret, show: Callable[[str], str]) -> SafeString | str:
-    """Return what `show` makes of the plain value, or a badge saying that nobody can read it."""
+def _reveal(secret: Secret, render: Callable[[str], str]) -> SafeString | str:
+    """Return `render` applied to the decrypted value, or a badge if the value cannot be decrypted."""
     try:
         plain = secret.reveal()
     except SecretUnreadable:
-        return badge("unreadable", _("cannot be read: key missing"))
-    return show(plain) if plain else EMPTY_VALUE
+        return badge("unreadable", _("cannot be decrypted: key missing"))
+    return render(plain) if plain else EMPTY_VALUE

@@ -1,4 +1,4 @@
-"""How values are shown: escaped, set apart from the text around them, and cut where they are long."""
+"""HTML for values: escaped, isolated from the text direction around them, and truncated if long."""
 
 from __future__ import annotations
 
@@ -22,26 +22,31 @@ from django.utils.translation import gettext as _, ngettext
 from notifications.content.text import escape_invisible
 
 MAX_BLOCK_LENGTH = 10_000
-"""Characters of a long text that are shown: enough to judge it, and the page stays light."""
+"""Characters of a long text that are shown, to keep pages small."""
 EMPTY_VALUE = "–"
-"""Stands where there is no value."""
-MINUTE = 60
+"""Shown in place of a missing value."""
+MINUTE_SECONDS = 60
 
 STYLE = {"all": ("notifications/admin.css",)}
 
 
 def badge(kind: str, text: str | Promise) -> SafeString:
-    """Return text in the colour of its kind; the text alone says it too."""
+    """Return a coloured badge. The text alone must state the same as the colour.
+
+    Args:
+        kind: Suffix of the CSS class `n-...` that gives the colour.
+        text: The text of the badge.
+    """
     return format_html('<span class="n-badge n-{}">{}</span>', kind, text)
 
 
 def isolated(text: object) -> SafeString:
-    """Return text whose writing direction cannot turn its surroundings around."""
+    """Return escaped text in a `<bdi>` element, so that its writing direction does not affect the text around it."""
     return format_html("<bdi>{}</bdi>", escape_invisible(str(text)))
 
 
 def user_link(user: AbstractBaseUser) -> SafeString:
-    """Return the user's name with a link to them, if the admin has a page for users."""
+    """Return the user's name, as a link if the admin has a page for users."""
     name = isolated(user.get_username())
     if not admin.site.is_registered(type(user)):
         return name
@@ -50,7 +55,7 @@ def user_link(user: AbstractBaseUser) -> SafeString:
 
 
 def column(model: type[Model], name: str) -> Callable[[Any, Model], SafeString | str]:
-    """Return an admin column that shows the text of a field, set apart: it comes from elsewhere."""
+    """Return an admin column that shows the text of a model field, isolated by `<bdi>` because it is external input."""
     field = cast("Field[Any, Any]", model._meta.get_field(name))
 
     @admin.display(description=field.verbose_name)
@@ -61,26 +66,28 @@ def column(model: type[Model], name: str) -> Callable[[Any, Model], SafeString |
     return show
 
 
-def text_block(text: str, most: int = MAX_BLOCK_LENGTH) -> SafeString | str:
-    """Return a preformatted block with the first `most` characters of text, and a note where it was cut."""
+def text_block(text: str, max_length: int = MAX_BLOCK_LENGTH) -> SafeString | str:
+    """Return a preformatted block with the first `max_length` characters of text, and a note if it was truncated."""
     if not text:
         return EMPTY_VALUE
-    shown = format_html('<pre class="n-block" tabindex="0">{}</pre>', escape_invisible(text[:most]))
-    if len(text) <= most:
+    shown = format_html('<pre class="n-block" tabindex="0">{}</pre>', escape_invisible(text[:max_length]))
+    if len(text) <= max_length:
         return shown
     note = ngettext(
-        "Cut: the first %(shown)d of %(all)d character.", "Cut: the first %(shown)d of %(all)d characters.", len(text)
-    ) % {"shown": most, "all": len(text)}
+        "Truncated: the first %(shown)d of %(all)d character.",
+        "Truncated: the first %(shown)d of %(all)d characters.",
+        len(text),
+    ) % {"shown": max_length, "all": len(text)}
     return format_html('{}<p class="n-cut">{}</p>', shown, note)
 
 
 def json_block(value: Any) -> SafeString | str:
-    """Return JSON from a column, as people read it."""
+    """Return the value of a JSON column as an indented block."""
     return text_block("" if value is None else _pretty(value))
 
 
 def json_or_text_block(text: str) -> SafeString | str:
-    """Return text that may be JSON: as people read it, or else as it came."""
+    """Return text as an indented block if it is JSON, else unchanged."""
     try:
         return text_block(_pretty(json.loads(text)))
     except (ValueError, RecursionError):
@@ -92,29 +99,31 @@ def _pretty(value: Any) -> str:
 
 
 def format_time(value: datetime) -> str:
-    """Return a time to the second with its zone."""
+    """Return a time to the second with its time zone."""
     return date_format(timezone.localtime(value), "Y-m-d H:i:s T")
 
 
 def format_age(value: datetime) -> str:
-    """Return how long ago, or how soon."""
+    """Return the distance of a time from now, as in "3 minutes ago" or "in 3 minutes"."""
     seconds = (value - timezone.now()).total_seconds()
     if seconds > 0:
         return (
-            _("in less than a minute") if seconds < MINUTE else _("in %(time)s") % {"time": timeuntil(value, depth=1)}
+            _("in less than a minute")
+            if seconds < MINUTE_SECONDS
+            else _("in %(time)s") % {"time": timeuntil(value, depth=1)}
         )
-    return _("just now") if seconds > -MINUTE else _("%(time)s ago") % {"time": timesince(value, depth=1)}
+    return _("just now") if seconds > -MINUTE_SECONDS else _("%(time)s ago") % {"time": timesince(value, depth=1)}
 
 
 def time_html(value: datetime | None) -> SafeString | str:
-    """Return the time in full, with how far it is from now."""
+    """Return the full time followed by its distance from now."""
     if value is None:
         return EMPTY_VALUE
     return format_html('<time datetime="{}">{}</time> ({})', value.isoformat(), format_time(value), format_age(value))
 
 
 def age_html(value: datetime | None, text: str = "") -> SafeString | str:
-    """Return how far a time is from now, or what `text` says of it; the time in full shows on pointing at it."""
+    """Return the distance of a time from now, or `text` instead. The full time is shown as a tooltip."""
     if value is None:
         return EMPTY_VALUE
     shown = text or format_age(value)

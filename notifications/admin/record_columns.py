@@ -1,4 +1,4 @@
-"""How the values of a record are shown, in the list and on its page."""
+"""Columns of the list of records and fields of the page of one record."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.states import Status
 
 MAX_COUNTED_RECORDS = 100
-"""Records with the same identifier that are counted."""
+"""Records with the same identifier are counted up to this number."""
 
 
-def _shared(record: NotificationRecord, field: str, parameter: str) -> SafeString | str:
+def _identifier_with_link(record: NotificationRecord, field: str, parameter: str) -> SafeString | str:
     value = getattr(record, field)
     if not value:
         return EMPTY_VALUE
@@ -45,12 +45,12 @@ def _shared(record: NotificationRecord, field: str, parameter: str) -> SafeStrin
         return isolated(value)
     url = f"{reverse('admin:notifications_notificationrecord_changelist')}?{urlencode({parameter: value})}"
     number = f"{MAX_COUNTED_RECORDS}+" if count > MAX_COUNTED_RECORDS else count
-    text = gettext("%(count)s notifications share it") % {"count": number}
+    text = gettext("%(count)s notifications with this id") % {"count": number}
     return format_html('{} (<a href="{}">{}</a>)', isolated(value), url, text)
 
 
 class RecordColumns:
-    """Columns of the list and fields of the page."""
+    """Mixin with one method for each column or field."""
 
     trigger = column(NotificationRecord, "trigger_id")
     kind_of_trigger = column(NotificationRecord, "trigger_type")
@@ -60,27 +60,27 @@ class RecordColumns:
 
     @admin.display(description=_("trace id"))
     def trace(self, record: NotificationRecord) -> SafeString | str:
-        """Return the id with a link to all that share it."""
-        return _shared(record, "trace_id", "trace")
+        """Return the id, with a link to all records that have the same id."""
+        return _identifier_with_link(record, "trace_id", "trace")
 
     @admin.display(description=_("preview id"))
     def preview(self, record: NotificationRecord) -> SafeString | str:
-        """Return the id with a link to all that share it."""
-        return _shared(record, "preview_id", "preview")
+        """Return the id, with a link to all records that have the same id."""
+        return _identifier_with_link(record, "preview_id", "preview")
 
     @admin.display(description=_("status"))
     def state(self, record: NotificationRecord) -> SafeString:
-        """Return the status in its colour."""
+        """Return the status as a coloured badge."""
         return badge(record.status, record.get_status_display())
 
     @admin.display(description=_("dedupe key"))
     def key(self, record: NotificationRecord) -> SafeString:
-        """Return the key, set apart: it comes from elsewhere."""
+        """Return the key, isolated by `<bdi>` because it is external input."""
         return isolated(record.dedupe_key)
 
     @admin.display(description=_("user"))
     def owner(self, record: NotificationRecord) -> SafeString | str:
-        """Return the user with a link to them, or the bare id of one who is not there."""
+        """Return a link to the user, or the id of a user that does not exist."""
         try:
             user = record.user
         except ObjectDoesNotExist:
@@ -89,7 +89,7 @@ class RecordColumns:
 
     @admin.display(description=_("error code"))
     def code(self, record: NotificationRecord) -> SafeString | str:
-        """Return the code of the last error, to be broken between its words only."""
+        """Return the code of the last error. It may wrap only after an underscore."""
         words = re.split("(?<=_)", record.last_error_code)
         return (
             format_html_join("", "{}<wbr>", ((escape_invisible(word),) for word in words))
@@ -99,16 +99,16 @@ class RecordColumns:
 
     @admin.display(description=_("attempts"))
     def attempts(self, record: NotificationRecord) -> str:
-        """Return attempts made of those allowed."""
+        """Return the attempts made and the attempts allowed, as in "3 / 5"."""
         return f"{record.attempt_count} / {record.max_attempts}"
 
     @admin.display(description=_("next attempt"))
     def next_attempt(self, record: NotificationRecord) -> SafeString | str:
-        """Return when it is tried next, in the list."""
+        """Return the time of the next attempt in words, for the list."""
         due = record.next_attempt_at
         if record.status == Status.SENDING:
-            vanished = due is not None and due <= timezone.now()
-            return gettext("worker vanished") if vanished else gettext("under way")
+            lease_ended = due is not None and due <= timezone.now()
+            return gettext("worker lost") if lease_ended else gettext("being sent")
         if due and due <= timezone.now():
             overdue = timezone.now() - due > timedelta(minutes=1)
             return age_html(due, gettext("due %(when)s") % {"when": format_age(due)} if overdue else gettext("due now"))
@@ -116,37 +116,37 @@ class RecordColumns:
 
     @admin.display(description=_("age"), ordering="created_at")
     def requested(self, record: NotificationRecord) -> SafeString | str:
-        """Return how long ago it was requested."""
+        """Return the time since the request."""
         return age_html(record.created_at)
 
     @admin.display(description=_("next attempt"))
     def next_time(self, record: NotificationRecord) -> SafeString | str:
-        """Return when it is tried next, or when the lease of the one under way ends."""
+        """Return the time of the next attempt, or the end of the lease of the current one."""
         return time_html(record.next_attempt_at)
 
     @admin.display(description=_("requested"))
     def requested_time(self, record: NotificationRecord) -> SafeString | str:
-        """Return when it was requested."""
+        """Return the time of the request."""
         return time_html(record.created_at)
 
     @admin.display(description=_("changed"))
     def changed_time(self, record: NotificationRecord) -> SafeString | str:
-        """Return when it changed last."""
+        """Return the time of the last change."""
         return time_html(record.updated_at)
 
-    @admin.display(description=_("sent"))
+    @admin.display(description=_("delivered at"))
     def sent_time(self, record: NotificationRecord) -> SafeString | str:
-        """Return when it was delivered."""
+        """Return the time of delivery."""
         return time_html(record.sent_at)
 
     @admin.display(description=_("error"))
     def error(self, record: NotificationRecord) -> SafeString | str:
-        """Return what went wrong last, in the words of whoever said it."""
+        """Return the text of the last error, as the endpoint or the app reported it."""
         return text_block(record.last_error)
 
-    @admin.display(description=_("as the user reads it"))
+    @admin.display(description=_("text as sent"))
     def message(self, record: NotificationRecord) -> SafeString | str:
-        """Return the very text that is sent, and where its link leads."""
+        """Return the text exactly as it is sent, and the address of its link."""
         text, _fallback = build_message_text(
             summary=record.summary_text,
             fallback=record.fallback_text,
@@ -159,43 +159,43 @@ class RecordColumns:
         return format_html(
             "{}<p>{} <bdi>{}</bdi></p>",
             text_block(text),
-            gettext("Its link:"),
+            gettext("Link:"),
             escape_invisible(base + record.target_url),
         )
 
     @admin.display(description=_("endpoint"))
     def endpoint(self, record: NotificationRecord) -> SafeString | str:
-        """Return the user's channel with what is known of it."""
-        found = UserNotificationChannel.objects.filter(user_id=record.user_id, channel=record.channel)
-        channel = found.only("enabled", "paused_at", "channel").first()
+        """Return a link to the user's channel, with a badge of its state."""
+        channels = UserNotificationChannel.objects.filter(user_id=record.user_id, channel=record.channel)
+        channel = channels.only("enabled", "paused_at", "channel").first()
         if channel is None:
-            return gettext("The user has none.")
+            return gettext("The user has no such channel.")
         url = reverse("admin:notifications_usernotificationchannel_change", args=[channel.pk])
         state = (
-            badge("paused", _("on pause"))
+            badge("paused", _("paused"))
             if channel.paused_at
-            else badge("on", _("switched on"))
+            else badge("on", _("enabled"))
             if channel.enabled
-            else badge("never", _("switched off"))
+            else badge("never", _("disabled"))
         )
         return format_html('<a href="{}">{}</a> {}', url, isolated(f"{channel.channel} #{channel.pk}"), state)
 
     @admin.display(description=_("summary"))
     def summary(self, record: NotificationRecord) -> SafeString | str:
-        """Return the text of the message."""
+        """Return the summary text of the request."""
         return text_block(record.summary_text)
 
     @admin.display(description=_("fallback text"))
     def fallback(self, record: NotificationRecord) -> SafeString | str:
-        """Return the text used when the summary cannot be."""
+        """Return the text that is sent if the summary cannot be used."""
         return text_block(record.fallback_text)
 
     @admin.display(description=_("request sent"))
     def request_json(self, record: NotificationRecord) -> SafeString | str:
-        """Return what the endpoint was sent last."""
+        """Return the JSON last sent to the endpoint."""
         return json_block(record.provider_request)
 
     @admin.display(description=_("response received"))
     def response_json(self, record: NotificationRecord) -> SafeString | str:
-        """Return what it answered."""
+        """Return the JSON of the endpoint's last response."""
         return json_block(record.provider_response)

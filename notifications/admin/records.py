@@ -1,4 +1,4 @@
-"""The list of deliveries, and the page of one. Nobody edits them: they are the record of what happened."""
+"""The list of notification records and the page of one. Records are read-only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
 
 from notifications.admin.attempts import AttemptInline
-from notifications.admin.current_states import CURRENT_STATES, CurrentStateFilter, PreviewFilter, TraceFilter
+from notifications.admin.current_states import CURRENT_STATES
 from notifications.admin.display import EMPTY_VALUE, STYLE
-from notifications.admin.filters import AdminQuerySet, ChannelFilter, ErrorCodeFilter
+from notifications.admin.filters import ChannelFilter, CurrentStateFilter, ErrorCodeFilter, PreviewFilter, TraceFilter
 from notifications.admin.record_actions import RecordActionsAdmin
 from notifications.admin.record_columns import RecordColumns
 from notifications.admin.record_explanations import explain_record
+from notifications.admin.record_queryset import AdminQuerySet
 from notifications.models import NotificationRecord
 
 if TYPE_CHECKING:
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
 TARGET_FIELDS = ("kind_of_trigger", "kind_of_target", "target_id")
 RECORD_COLUMNS = tuple(name for name in vars(RecordColumns) if not name.startswith("_"))
-"""Everything RecordColumns shows."""
+"""The names of all columns that `RecordColumns` defines."""
 
 
 @admin.register(NotificationRecord)
 class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
-    """Deliveries: look, search, replay, cancel."""
+    """Notification records: list, search, replay, send now, cancel."""
 
     list_display = ("state", "key", "owner", "code", "attempts", "next_attempt", "requested", "channel")
     list_display_links = ("state", "key")
@@ -44,12 +45,12 @@ class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
     )
     list_per_page = 50
     show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER  # counts each choice by going through the whole table
+    show_facets = admin.ShowFacets.NEVER  # counting each choice would read the whole table
     date_hierarchy = "created_at"
     ordering = ("-created_at", "-id")
-    sortable_by = ("requested",)  # the one column with an index to sort by
-    search_fields = ("dedupe_key",)  # shows the box; get_search_results says what it finds
-    search_help_text = _("The whole dedupe key, trace id, user id, user name or record number.")
+    sortable_by = ("requested",)  # the only column with an index to sort by
+    search_fields = ("dedupe_key",)  # shows the search box; get_search_results does the search
+    search_help_text = _("Enter a complete dedupe key, trace id, user id, user name or record id.")
     inlines = (AttemptInline,)
     empty_value_display = EMPTY_VALUE
     fieldsets = (
@@ -70,23 +71,23 @@ class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
         css = STYLE
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Records come from requests only."""
+        """Return False: only requests create records."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody edits what happened."""
+        """Return False: records are never edited here."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nor does anybody delete it here."""
+        """Return False: the pruner deletes records."""
         return False
 
     def get_queryset(self, request: HttpRequest) -> Records:
-        """Return records with their users: one query for all, and no join, which would hide those of missing users."""
+        """Return records and prefetch their users. A join would hide the records of deleted users."""
         return AdminQuerySet(self.model).order_by(*self.get_ordering(request)).prefetch_related("user")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Leave out the user's channel where it may not be looked at."""
+        """Omit the user's channel for those who may not view channels."""
         if request.user.has_perm("notifications.view_usernotificationchannel"):
             return self.fieldsets
         return [
@@ -95,32 +96,35 @@ class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
         ]
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
-        """Return the newest first, or the order of the index that finds what was asked for."""
-        situation = CURRENT_STATES.get(request.GET.get("now", ""))
-        return situation.order if situation else self.ordering
+        """Return newest first, or the index order of the chosen current state."""
+        state = CURRENT_STATES.get(request.GET.get("now", ""))
+        return state.order if state else self.ordering
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
-        """Return the list, without the days of a situation: to find its first, PostgreSQL reads all that is older."""
+        """Return the list, without a date hierarchy if a current state is chosen.
+
+        To find the first date within a state, PostgreSQL would read all older records.
+        """
         changelist = super().get_changelist_instance(request)
         if request.GET.get("now", "") in CURRENT_STATES:
             changelist.date_hierarchy = None
         return changelist
 
     def get_search_results(self, request: HttpRequest, queryset: Records, search_term: str) -> tuple[Records, bool]:
-        """Find by whole values only, each with an index, however many records there are."""
+        """Return the records that match the complete search term. Each searched column has an index."""
         term = search_term.strip()
         return (cast(AdminQuerySet, queryset).found_by(term) if term else queryset), False
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Add what the state means and what may be done about it."""
-        more: dict[str, Any] = {}
+        """Show the record with an explanation of its state and the operations that are possible."""
+        context: dict[str, Any] = {}
         record = self.get_object(request, object_id)
         if record and self.has_view_permission(request, record):
-            more = {
+            context = {
                 "subtitle": f"#{record.pk}",
                 "sentences": explain_record(record),
                 "operations": self.operations_for(request, record),
             }
-        return super().change_view(request, object_id, form_url, (extra_context or {}) | more)
+        return super().change_view(request, object_id, form_url, (extra_context or {}) | context)

@@ -221,7 +221,7 @@ class TestFiltersAndSearch:
         assert "created_at__day=2" in html
 
     def test_days_and_months_have_no_gaps(self) -> None:
-        from notifications.admin.filters import AdminQuerySet
+        from notifications.admin.record_queryset import AdminQuerySet
 
         make_record(created_at=datetime(2024, 1, 31, 12, tzinfo=UTC))
         make_record(created_at=datetime(2024, 3, 1, 0, tzinfo=UTC))
