@@ -1,7 +1,8 @@
-"""For tests of projects that use this app: what was requested, deliveries on demand, nothing that leaves the machine.
+"""Helpers for the tests of projects that use this app: assertions, deliveries on demand, and a local receiver.
 
-With pytest, name the fixtures in your conftest.py: ``pytest_plugins = ["notifications.testing.plugin"]``.
-Importing this package needs neither pytest nor a Django that is set up.
+No code of the app imports this package. Importing it requires neither pytest nor a configured Django. The exceptions are
+`plugin`, the pytest fixtures, and `conformance`, the tests for providers of your own:
+``pytest_plugins = ["notifications.testing.plugin"]`` in your top conftest.py loads the fixtures.
 """
 
 from __future__ import annotations

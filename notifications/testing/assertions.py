@@ -1,7 +1,8 @@
-"""Was this user to be told? Asked of the table, with an answer that shows what was requested instead."""
+"""Assertions on requested notifications. They query the table, and a failure lists what was requested instead."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,44 +10,59 @@ if TYPE_CHECKING:
 
     from notifications.models import NotificationRecord
 
-SHOWN = 10
-"""Records a failure message shows."""
-FACTS = ("dedupe_key", "summary_text", "target_url", "status")
-"""What is shown of each, besides the fields that were asked for."""
+MAX_RECORDS_SHOWN = 10
+"""Records that a failure message lists."""
+FIELDS_SHOWN = ("dedupe_key", "summary_text", "target_url", "status")
+"""Fields that are listed for each record, besides the fields of the assertion."""
 
 
 def assert_notified(user: AbstractBaseUser | int, **fields: Any) -> NotificationRecord:
-    """Return the newest notification requested for this user with these fields.
+    """Assert that a notification was requested for a user.
 
-    user: a user or a user id. fields: columns of the record and the values they must have, such as
-    dedupe_key="42:moved:7" or status="sent".
-    Raises AssertionError saying what was requested instead; TypeError for a field that records do not have.
+    Args:
+        user: A user or a user id.
+        **fields: Fields of the record and the values they must have, such as dedupe_key="42:moved:7" or status="sent".
+
+    Returns:
+        The newest record that matches.
+
+    Raises:
+        AssertionError: No record matches. The text lists what was requested instead.
+        TypeError: Records have no such field.
     """
-    __tracebackhide__ = True  # pytest then shows the caller's line
+    __tracebackhide__ = True  # pytest shows the caller's line instead
     records = _records(fields)
     for record in records:
-        if record.user_id == _key(user) and not _differences(record, fields):
+        if record.user_id == _user_id(user) and not _differences(record, fields):
             return record
-    raise AssertionError(
-        "\n".join([f"no notification was requested for {_wanted(user, fields)}", *_seen(records, user, fields)])
-    )
+    title = f"no notification was requested for {_describe(user, fields)}"
+    raise AssertionError("\n".join([title, *_describe_requested(records, user, fields)]))
 
 
 def assert_not_notified(user: AbstractBaseUser | int, **fields: Any) -> None:
-    """Assert that nothing was requested for this user with these fields; without fields: nothing at all.
+    """Assert that no notification with these fields was requested for a user.
 
-    Arguments as for assert_notified(). Raises AssertionError showing what was requested.
+    Args:
+        user: A user or a user id.
+        **fields: As for `assert_notified`. Without fields, no notification at all.
+
+    Raises:
+        AssertionError: A record matches. The text lists the matching records.
+        TypeError: Records have no such field.
     """
     __tracebackhide__ = True
-    found = [record for record in _records(fields) if record.user_id == _key(user) and not _differences(record, fields)]
-    if found:
-        lines = [_line(record, FACTS) for record in found[:SHOWN]]
-        raise AssertionError("\n".join([f"{len(found)} requested for {_wanted(user, fields)}:", *lines, *_more(found)]))
+    matching = [
+        record for record in _records(fields) if record.user_id == _user_id(user) and not _differences(record, fields)
+    ]
+    if matching:
+        title = f"{len(matching)} requested for {_describe(user, fields)}:"
+        lines = [_line(record, FIELDS_SHOWN) for record in matching[:MAX_RECORDS_SHOWN]]
+        raise AssertionError("\n".join([title, *lines, *_describe_rest(matching)]))
 
 
 def _records(fields: dict[str, Any]) -> list[NotificationRecord]:
-    """Return all records, newest first. Raises TypeError for a field they do not have."""
-    from notifications.models import NotificationRecord  # not before Django is set up
+    """Return all records, newest first. Raise TypeError for a field that records do not have."""
+    from notifications.models import NotificationRecord  # Django may not be set up when this module is imported
 
     known = {field.attname for field in NotificationRecord._meta.concrete_fields}
     if unknown := sorted(set(fields) - known):
@@ -54,48 +70,49 @@ def _records(fields: dict[str, Any]) -> list[NotificationRecord]:
     return list(NotificationRecord.objects.order_by("-id"))
 
 
-def _key(user: AbstractBaseUser | int) -> int:
-    key: int = user if isinstance(user, int) else user.pk
-    return key
+def _user_id(user: AbstractBaseUser | int) -> int:
+    user_id: int = user if isinstance(user, int) else user.pk
+    return user_id
 
 
 def _differences(record: NotificationRecord, fields: dict[str, Any]) -> list[str]:
     return [name for name, value in fields.items() if getattr(record, name) != value]
 
 
-def _wanted(user: AbstractBaseUser | int, fields: dict[str, Any]) -> str:
+def _describe(user: AbstractBaseUser | int, fields: dict[str, Any]) -> str:
     name = f"user {user}" if isinstance(user, int) else f"user {user.pk} ({user.get_username()})"
     conditions = ", ".join(f"{field}={value!r}" for field, value in fields.items())
     return f"{name} with {conditions}" if conditions else name
 
 
-def _seen(records: list[NotificationRecord], user: AbstractBaseUser | int, fields: dict[str, Any]) -> list[str]:
-    """Return what was requested instead: this user's first, those that come closest before the others."""
+def _describe_requested(
+    records: list[NotificationRecord], user: AbstractBaseUser | int, fields: dict[str, Any]
+) -> list[str]:
+    """Return lines with what was requested: this user's records first, the most similar before the others."""
     lines: list[str] = []
-    for title, theirs in (("for this user:", True), ("for other users:", False)):
-        some = [record for record in records if (record.user_id == _key(user)) == theirs]
-        some.sort(key=lambda record: len(_differences(record, fields)))
-        if some:
-            lines += [
-                title,
-                *(_line(record, dict.fromkeys([*_differences(record, fields), *FACTS])) for record in some[:SHOWN]),
-            ]
-            lines += _more(some)
-    return [*(lines or ["nothing was requested at all"]), *_refused()]
+    for title, same_user in (("for this user:", True), ("for other users:", False)):
+        group = [record for record in records if (record.user_id == _user_id(user)) == same_user]
+        group.sort(key=lambda record: len(_differences(record, fields)))
+        if group:
+            lines.append(title)
+            for record in group[:MAX_RECORDS_SHOWN]:
+                lines.append(_line(record, dict.fromkeys([*_differences(record, fields), *FIELDS_SHOWN])))
+            lines += _describe_rest(group)
+    return [*(lines or ["no notification was requested"]), *_describe_rejected()]
 
 
-def _line(record: NotificationRecord, names: Any) -> str:
-    facts = ", ".join(f"{name}={getattr(record, name)!s:.80}" for name in names)
-    return f"  #{record.pk} user {record.user_id}: {facts}"
+def _line(record: NotificationRecord, names: Iterable[str]) -> str:
+    values = ", ".join(f"{name}={getattr(record, name)!s:.80}" for name in names)
+    return f"  #{record.pk} user {record.user_id}: {values}"
 
 
-def _more(records: list[NotificationRecord]) -> list[str]:
-    return [f"  and {len(records) - SHOWN} more"] if len(records) > SHOWN else []
+def _describe_rest(records: list[NotificationRecord]) -> list[str]:
+    return [f"  and {len(records) - MAX_RECORDS_SHOWN} more"] if len(records) > MAX_RECORDS_SHOWN else []
 
 
-def _refused() -> list[str]:
-    """Return what was refused at the door: the likeliest reason why a request over Celery is not there."""
+def _describe_rejected() -> list[str]:
+    """Return lines with rejected requests, the most probable reason why a request over Celery is missing."""
     from notifications.models import RejectedRequest
 
-    rejected = list(RejectedRequest.objects.order_by("-id")[:SHOWN])
-    return ["refused:", *(f"  #{one.pk}: {one.errors}" for one in rejected)] if rejected else []
+    rejected = list(RejectedRequest.objects.order_by("-id")[:MAX_RECORDS_SHOWN])
+    return ["rejected requests:", *(f"  #{request.pk}: {request.errors}" for request in rejected)] if rejected else []

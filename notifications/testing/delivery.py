@@ -1,4 +1,4 @@
-"""Deliveries on demand, in the test's own thread and database connection."""
+"""Delivers due notifications in the thread and the database connection of the test."""
 
 from __future__ import annotations
 
@@ -9,21 +9,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from notifications.delivery.engine import RetryResult
 
-LONG = 3600.0
-"""Seconds one call may go on: a test wants everything that is due delivered, not a worker's fair share."""
+DRAIN_BUDGET_SECONDS = 3600.0
+"""Longest time of one call. A worker stops after DRAIN_BUDGET; a test needs everything that is due."""
 
 
 def deliver_notifications(*, at: datetime | None = None) -> RetryResult:
-    """Deliver what is due, as a worker would, and return the counts.
+    """Deliver the due notifications as a worker does.
 
-    Works in a plain database test, where the test's own transaction is never committed, as well as in a transactional
-    one: the engine uses the connection of this thread, and its sender threads use none. Takes no Redis locks.
+    It works in a test with `django_db` and in one with `django_db(transaction=True)`: the engine uses the database
+    connection of this thread, and its sender threads use none. It takes no Redis locks.
 
-    at: what counts as now, with a time zone; a later time makes retries and scheduled notifications due.
-    Raises RuntimeError inside a transaction.atomic() block of the test: outside of tests nothing would be committed
-    yet, so a worker could not see the request either.
+    Args:
+        at: The time that counts as now, with a time zone. A later time makes retries and scheduled notifications due.
+
+    Returns:
+        The numbers of attempts by result.
+
+    Raises:
+        RuntimeError: Called inside `transaction.atomic()`. Outside of tests, a worker would not see the request before
+            the transaction commits.
+        ValueError: `at` has no time zone.
     """
-    from django.db import transaction  # not before Django is set up
+    from django.db import transaction  # Django may not be set up when this module is imported
 
     from notifications.conf import service_options
     from notifications.delivery.engine import Engine
@@ -35,8 +42,8 @@ def deliver_notifications(*, at: datetime | None = None) -> RetryResult:
             pass
     except RuntimeError:
         raise RuntimeError(
-            "deliver_notifications() was called inside transaction.atomic(): a worker sees a request when its"
-            " transaction has committed. Call it after the block."
+            "deliver_notifications() was called inside transaction.atomic(). A worker does not see a request before its"
+            " transaction commits. Call it after the block."
         ) from None
-    options = dataclasses.replace(service_options(), drain_budget=LONG)
+    options = dataclasses.replace(service_options(), drain_budget=DRAIN_BUDGET_SECONDS)
     return Engine(options=options, clock=(lambda: at) if at else None).deliver_due()

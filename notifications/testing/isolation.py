@@ -1,4 +1,4 @@
-"""Settings under which a test reaches nothing outside: the memory provider, or the sandbox in place of Feishu."""
+"""Settings that keep a test away from the network: the memory provider, or a local sandbox instead of Feishu."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from notifications.testing.sandbox.server import Sandbox
 if TYPE_CHECKING:
     from notifications.providers.memory import MemoryProvider
 
-MEMORY = "notifications.providers.memory.MemoryProvider"
+MEMORY_PROVIDER = "notifications.providers.memory.MemoryProvider"
 
 
 @contextlib.contextmanager
 def using_memory(channel: str = "feishu") -> Iterator[MemoryProvider]:
-    """Let every channel's messages go nowhere while the block runs, and give the provider of one.
+    """Use the memory provider for every channel while the block runs.
 
-    Its `requests` are what would have been sent; `script()` sets its next answers.
+    Args:
+        channel: The channel whose provider is returned.
+
+    Yields:
+        The provider. Its `requests` are the messages that would have been sent; `script` sets its next results.
     """
-    from notifications.conf import service_options  # not before Django is set up
+    from notifications.conf import service_options  # Django may not be set up when this module is imported
     from notifications.providers import get_provider
     from notifications.providers.memory import MemoryProvider
 
-    with _notifications(PROVIDERS=dict.fromkeys([*service_options().providers, channel], MEMORY)):
+    with _override_notifications(PROVIDERS=dict.fromkeys([*service_options().providers, channel], MEMORY_PROVIDER)):
         provider = get_provider(channel)
         assert isinstance(provider, MemoryProvider)  # noqa: S101  for the type's sake
         yield provider
@@ -32,19 +36,24 @@ def using_memory(channel: str = "feishu") -> Iterator[MemoryProvider]:
 
 @contextlib.contextmanager
 def using_sandbox() -> Iterator[Sandbox]:
-    """Run a sandbox while the block runs, and let webhooks lead to it.
+    """Run a sandbox while the block runs, and accept its origin as a webhook address.
 
-    Store `webhook_url(key)` in a user's channel; `script(key, ...)` sets the answers, `deliveries(key)` what arrived.
+    Yields:
+        The sandbox. Store its `webhook_url(key)` in a user's channel. `script(key, ...)` sets its answers;
+        `deliveries(key)` returns what arrived.
     """
     from notifications.conf import service_options
 
-    with Sandbox() as running, _notifications(SANDBOX_ORIGINS=[*service_options().sandbox_origins, running.origin]):
+    with (
+        Sandbox() as running,
+        _override_notifications(SANDBOX_ORIGINS=[*service_options().sandbox_origins, running.origin]),
+    ):
         yield running
 
 
 @contextlib.contextmanager
-def _notifications(**keys: Any) -> Iterator[None]:
-    """Change keys of settings.NOTIFICATIONS. Without Redis, so that no nudge of a test wakes a real worker."""
+def _override_notifications(**keys: Any) -> Iterator[None]:
+    """Change keys of settings.NOTIFICATIONS. REDIS_URL becomes empty, so that a test cannot wake a real worker."""
     from django.conf import settings
     from django.test import override_settings
 

@@ -1,4 +1,4 @@
-"""Fixtures for pytest: ``pytest_plugins = ["notifications.testing.plugin"]`` in your top conftest.py."""
+"""pytest fixtures. Use them with ``pytest_plugins = ["notifications.testing.plugin"]`` in your top conftest.py."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def notifications_memory() -> Iterator[MemoryProvider]:
-    """Messages go nowhere; `requests` of this provider holds them, `script()` sets its answers."""
+    """Send nothing: this provider keeps the messages in `requests` and returns the results of `script`."""
     with using_memory() as provider:
         yield provider
 
 
 @pytest.fixture
 def notifications_sandbox() -> Iterator[Sandbox]:
-    """A stand-in for Feishu that real HTTP requests go to; store its `webhook_url(key)` in a user's channel."""
+    """Run a local webhook receiver. Store its `webhook_url(key)` in a user's channel."""
     with using_sandbox() as running:
         yield running

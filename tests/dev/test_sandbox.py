@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from notifications.testing.sandbox import ScriptedAnswer
-from notifications.testing.sandbox.answers import PLAIN
+from notifications.testing.sandbox.answers import PLAIN_WORDS
 from notifications.testing.sandbox.client import SandboxClient
 from notifications.testing.sandbox.journal import Delivery, Journal, read_journal
 from notifications.testing.sandbox.server import Sandbox
@@ -246,7 +246,7 @@ class TestWords:
     @pytest.mark.parametrize(
         ("word", "accepted"),
         [
-            *((word, word in {"ok", "hold", "garbage", "huge", "empty", "echo"}) for word in PLAIN),
+            *((word, word in {"ok", "hold", "garbage", "huge", "empty", "echo"}) for word in PLAIN_WORDS),
             ("slow:1", True),
             ("slow:1:status:503", False),
             ("code:0", True),

@@ -65,12 +65,12 @@ class TestAssertNotified:
         assert "user 7: " in other
 
     def test_a_failure_says_that_there_was_nothing(self) -> None:
-        assert failure(assert_notified, 42).endswith("nothing was requested at all")
+        assert failure(assert_notified, 42).endswith("no notification was requested")
 
     def test_a_failure_names_what_was_refused_at_the_door(self) -> None:
         RejectedRequest.objects.create(source="a task", payload="{}", errors=[{"field": "user_id", "reason": "?"}])
 
-        assert "refused:\n" in failure(assert_notified, 42)
+        assert "rejected requests:\n" in failure(assert_notified, 42)
         assert "user_id" in failure(assert_notified, 42)
 
     def test_a_long_list_is_cut(self) -> None:

@@ -1,4 +1,4 @@
-"""The sandbox as a process of its own."""
+"""Runs a sandbox as a separate process."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run until SIGTERM or Ctrl-C.
 
     Args:
-        arguments: without the program's name; by default those of this process.
+        arguments: Command-line arguments without the program's name; by default those of this process.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m notifications.testing.sandbox", description="Answer as Feishu does, by script."
+        prog="python -m notifications.testing.sandbox",
+        description="Run a local webhook receiver with scripted answers.",
     )
-    parser.add_argument("--port", type=int, default=0, help="where to listen on 127.0.0.1; 0 takes a free port")
-    parser.add_argument("--journal", type=Path, help="file that gets one JSON line for each delivery")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 selects a free one")
+    parser.add_argument("--journal", type=Path, help="file to which each delivery is appended as a JSON line")
     options = parser.parse_args(arguments)
-    end = threading.Event()
+    stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: end.set())
+        signal.signal(number, lambda *_: stopping.set())
     with Sandbox(options.journal, options.port) as sandbox:
         sys.stdout.write(f"{sandbox.origin}\n")
         sys.stdout.flush()
-        end.wait()
+        stopping.wait()
 
 
 if __name__ == "__main__":

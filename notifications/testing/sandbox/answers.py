@@ -1,12 +1,12 @@
-"""The answers that the sandbox can give, as words: ``ok``, ``code:19001``, ``slow:1.5``."""
+"""The answers of the sandbox, written as words: ``ok``, ``code:19001``, ``slow:1.5``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Self
 
-# Messages that Feishu was seen to send with a code; always under HTTP status 200.
-MESSAGES = {
+# Messages that Feishu sends with its error codes, as observed; the HTTP status is 200.
+CODE_MESSAGES = {
     0: "success",
     2200: "internal error",
     9499: "Bad Request",
@@ -30,39 +30,41 @@ MESSAGES = {
     800005652: "too frequent",
     800006003: "request body is not json",
 }
-PLAIN = ("ok", "hold", "reset", "garbage", "huge", "drip", "drip-body", "redirect", "empty", "echo")
-_TAKEN = {"ok", "hold", "garbage", "huge", "empty"}
+PLAIN_WORDS = ("ok", "hold", "reset", "garbage", "huge", "drip", "drip-body", "redirect", "empty", "echo")
+_ACCEPTING_KINDS = {"ok", "hold", "garbage", "huge", "empty"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScriptedAnswer:
-    """One answer: what kind, with which number (a code, a status, or seconds) and which message."""
+    """One answer of a script."""
 
     word: str
     kind: str
     number: float = 0.0
+    """An error code, an HTTP status, or seconds, depending on `kind`."""
     message: str = ""
+    """The message of an error code."""
     wait: float = 0.0
-    """Seconds before the answer."""
+    """Seconds before the answer is sent."""
 
     @classmethod
     def parse(cls, word: str) -> Self:
-        """Read an answer word.
+        """Return the answer that a word stands for.
 
         Args:
-            word: one of PLAIN, or ``code:N``, ``code:N:message``, ``status:N``, ``rate-limit:SECONDS``,
-                ``slow:SECONDS``, ``slow:SECONDS:WORD``, ``echo:N`` (a code, with the key and the token of the request
-                all over the answer).
+            word: One of PLAIN_WORDS, or ``code:N``, ``code:N:message``, ``status:N``, ``rate-limit:SECONDS``,
+                ``slow:SECONDS``, ``slow:SECONDS:WORD``, or ``echo:N`` (a code, with the key and the token of the
+                request in every part of the response).
 
         Raises:
-            ValueError: there is no such answer.
+            ValueError: The word is unknown.
         """
         kind, _, rest = word.partition(":")
         try:
             match kind:
                 case "code":
                     number, _, message = rest.partition(":")
-                    message = message or MESSAGES.get(int(number), "unknown error")
+                    message = message or CODE_MESSAGES.get(int(number), "unknown error")
                     return cls(word=word, kind=kind, number=int(number), message=message)
                 case "echo" if rest:
                     return cls(word=word, kind=kind, number=int(rest))
@@ -74,7 +76,7 @@ class ScriptedAnswer:
                     seconds, _, then = rest.partition(":")
                     if 0 <= float(seconds) < float("inf"):
                         return replace(cls.parse(then or "ok"), word=word, wait=float(seconds))
-                case _ if word in PLAIN:
+                case _ if word in PLAIN_WORDS:
                     return cls(word=word, kind=word)
         except ValueError:
             pass
@@ -82,15 +84,15 @@ class ScriptedAnswer:
 
     @property
     def accepted(self) -> bool:
-        """Whether a receiver that answers so has taken the message."""
+        """True if a receiver that sends this answer has accepted the message."""
         match self.kind:
             case "code" | "echo":
                 return self.number == 0
             case "status":
                 return 200 <= self.number <= 299
             case kind:
-                return kind in _TAKEN
+                return kind in _ACCEPTING_KINDS
 
 
 REPEATED = ScriptedAnswer(word="repeated", kind="repeated")
-"""To a request that its entrance knows again: answered as a success, and not taken a second time."""
+"""The answer to a repeated request that the receiver detects: a success, but the message is not accepted again."""

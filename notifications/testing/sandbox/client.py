@@ -1,4 +1,4 @@
-"""The sandbox's methods for other processes, over HTTP."""
+"""A client for a sandbox in another process."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from notifications.testing.sandbox.journal import Delivery
 
 
 class SandboxClient:
-    """Talks to a sandbox in another process.
+    """Controls a sandbox in another process over HTTP. The methods are those of `Sandbox`.
 
     Args:
-        origin: its ``http://HOST:PORT``.
-        timeout: seconds one request may take.
+        origin: The sandbox's ``http://HOST:PORT``.
+        timeout: Seconds that one request may take.
     """
 
     def __init__(self, origin: str, timeout: float = 10.0) -> None:
@@ -24,38 +24,38 @@ class SandboxClient:
         self._timeout = timeout
 
     def script(self, key: str, *words: str) -> None:
-        """Set how the sandbox answers one key from now on.
+        """Set the answers to one key from now on.
 
         Args:
-            key: the last part of the webhook's path.
-            *words: one for each request; the last one repeats.
+            key: Last part of the webhook's path.
+            *words: Answer words, one for each request. The last one repeats.
 
         Raises:
-            ValueError: there is no such answer.
+            ValueError: A word is unknown.
         """
         self._request("PUT", f"/_control/{quote(key, safe='')}", list(words))
 
     def release(self, key: str | None = None) -> None:
-        """Let requests go that are on ``hold``.
+        """Answer the requests that are on ``hold`` now.
 
         Args:
-            key: only those to this key.
+            key: Only requests to this key; None for all.
         """
         self._request("POST", "/_release" if key is None else f"/_control/{quote(key, safe='')}/release")
 
     def deliveries(
         self, key: str | None = None, notification_id: int | None = None, accepted: bool | None = None
     ) -> list[Delivery]:
-        """List what has arrived, in order.
+        """Return the deliveries in the order of their arrival.
 
         Args:
-            key: only those to this key.
-            notification_id: only those of this notification.
-            accepted: only those taken (True) or not taken (False).
+            key: Only deliveries to this key.
+            notification_id: Only deliveries of this notification.
+            accepted: Only accepted (True) or refused (False) deliveries.
         """
         flag = None if accepted is None else str(accepted).lower()
-        wanted = {"key": key, "notification_id": notification_id, "accepted": flag}
-        query = urlencode({name: value for name, value in wanted.items() if value is not None})
+        filters = {"key": key, "notification_id": notification_id, "accepted": flag}
+        query = urlencode({name: value for name, value in filters.items() if value is not None})
         return [Delivery(**item) for item in self._request("GET", f"/_deliveries?{query}")]
 
     def _request(self, method: str, path: str, body: object = None) -> Any:
@@ -63,9 +63,9 @@ class SandboxClient:
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None)
             response = connection.getresponse()
-            answer = response.read().decode()
+            text = response.read().decode()
         finally:
             connection.close()
         if response.status >= 400:
-            raise ValueError(answer)
-        return json.loads(answer)
+            raise ValueError(text)
+        return json.loads(text)

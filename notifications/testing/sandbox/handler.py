@@ -1,4 +1,4 @@
-"""One connection to the sandbox: reads requests, records deliveries, and gives the scripted answer."""
+"""One connection to the sandbox: reads requests, records deliveries, and sends the scripted answers."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ import http.client
 import json
 import os
 import re
-import select as readiness
+import select
 import socket
 import struct
 import time
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from notifications.testing.sandbox import webhook_types
+from notifications.testing.sandbox.inbox import Arrival, Inbox
 
-if TYPE_CHECKING:
-    from notifications.testing.sandbox.inbox import Arrival
-    from notifications.testing.sandbox.server import Sandbox, Server
-
-CONTROL = re.compile(r"/_control/([^/]+)(/release)?")
-HOLD_SECONDS = 120.0
-DRIP_SECONDS = 0.2
-DRIP_BYTES = 3000  # ten minutes: longer than any client should wait
+CONTROL_PATH = re.compile(r"/_control/([^/]+)(/release)?")
+MAX_HOLD_SECONDS = 120.0
+DRIP_INTERVAL_SECONDS = 0.2
+DRIP_BYTES = 3000  # 10 minutes at DRIP_INTERVAL_SECONDS: longer than any client should wait
 HUGE_BYTES = 10 * 1024 * 1024
 _JSON = "application/json; charset=utf-8"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves one connection, in a thread of its own."""
+    """Serves one connection in a thread of its own.
+
+    Args:
+        inbox: The scripts and deliveries of the sandbox.
+        *connection: The arguments that `socketserver` passes to a request handler.
+    """
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: Server
 
-    @property
-    def sandbox(self) -> Sandbox:
-        """The sandbox this connection belongs to."""
-        return self.server.sandbox
+    def __init__(self, inbox: Inbox, *connection: Any) -> None:
+        self.inbox = inbox
+        super().__init__(*connection)  # serves the whole connection
 
     def do_POST(self) -> None:
-        """Take a delivery, or release requests that are on hold."""
+        """Record a delivery and answer it, or release held requests."""
         body = self._read_body()
         path = urlsplit(self.path).path
-        if found := webhook_types.find(path):
-            webhook_type, key = found
-            arrival = self.sandbox.arrive(key, body, dict(self.headers.items()), webhook_type)
+        if match := webhook_types.find(path):
+            webhook_type, key = match
+            arrival = self.inbox.arrive(key, body, dict(self.headers.items()), webhook_type)
             self._answer(arrival)
         elif path == "/_release":
-            self.sandbox.release()
+            self.inbox.release()
             self._reply_json(200, None)
-        elif (control := CONTROL.fullmatch(path)) and control[2]:
-            self.sandbox.release(unquote(control[1]))
+        elif (control := CONTROL_PATH.fullmatch(path)) and control[2]:
+            self.inbox.release(unquote(control[1]))
             self._reply_json(200, None)
         else:
             self._reply_json(404, "no such path")
@@ -63,14 +63,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         """Set the script of a key."""
         body = self._read_body()
-        control = CONTROL.fullmatch(urlsplit(self.path).path)
+        control = CONTROL_PATH.fullmatch(urlsplit(self.path).path)
         if control is None or control[2]:
             return self._reply_json(404, "no such path")
         try:
             words = json.loads(body)
             if not isinstance(words, list):
                 raise ValueError("not a list of words")
-            self.sandbox.script(unquote(control[1]), *map(str, words))
+            self.inbox.script(unquote(control[1]), *map(str, words))
         except ValueError as error:
             return self._reply_json(400, str(error))
         self._reply_json(200, None)
@@ -86,15 +86,15 @@ class Handler(BaseHTTPRequestHandler):
         except ValueError as error:
             return self._reply_json(400, str(error))
         accepted = {"true": True, "false": False}.get(query.get("accepted", ""))
-        found = self.sandbox.deliveries(query.get("key"), number, accepted)
-        self._reply_json(200, [dataclasses.asdict(delivery) for delivery in found])
+        deliveries = self.inbox.deliveries(query.get("key"), number, accepted)
+        self._reply_json(200, [dataclasses.asdict(delivery) for delivery in deliveries])
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class calls it so
-        """Print nothing: the journal says what arrived."""
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
+        """Print nothing: the journal has the requests."""
 
     def _answer(self, arrival: Arrival) -> None:
         answer = arrival.answer
-        if answer.wait and self.sandbox.stopping.wait(answer.wait):
+        if answer.wait and self.inbox.stopping.wait(answer.wait):
             self.close_connection = True
             return
         match answer.kind:
@@ -107,11 +107,11 @@ class Handler(BaseHTTPRequestHandler):
             case "rate-limit":
                 seconds = str(int(answer.number))
                 body = json.dumps({"code": 99991400, "msg": "request trigger frequency limit"}).encode()
-                # Feishu's gateway is documented with the second header only.
+                # The vendor's documentation has only the second header.
                 self._reply(429, body, _JSON, {"Retry-After": seconds, "x-ogw-ratelimit-reset": seconds})
             case "hold":
-                self.sandbox.hold(arrival, HOLD_SECONDS, self._client_left)
-                self._reply_late()
+                self.inbox.hold(arrival, MAX_HOLD_SECONDS, self._client_left)
+                self._reply_unless_stopping()
             case "garbage":
                 self._reply(200, b"\x00\xff\xfe{not json\x80\x00", _JSON)
             case "empty":
@@ -126,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._stream(answer.kind)
 
     def _echo(self, code: int) -> None:
-        """Tell back what was sent, as debugging endpoints do: in the status line, headers and body, also escaped."""
+        """Send the request back in the status line, headers and body, plain and escaped, as debugging endpoints do."""
         sent = f"{self.path} {self.headers.get('Authorization', '').removeprefix('Bearer ')}"
         escaped = "".join(f"\\u{ord(letter):04x}" for letter in sent)
         body = f'{{"code": {code}, "msg": {json.dumps(sent)}, "{quote(sent, safe="")}": ["{escaped}"]}}'
@@ -139,16 +139,16 @@ class Handler(BaseHTTPRequestHandler):
         ]
         self.wfile.write("\r\n".join([*lines, "", body]).encode())
 
-    def _reply_late(self) -> None:
-        if self.sandbox.stopping.is_set():
+    def _reply_unless_stopping(self) -> None:
+        if self.inbox.stopping.is_set():
             self.close_connection = True
         else:
             self._reply_code(0, "success")
 
     def _stream(self, kind: str) -> None:
-        """ScriptedAnswer without an end in sight; the connection is of no use afterwards."""
+        """Send a response that a client should not read to its end. Then close the connection."""
         self.close_connection = True
-        with contextlib.suppress(OSError):  # the client left, as it should
+        with contextlib.suppress(OSError):  # the client closed the connection
             if kind == "huge":
                 self.wfile.write(_head(200, HUGE_BYTES, _JSON, {}))
                 for _ in range(HUGE_BYTES // 65536):
@@ -162,18 +162,19 @@ class Handler(BaseHTTPRequestHandler):
     def _drip(self, content: bytes) -> None:
         for byte in content:
             self.wfile.write(bytes([byte]))
-            if self.sandbox.stopping.wait(DRIP_SECONDS):
+            if self.inbox.stopping.wait(DRIP_INTERVAL_SECONDS):
                 return
 
     def _reset(self) -> None:
         self.close_connection = True
-        # Closing with a linger time of zero sends RST. The descriptor itself: socket.close() waits for its files.
+        # A linger time of 0 makes close() send RST. os.close() closes the descriptor at once; socket.close() would wait
+        # until the files of the connection are closed too.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         os.close(self.connection.detach())
 
     def _client_left(self) -> bool:
         with contextlib.suppress(OSError, ValueError):
-            ready, _, _ = readiness.select([self.connection], [], [], 0)
+            ready, _, _ = select.select([self.connection], [], [], 0)
             return bool(ready) and self.connection.recv(1, socket.MSG_PEEK) == b""
         return True
 
@@ -181,7 +182,7 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length", 0))
         body = self.rfile.read(length)
         if len(body) < length:
-            raise ConnectionError("the client left in the midst of its request")
+            raise ConnectionError("the client closed the connection before the end of its request")
         return body
 
     def _reply_code(self, code: int, message: str) -> None:
@@ -191,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
         self._reply(status, json.dumps(value).encode(), _JSON)
 
     def _reply(self, status: int, body: bytes, content_type: str, headers: dict[str, str] | None = None) -> None:
-        headers = {"Date": email.utils.formatdate(time.time() + self.sandbox.ahead, usegmt=True)} | (headers or {})
+        headers = {"Date": email.utils.formatdate(time.time() + self.inbox.ahead, usegmt=True)} | (headers or {})
         try:
             self.wfile.write(_head(status, len(body), content_type, headers) + body)
         except OSError:

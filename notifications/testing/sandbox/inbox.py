@@ -1,4 +1,4 @@
-"""What the sandbox is told to answer, and what has arrived: shared by all its threads."""
+"""The scripts and the recorded deliveries of a sandbox. All its threads share them."""
 
 from __future__ import annotations
 
@@ -15,77 +15,81 @@ from notifications.testing.sandbox.answers import REPEATED, ScriptedAnswer
 from notifications.testing.sandbox.journal import Delivery, Journal, select
 
 OK = ScriptedAnswer.parse("ok")
-LOOK_SECONDS = 0.1  # how soon a held request notices that its client has left
+CLIENT_CHECK_SECONDS = 0.1
+"""Interval at which a held request checks whether its client has closed the connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """A recorded delivery on its way to its answer."""
+    """A recorded delivery that is not answered yet."""
 
     key: str
     answer: ScriptedAnswer
-    turn: int
-    """How often its key had been released when it arrived: any later release is for it."""
+    release_count: int
+    """Number of releases of its key before it arrived. A later release is for this delivery."""
 
 
 class Inbox:
-    """Scripts and deliveries."""
+    """Selects the answers by script and records the deliveries. Safe to use from many threads."""
 
     def __init__(self) -> None:
         self.stopping = threading.Event()
         self._journal: Journal | None = None
         self.ahead = 0.0
-        """Seconds by which the receiver's clock is ahead of ours."""
+        """Seconds by which the receiver's clock is ahead. Signatures and the Date header use that clock."""
+        self.connections = 0
+        """Number of connections since the sandbox was created."""
         self._scripts: dict[str, list[ScriptedAnswer]] = {}
         self._secrets: dict[str, str] = {}
-        self._taken: set[tuple[str, str]] = set()
+        self._accepted: set[tuple[str, str]] = set()
         self._deliveries: list[Delivery] = []
-        self._released: Counter[str | None] = Counter()
+        self._releases: Counter[str | None] = Counter()
         self._changed = threading.Condition()
 
     def script(self, key: str, *words: str) -> None:
-        """Set how one key answers from now on.
+        """Set the answers to one key from now on.
 
         Args:
-            key: the last part of the webhook's path.
-            *words: see ScriptedAnswer.parse(); one for each request, the last one repeats. None at all means ``ok``.
+            key: Last part of the webhook's path.
+            *words: Answer words (see `ScriptedAnswer.parse`), one for each request. The last one repeats. Without
+                words, every answer is ``ok``.
 
         Raises:
-            ValueError: there is no such answer.
+            ValueError: A word is unknown.
         """
         answers = [ScriptedAnswer.parse(word) for word in words]
         with self._changed:
             self._scripts[key] = answers
 
     def sign(self, key: str, secret: str) -> None:
-        """Take only requests to this key that are signed as its webhook_type wants it.
+        """Accept only requests to this key that have a valid signature.
 
         Args:
-            key: the last part of the webhook's path.
-            secret: the receiver's.
+            key: Last part of the webhook's path.
+            secret: The receiver's signing secret.
         """
         with self._changed:
             self._secrets[key] = secret
 
     def release(self, key: str | None = None) -> None:
-        """Let the requests go that are on ``hold`` now.
+        """Answer the requests that are on ``hold`` now.
 
         Args:
-            key: only those to this key.
+            key: Only requests to this key; None for all.
         """
         with self._changed:
-            self._released[key] += 1
+            self._releases[key] += 1
             self._changed.notify_all()
 
     def deliveries(
         self, key: str | None = None, notification_id: int | None = None, accepted: bool | None = None
     ) -> list[Delivery]:
-        """List what has arrived, in order.
+        """Return the deliveries in the order of their arrival.
 
         Args:
-            key: only those to this key.
-            notification_id: only those of this notification.
-            accepted: only those taken (True) or not taken (False).
+            key: Only deliveries to this key.
+            notification_id: Only deliveries of this notification.
+            accepted: Only accepted (True) or refused (False) deliveries.
         """
         with self._changed:
             return select(self._deliveries, key=key, notification_id=notification_id, accepted=accepted)
@@ -93,42 +97,42 @@ class Inbox:
     def wait_for(
         self, wanted: int | Callable[[list[Delivery]], bool], timeout: float = 10.0, *, key: str | None = None
     ) -> list[Delivery]:
-        """Wait until enough has arrived.
+        """Wait until a number of deliveries has arrived, or a condition is true.
 
         Args:
-            wanted: how many deliveries, or what must be true of the list of them.
-            timeout: seconds.
-            key: look only at those to this key.
+            wanted: Number of deliveries, or a condition on the list of deliveries.
+            timeout: Seconds.
+            key: Only deliveries to this key.
 
         Returns:
-            The deliveries looked at.
+            The deliveries.
 
         Raises:
-            TimeoutError: it did not come to that; the message says what arrived.
+            TimeoutError: The time is over. The message lists what arrived.
         """
-        enough = (lambda found: len(found) >= wanted) if isinstance(wanted, int) else wanted
+        enough = (lambda deliveries: len(deliveries) >= wanted) if isinstance(wanted, int) else wanted
         with self._changed:
             if self._changed.wait_for(lambda: enough(select(self._deliveries, key=key)), timeout):
                 return select(self._deliveries, key=key)
-            found = select(self._deliveries, key=key)
+            deliveries = select(self._deliveries, key=key)
         what = f"{wanted} deliveries" if isinstance(wanted, int) else "the condition"
         where = f" to {key}" if key else ""
-        last = [f"  {item.key}: notification {item.notification_id}, {item.answer}" for item in found[-10:]]
-        raise TimeoutError("\n".join([f"waited {timeout} s for {what}{where}; {len(found)} arrived", *last]))
+        last = [f"  {item.key}: notification {item.notification_id}, {item.answer}" for item in deliveries[-10:]]
+        raise TimeoutError("\n".join([f"waited {timeout} s for {what}{where}; {len(deliveries)} arrived", *last]))
 
     def arrive(self, key: str, raw: bytes, headers: dict[str, str], webhook_type: str = "flow") -> Arrival:
-        """Record a request; it is in the journal, on disk, when this returns.
+        """Record a request and select its answer. When this returns, the journal has the request on disk.
 
         Args:
-            key: the last part of the path.
-            raw: the body.
-            headers: as sent.
-            webhook_type: which of the vendor's it came by.
+            key: Last part of the path.
+            raw: The body.
+            headers: Headers as sent.
+            webhook_type: One of the names in `webhook_types`.
         """
-        body = _parsed(raw)
+        body = _parse_json(raw)
         number = body.get("notification_id") if isinstance(body, dict) else None
         with self._changed:
-            answer = self._answer(key, raw, headers, webhook_type)
+            answer = self._next_answer(key, raw, headers, webhook_type)
             delivery = Delivery(
                 at=time.time(),
                 key=key,
@@ -141,46 +145,48 @@ class Inbox:
             self._deliveries.append(delivery)
             journal = self._journal
             line = journal.append(delivery) if journal else 0
-            turn = self._turn(key)
+            release_count = self._release_count(key)
             self._changed.notify_all()
         if journal:
             journal.sync(line)
-        return Arrival(key=key, answer=answer, turn=turn)
+        return Arrival(key=key, answer=answer, release_count=release_count)
 
-    def _answer(self, key: str, raw: bytes, headers: dict[str, str], webhook_type: str) -> ScriptedAnswer:
-        """Return the next answer: a signature is checked first, and what was taken before is not taken again."""
+    def _next_answer(self, key: str, raw: bytes, headers: dict[str, str], webhook_type: str) -> ScriptedAnswer:
+        """Return the next answer. A wrong signature and a repeated request have precedence over the script."""
         if key in self._secrets:
             now = time.time() + self.ahead
-            if refusal := webhook_types.refusal(webhook_type, self._secrets[key], headers, raw, now):
+            if refusal := webhook_types.check_signature(webhook_type, self._secrets[key], headers, raw, now):
                 return ScriptedAnswer.parse(refusal)
-        known = key, webhook_types.known_by(webhook_type, headers)
-        if known in self._taken:
+        request_id = webhook_types.find_request_id(webhook_type, headers)
+        if (key, request_id) in self._accepted:
             return REPEATED
         script = self._scripts.get(key) or [OK]
         answer = script.pop(0) if len(script) > 1 else script[0]
-        if known[1] and answer.accepted:
-            self._taken.add(known)
+        if request_id and answer.accepted:
+            self._accepted.add((key, request_id))
         return answer
 
     def hold(self, arrival: Arrival, seconds: float, client_left: Callable[[], bool]) -> None:
-        """Wait until a request is released, its client has left, or the sandbox stops.
+        """Wait until a request is released, its client closed the connection, or the sandbox stops.
 
         Args:
-            arrival: the request.
-            seconds: the longest wait.
-            client_left: tells whether there is nobody to answer any more.
+            arrival: The request.
+            seconds: The longest wait.
+            client_left: Returns True if the client has closed the connection.
         """
         deadline = time.monotonic() + seconds
         while not (client_left() or self.stopping.is_set() or time.monotonic() > deadline):
             with self._changed:
-                if self._changed.wait_for(lambda: self._turn(arrival.key) != arrival.turn, LOOK_SECONDS):
+                if self._changed.wait_for(
+                    lambda: self._release_count(arrival.key) != arrival.release_count, CLIENT_CHECK_SECONDS
+                ):
                     return
 
-    def _turn(self, key: str) -> int:
-        return self._released[key] + self._released[None]
+    def _release_count(self, key: str) -> int:
+        return self._releases[key] + self._releases[None]
 
 
-def _parsed(raw: bytes) -> Any:
+def _parse_json(raw: bytes) -> Any:
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What arrived at the sandbox, in memory and on disk."""
+"""The requests that reached the sandbox, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Delivery:
     at: float
     """Unix time in seconds."""
     key: str
-    """The last part of the path."""
+    """Last part of the path."""
     notification_id: int | None
-    """From the body, if it has one."""
+    """`notification_id` of the body, if it has one."""
     answer: str
-    """The word that says how it was answered."""
+    """The answer word."""
     accepted: bool
-    """Whether the answer means that the receiver has taken it."""
+    """True if the answer means that the receiver accepted the message."""
     body: Any
     """The parsed JSON, or None if it was not JSON."""
     headers: dict[str, str]
-    """As sent."""
+    """Headers as sent."""
 
 
 def select(
@@ -39,13 +39,13 @@ def select(
     notification_id: int | None = None,
     accepted: bool | None = None,
 ) -> list[Delivery]:
-    """Pick deliveries.
+    """Return the deliveries that match all given conditions.
 
     Args:
-        deliveries: where to pick from.
-        key: only those to this key.
-        notification_id: only those of this notification.
-        accepted: only those taken (True) or not taken (False).
+        deliveries: The deliveries to filter.
+        key: Only deliveries to this key.
+        notification_id: Only deliveries of this notification.
+        accepted: Only accepted (True) or refused (False) deliveries.
     """
     return [
         delivery
@@ -57,10 +57,10 @@ def select(
 
 
 def read_journal(path: Path) -> list[Delivery]:
-    """Read a journal back.
+    """Return the deliveries in a journal.
 
     Args:
-        path: the file; it may not exist yet, and its last line may be cut off.
+        path: The file. It may not exist yet, and its last line may be incomplete.
     """
     if not path.exists():
         return []
@@ -69,10 +69,10 @@ def read_journal(path: Path) -> list[Delivery]:
 
 
 class Journal:
-    """A file with one JSON line for each delivery; many threads share one fsync.
+    """A file with one JSON line for each delivery. Several threads share one fsync.
 
     Args:
-        path: the file; new lines go to its end.
+        path: The file. New lines are appended.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,13 +83,13 @@ class Journal:
         self._lock = threading.Lock()
 
     def append(self, delivery: Delivery) -> int:
-        """Write one line. The caller sees to it that only one thread at a time does so.
+        """Write one line. Only one thread at a time may call this.
 
         Args:
-            delivery: what arrived.
+            delivery: The delivery.
 
         Returns:
-            The line's number, for sync().
+            The line's number, for `sync`.
         """
         line = json.dumps(dataclasses.asdict(delivery), ensure_ascii=False)
         self._file.write(line.encode("utf-8", errors="backslashreplace") + b"\n")
@@ -98,10 +98,10 @@ class Journal:
         return self._written
 
     def sync(self, number: int) -> None:
-        """Return once the line is on disk.
+        """Return when the line is on disk.
 
         Args:
-            number: as append() returned it.
+            number: The line's number from `append`.
         """
         with self._lock:
             if self._synced < number:

@@ -1,4 +1,4 @@
-"""The sandbox itself: a loopback server that answers as Feishu does, by script, and remembers what arrived."""
+"""The sandbox: a server on 127.0.0.1 that imitates webhook receivers, answers by script and records requests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import socketserver
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,83 +15,87 @@ from notifications.testing.sandbox.handler import Handler
 from notifications.testing.sandbox.inbox import Inbox
 from notifications.testing.sandbox.journal import Journal
 
-STOP_SECONDS = 5.0
+STOP_TIMEOUT_SECONDS = 5.0
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """A thread for each connection."""
+    """A TCP server with one thread for each connection.
+
+    Args:
+        inbox: The scripts and deliveries that the handlers use.
+        port: Port on 127.0.0.1; 0 selects a free one.
+    """
 
     daemon_threads = True
     allow_reuse_address = True
-    request_queue_size = 512  # a burst of connections must not be turned away
+    request_queue_size = 512  # a burst of connections must not be refused
 
-    def __init__(self, sandbox: Sandbox, port: int) -> None:
-        self.sandbox = sandbox
-        self.open: set[socket.socket] = set()
+    def __init__(self, inbox: Inbox, port: int) -> None:
+        self.inbox = inbox
+        self.open_connections: set[socket.socket] = set()
         self.changed = threading.Condition()
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__(("127.0.0.1", port), partial(Handler, inbox))
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Note the connection, so that stop() can end it."""
+        """Register the connection, so that `close_all` can close it."""
         with self.changed:
-            self.open.add(request)
-            self.sandbox.connections += 1
+            self.open_connections.add(request)
+            self.inbox.connections += 1
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Forget the connection."""
+        """Close and unregister the connection."""
         super().shutdown_request(request)
         with self.changed:
-            self.open.discard(request)
+            self.open_connections.discard(request)
             self.changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Keep quiet about clients that leave; show everything else."""
+        """Print nothing for a closed connection; print any other error."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
     def close_all(self) -> None:
-        """End every connection and wait for their threads."""
+        """Close every connection and wait until their threads have ended."""
         with self.changed:
-            for connection in self.open:
+            for connection in self.open_connections:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
-            self.changed.wait_for(lambda: not self.open, STOP_SECONDS)
+            self.changed.wait_for(lambda: not self.open_connections, STOP_TIMEOUT_SECONDS)
 
 
 class Sandbox(Inbox):
-    """A webhook receiver on 127.0.0.1, driven by a script for each key.
+    """A webhook receiver on 127.0.0.1 with a script of answers for each key.
+
+    Use it as a context manager, or call `start` and `stop`.
 
     Args:
-        journal: file that gets one JSON line for each delivery, on disk before the answer is sent.
-        port: where to listen; 0 takes a free one, and keeps it when the sandbox is started again.
+        journal: File to which each delivery is appended as a JSON line. The line is on disk before the answer is sent.
+        port: Port on 127.0.0.1. 0 selects a free one, which stays the same when the sandbox is started again.
     """
 
     def __init__(self, journal: Path | None = None, port: int = 0) -> None:
         super().__init__()
         self.port = port
-        self.connections = 0
-        """How many connections were ever made to it."""
         self._journal_path = journal
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
     @property
     def origin(self) -> str:
-        """Where it listens, as ``http://127.0.0.1:PORT``."""
+        """The sandbox's origin, ``http://127.0.0.1:PORT``."""
         return f"http://127.0.0.1:{self.port}"
 
     def webhook_url(self, key: str) -> str:
-        """Return the address to store in a user's channel.
+        """Return the address of a Feishu flow on this sandbox, to store in a user's channel.
 
         Args:
-            key: the last part of its path, by which scripts and deliveries are told apart; 8 to 128 letters, digits,
-                ``_`` or ``-``.
+            key: Last part of the path; it selects the script. 8 to 128 letters, digits, ``_`` or ``-``.
         """
         return f"{self.origin}/flow/api/trigger-webhook/{key}"
 
     def start(self) -> None:
-        """Start to listen. Scripts and deliveries of an earlier start are still there."""
+        """Start to listen. Scripts and deliveries of an earlier start are kept."""
         self.stopping.clear()
         self._server = Server(self, self.port)
         self.port = self._server.server_address[1]
@@ -99,7 +104,7 @@ class Sandbox(Inbox):
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop to listen, and end all connections; held and slow requests get no answer."""
+        """Stop to listen, and close all connections. Held and delayed requests get no answer."""
         if self._server is None or self._thread is None:
             return
         self.stopping.set()

@@ -1,4 +1,4 @@
-"""The webhook types that the sandbox imitates: their paths, their signatures, and how they recognise a repeat."""
+"""The kinds of webhook that the sandbox imitates: their paths, their signatures, and how they detect a repeat."""
 
 from __future__ import annotations
 
@@ -17,58 +17,58 @@ _PATHS = {
     "base": re.compile(r"/base/automation/webhook/event/([^/]+)"),
     "webhook": re.compile(r"/webhook/([^/]+)"),
 }
-_KNOWN_BY = {"base": "client-token", "webhook": "webhook-id"}
-SIGNED_SECONDS = {"bot": 3600, "webhook": 300}
-"""How far the time of a signature may be from the sandbox's clock."""
+_REQUEST_ID_HEADERS = {"base": "client-token", "webhook": "webhook-id"}
+SIGNATURE_TOLERANCE_SECONDS = {"bot": 3600, "webhook": 300}
+"""Largest difference between the time of a signature and the receiver's clock, by webhook type."""
 
 
 def find(path: str) -> tuple[str, str] | None:
-    """Return webhook_type and key of a path, or None.
+    """Return the webhook type and the key of a path; None for another path.
 
     Args:
-        path: without its query.
+        path: Path without its query.
     """
     for name, pattern in _PATHS.items():
-        if found := pattern.fullmatch(path):
-            return name, unquote(found[1])
+        if match := pattern.fullmatch(path):
+            return name, unquote(match[1])
     return None
 
 
-def known_by(webhook_type: str, headers: Mapping[str, str]) -> str:
-    """Return what the webhook_type knows a repeated request by; blank where it does not.
+def find_request_id(webhook_type: str, headers: Mapping[str, str]) -> str:
+    """Return the id by which the receiver detects a repeated request; blank if it does not detect any.
 
     Args:
-        webhook_type: its name.
-        headers: as sent.
+        webhook_type: Name of the webhook type.
+        headers: Headers as sent.
     """
-    wanted = _KNOWN_BY.get(webhook_type)
-    return next((value for name, value in headers.items() if name.lower() == wanted), "")
+    header = _REQUEST_ID_HEADERS.get(webhook_type)
+    return next((value for name, value in headers.items() if name.lower() == header), "")
 
 
-def refusal(webhook_type: str, secret: str, headers: Mapping[str, str], raw: bytes, now: float) -> str:
-    """Return the word of the answer to a request whose signature is wrong; blank if it is right.
+def check_signature(webhook_type: str, secret: str, headers: Mapping[str, str], raw: bytes, now: float) -> str:
+    """Return the answer word for a request with a wrong signature; blank if the signature is valid.
 
     Args:
-        webhook_type: its name.
-        secret: the receiver's.
-        headers: as sent.
-        raw: the body.
-        now: by the receiver's clock.
+        webhook_type: Name of the webhook type: "bot" or "webhook".
+        secret: The receiver's signing secret.
+        headers: Headers as sent.
+        raw: The body.
+        now: Unix time of the receiver's clock.
     """
     try:
         if webhook_type == "bot":
             body = json.loads(raw)
-            moment, given = int(body["timestamp"]), [str(body["sign"])]
-            expected = hmac.new(f"{moment}\n{secret}".encode(), b"", hashlib.sha256).digest()
+            timestamp, given = int(body["timestamp"]), [str(body["sign"])]
+            expected = hmac.new(f"{timestamp}\n{secret}".encode(), b"", hashlib.sha256).digest()
         else:
             values = {name.lower(): value for name, value in headers.items()}
-            moment = int(values["webhook-timestamp"])
+            timestamp = int(values["webhook-timestamp"])
             given = [part.removeprefix("v1,") for part in values["webhook-signature"].split()]
             key = base64.b64decode(secret.removeprefix("whsec_"))
-            content = f"{values['webhook-id']}.{moment}.".encode() + raw
+            content = f"{values['webhook-id']}.{timestamp}.".encode() + raw
             expected = hmac.new(key, content, hashlib.sha256).digest()
         signed = any(hmac.compare_digest(base64.b64decode(text), expected) for text in given)
-        if signed and abs(now - moment) <= SIGNED_SECONDS[webhook_type]:
+        if signed and abs(now - timestamp) <= SIGNATURE_TOLERANCE_SECONDS[webhook_type]:
             return ""
     except (KeyError, TypeError, ValueError, binascii.Error):
         pass
