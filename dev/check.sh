@@ -6,6 +6,7 @@ export ALLOWED_HOSTS=notifications.example.com
 
 ruff format --check .
 ruff check .
+sqlfluff lint notifications dev/faults
 mypy
 lint-imports
 python manage.py makemigrations --check --dry-run

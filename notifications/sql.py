@@ -33,6 +33,6 @@ def load_sql(package: str, name: str, **fragments: str) -> str:
     """
     text = resources.files(package).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
     statement = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--")).strip()
-    for placeholder, fragment in (fragments | {"current_time": CURRENT_TIME}).items():
+    for placeholder, fragment in ({"current_time": CURRENT_TIME} | fragments).items():
         statement = statement.replace(f"%({placeholder})s", fragment)
     return statement

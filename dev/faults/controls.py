@@ -1,4 +1,8 @@
-"""Negative controls: the service with one of its guards off. A fault test that still passes then proves nothing."""
+"""Negative controls: the service without one of its guards. A fault test that still passes then proves nothing.
+
+Each control replaces a whole statement or function by its own. tests/unit/test_fault_controls.py checks that the
+statements in dev/faults/sql differ from the service's only in the guard.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ from collections.abc import Iterable
 
 from notifications.delivery import claim, settle
 from notifications.delivery.locks import HeldLocks, Locks
+from notifications.sql import load_sql
+from notifications.telemetry import counters
 
 CONTROLS = ("claim", "fence", "lock")
 
@@ -14,33 +20,26 @@ def install(control: str) -> None:
     """Switch one guard off.
 
     Args:
-        control: ``claim`` (rows are taken without being taken from others), ``fence`` (results are settled whoever has
-            the lease) or ``lock`` (every key is granted); empty for none.
+        control: "claim" (a claim does not keep other claims off the row), "fence" (a result is stored under any lease),
+            "lock" (every key is granted), or empty for none.
 
     Raises:
-        ValueError: there is no such control.
+        ValueError: There is no such control.
     """
     match control:
         case "":
             pass
         case "claim":
-            claim.CLAIM_SQL = _without(claim.CLAIM_SQL, "FOR UPDATE SKIP LOCKED", "")
-            lease = "COALESCE(%(now)s, statement_timestamp()) + %(lease)s * interval '1 second'"
-            claim.CLAIM_SQL = _without(claim.CLAIM_SQL, lease, "record.next_attempt_at")
+            claim.CLAIM = load_sql("dev.faults", "claim_without_guard")
         case "fence":
-            fence = "record.status = 'sending' AND record.lease_token = result.lease_token"
-            settle._SETTLE = _without(settle._SETTLE, fence, "TRUE")
+            settle.SETTLE = load_sql(
+                "dev.faults", "settle_without_fence", count_measurements=counters.COUNT_MEASUREMENTS
+            )
         case "lock":
-            Locks.acquire = _grant  # type: ignore[method-assign]
+            Locks.acquire = _grant_all  # type: ignore[method-assign]
         case _:
             raise ValueError(f"no such control: {control!r}")
 
 
-def _without(sql: str, guard: str, instead: str) -> str:
-    if guard not in sql:
-        raise ValueError(f"the guard is not where it was: {guard!r}")
-    return sql.replace(guard, instead)
-
-
-def _grant(self: Locks, keys: Iterable[str]) -> HeldLocks:
+def _grant_all(self: Locks, keys: Iterable[str]) -> HeldLocks:
     return HeldLocks("", frozenset(keys))

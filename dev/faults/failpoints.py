@@ -24,14 +24,14 @@ from django.db import OperationalError
 POINTS = {
     "before_nudge": ("notifications.api", "nudge", "before"),
     "received": ("notifications.tasks", "engine_with_redis", "before"),
-    "before_claim": ("notifications.delivery", "claim", "before"),
-    "after_claim": ("notifications.delivery", "claim", "after"),
-    "before_send": ("notifications.delivery", "attempt", "before"),
-    "after_send": ("notifications.delivery", "attempt", "after"),
-    "before_settle": ("notifications.delivery", "settle", "before"),
-    "after_settle": ("notifications.delivery", "settle", "after"),
-    "within_batch": ("notifications.replay_runner", "replay_notifications", "after"),
-    "after_batch": ("notifications.replay_runner", "step", "after"),
+    "before_claim": ("notifications.delivery.engine", "claim", "before"),
+    "after_claim": ("notifications.delivery.engine", "claim", "after"),
+    "before_send": ("notifications.delivery.engine", "attempt_send", "before"),
+    "after_send": ("notifications.delivery.engine", "attempt_send", "after"),
+    "before_settle": ("notifications.delivery.settle", "settle_batch", "before"),
+    "after_settle": ("notifications.delivery.settle", "settle_batch", "after"),
+    "within_batch": ("notifications.replay.runner", "replay_notifications", "after"),
+    "after_batch": ("notifications.replay.runner", "step", "after"),
 }
 """Name of each point: the function it lies at, and on which side of it."""
 

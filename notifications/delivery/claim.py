@@ -1,4 +1,4 @@
-"""Claim: take due rows under a lease, or give them back. The compare-and-set that everything rests on."""
+"""Claim: take due records under a lease, or release them again."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from notifications.content.rendering import build_message_text
 from notifications.delivery.locks import lock_key
 from notifications.providers.base import Endpoint, SendRequest
 from notifications.security.secrets import Secret
-from notifications.sql import FORBID_SORT
+from notifications.sql import FORBID_SORT, load_sql
 from notifications.states import Cause, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """One row in our hands: what to send, under which lease, and what it was before."""
+    """One claimed record: the message, the lease, and the state before the claim."""
 
     record_id: int
     lease_token: str
@@ -33,29 +33,32 @@ class Claimed:
     user_id: int
     trace_id: str
     attempt_count: int
-    """Attempts made, this one included."""
+    """Attempts made, including this one."""
     max_attempts: int
     round: int
+    """Number of replays before this attempt."""
     exhausted: bool
-    """It has expired, or its lease ran out on the last attempt, or its budget was cut: nothing may be sent."""
+    """True if nothing may be sent: the message expired, or no attempt is left."""
     request: SendRequest
     endpoint: Endpoint | None
     channel_id: int | None = None
-    """The row of the user's channel."""
+    """Id of the user's channel settings."""
     paused: bool = False
+    """True if the channel was paused when the record was claimed."""
     failures: int = 0
-    """Failures in a row of the endpoint when the row was claimed."""
+    """Failures in a row of the endpoint when the record was claimed."""
     probe_in: float | None = None
-    """Seconds until a failing endpoint may be tried; None for one that is well."""
+    """Seconds until a failing endpoint may be probed; None for a healthy endpoint."""
     message_expired: bool = False
+    """True if the record's `expires_at` has passed."""
     previous_status: str
     previous_lease: str | None
     lease_deadline: float
-    """When the lease runs out, on this process's monotonic clock."""
+    """When the lease ends, in seconds of this process's monotonic clock."""
 
     @property
     def lock_key(self) -> str:
-        """The key this row is serialised under."""
+        """The key of the Redis lock for this record."""
         return lock_key(self.channel, self.dedupe_key)
 
     @property
@@ -68,70 +71,31 @@ class Claimed:
         return Cause.REPLAY if self.round else Cause.EVENT
 
 
-# The endpoint comes with the claim, so that senders never touch the database and a send costs no further query.
-CLAIM_SQL = """
-WITH due AS (
-    SELECT id, status, lease_token, attempt_count, next_attempt_at,
-           CASE WHEN max_attempts > 0 THEN max_attempts ELSE %(max_attempts)s END AS allowed,
-           COALESCE(expires_at <= COALESCE(%(now)s, statement_timestamp()), FALSE) AS message_expired
-    FROM notification_records
-    WHERE next_attempt_at <= COALESCE(%(now)s, statement_timestamp()) AND channel = ANY(%(channels)s) {only}
-    ORDER BY next_attempt_at, id
-    LIMIT %(limit)s
-    FOR UPDATE SKIP LOCKED
-), claimed AS (
-    UPDATE notification_records AS record
-    SET status = 'sending',
-        lease_token = %(token)s,
-        attempt_count = record.attempt_count
-            + CASE WHEN record.attempt_count < due.allowed AND NOT due.message_expired THEN 1 ELSE 0 END,
-        max_attempts = due.allowed,
-        wait_reason = '',
-        next_attempt_at = COALESCE(%(now)s, statement_timestamp()) + %(lease)s * interval '1 second',
-        updated_at = COALESCE(%(now)s, statement_timestamp())
-    FROM due
-    WHERE record.id = due.id
-    RETURNING record.id, record.channel, record.user_id, record.trigger_id, record.preview_id, record.trigger_type,
-              record.target_type, record.target_id, record.dedupe_key, record.target_url, record.summary_text,
-              record.fallback_text, record.fallback_used, record.trace_id, record.attempt_count, record.max_attempts,
-              record.round, due.status AS previous_status, due.lease_token AS previous_lease,
-              due.attempt_count >= due.allowed OR due.message_expired AS exhausted,
-              due.message_expired, due.next_attempt_at AS was_due
-)
-SELECT claimed.*, endpoint.enabled, endpoint.webhook_url, endpoint.auth_type, endpoint.bearer_token,
-       endpoint.id AS channel_id, endpoint.failures, endpoint.paused_at IS NOT NULL AS paused,
-       EXTRACT(epoch FROM endpoint.probe_at - COALESCE(%(now)s, statement_timestamp()))::float8 AS probe_in
-FROM claimed
-LEFT JOIN user_notification_channels AS endpoint
-       ON endpoint.user_id = claimed.user_id AND endpoint.channel = claimed.channel
-ORDER BY claimed.was_due, claimed.id
-"""
-
-_GIVE_BACK = """
-UPDATE notification_records AS record
-SET status = was.status,
-    attempt_count = was.attempt_count,
-    lease_token = was.lease_token,
-    next_attempt_at = COALESCE(%(now)s, statement_timestamp()) + was.delay * interval '1 second',
-    wait_reason = %(hold_reason)s,
-    updated_at = COALESCE(%(now)s, statement_timestamp())
-FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[], %(statuses)s::text[], %(counts)s::int[], %(leases)s::uuid[],
-            %(delays)s::float8[])
-     AS was(id, our_token, status, attempt_count, lease_token, delay)
-WHERE record.id = was.id AND record.status = 'sending' AND record.lease_token = was.our_token
-"""
+CLAIM = load_sql("notifications.delivery", "claim")
+_RELEASE_CLAIMS = load_sql("notifications.delivery", "release_claims")
 
 
 def claim(
     limit: int, *, channels: Sequence[str], options: ServiceOptions, clock: Clock | None, record_id: int | None = None
 ) -> list[Claimed]:
-    """Take up to `limit` due rows, longest overdue first, and commit: from here on they are ours for one lease.
+    """Claim due records for one lease and commit, so that no other process can claim them meanwhile.
 
-    record_id: take this row only, and only if it is due.
-    Raises RuntimeError inside a transaction of the caller: the claim has to be seen by others before anything is sent.
+    Args:
+        limit: Largest number of records to claim.
+        channels: Names of the channels whose records are claimed.
+        options: For the lease (seconds) and the default number of attempts.
+        clock: Clock of a test; None for PostgreSQL's clock.
+        record_id: Claim only this record, and only if it is due.
+
+    Returns:
+        The claimed records, the longest overdue first.
+
+    Raises:
+        RuntimeError: The caller has an open transaction. Other processes must see the claim before anything is sent.
+        DatabaseError: The claim failed; it may have been committed, and then its lease ends later.
     """
     token = str(uuid.uuid4())
-    lease_deadline = time.monotonic() + options.lease
+    lease_deadline = time.monotonic() + options.lease  # before the claim, so that we never see the lease end too late
     parameters = {
         "now": clock() if clock else None,
         "channels": list(channels),
@@ -141,28 +105,32 @@ def claim(
         "token": token,
         "record_id": record_id,
     }
-    sql = FORBID_SORT + CLAIM_SQL.format(only="")
-    if record_id is not None:
-        sql = CLAIM_SQL.format(only="AND id = %(record_id)s")
-    # One message to the server is one transaction; BEGIN and COMMIT would be round trips of their own.
+    # Both statements go to the server in one message, which is one transaction. BEGIN and COMMIT would cost two more
+    # round trips.
+    statements = CLAIM if record_id is not None else FORBID_SORT + CLAIM
     outer = transaction.atomic(durable=True) if connection.in_atomic_block else contextlib.nullcontext()
     with outer, connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        if cursor.description is None:  # psycopg 3 shows each statement's answer, psycopg2 the last one's
+        cursor.execute(statements, parameters)
+        if cursor.description is None:  # psycopg 3 returns the result of each statement, psycopg2 that of the last one
             cursor.nextset()
         names = [column.name for column in cursor.description]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-        emails = _own_emails({row["user_id"] for row in rows if row["enabled"] and not row["webhook_url"]})
-    return [_claimed(row, token, lease_deadline, emails.get(row["user_id"], "")) for row in rows]
+        emails = _email_addresses({row["user_id"] for row in rows if row["enabled"] and not row["webhook_url"]})
+    return [_build_claimed(row, token, lease_deadline, emails.get(row["user_id"], "")) for row in rows]
 
 
 def release_claims(
     rows: Sequence[Claimed], *, delay: float | Sequence[float], clock: Clock | None, hold_reason: str = ""
 ) -> None:
-    """Undo a claim: status, attempt count and lease as they were, to be looked at again after `delay` seconds.
+    """Undo claims: restore status, attempt count and lease. A record that is no longer under our lease is left alone.
 
-    delay: for all of them, or one for each. hold_reason: a `HoldReason`, for people.
-    The former lease is put back too, so that the worker which still holds the key can settle under it.
+    The previous lease token is restored too, so that a slow worker that still holds it can settle its result.
+
+    Args:
+        rows: The claimed records.
+        delay: Seconds until they are due again: one value for all, or one per record.
+        clock: Clock of a test; None for PostgreSQL's clock.
+        hold_reason: A `HoldReason` that tells operators why the records wait.
     """
     if not rows:
         return
@@ -177,19 +145,19 @@ def release_claims(
         "leases": [row.previous_lease for row in rows],
     }
     with connection.cursor() as cursor:
-        cursor.execute(_GIVE_BACK, parameters)
+        cursor.execute(_RELEASE_CLAIMS, parameters)
 
 
-def _own_emails(users: set[int]) -> dict[int, str]:
-    """Return the email address of users whose channel has none of its own; nearly every claim has no such user."""
+def _email_addresses(user_ids: set[int]) -> dict[int, str]:
+    """Return the users' own email addresses, for channels without an address. Most claims have no such channel."""
     model = get_user_model()
     name = model.get_email_field_name()
-    if not users or name not in {field.name for field in model._meta.get_fields()}:
+    if not user_ids or name not in {field.name for field in model._meta.get_fields()}:
         return {}
-    return dict(model._default_manager.filter(pk__in=users).values_list("pk", name))
+    return dict(model._default_manager.filter(pk__in=user_ids).values_list("pk", name))
 
 
-def _claimed(row: dict[str, Any], token: str, lease_deadline: float, email: str) -> Claimed:
+def _build_claimed(row: dict[str, Any], token: str, lease_deadline: float, email: str) -> Claimed:
     text, fallback_used = build_message_text(
         summary=row["summary_text"],
         fallback=row["fallback_text"],

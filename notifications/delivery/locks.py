@@ -1,4 +1,4 @@
-"""Redis locks, one per `channel|dedupe_key`. They keep processes off each other's keys; the claim decides."""
+"""Redis locks, one per `channel|dedupe_key`. They keep two processes from sending one record; the claim decides."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from notifications.broker.redis_client import RedisAway, RedisGateway
 from notifications.content.text import trim
 
-POLL = 0.05
-"""Seconds between two looks at a held key; locks are held for about one HTTP request."""
+POLL_INTERVAL_SECONDS = 0.05
+"""Time between two tries to take a key that another process holds. A lock is held for about one HTTP request."""
 
 _ACQUIRE = """
 local granted = {}
@@ -35,38 +35,47 @@ return released
 
 
 def lock_key(channel: str, dedupe_key: str) -> str:
-    """Return the key both are locked under; the Go service's, so both services may run side by side."""
+    """Return the key that a record is locked under. It is the Go service's, so that both services can run together."""
     return f"{trim(channel)}|{trim(dedupe_key)}"
 
 
 @dataclass(frozen=True, slots=True)
 class HeldLocks:
-    """Locks we hold: release() gives back exactly these, if they are still ours."""
+    """Locks that one call of `acquire` took."""
 
     token: str
+    """Random value of these locks in Redis. Nobody else can release them."""
     keys: frozenset[str]
 
 
 class Locks:
-    """Takes and gives back locks.
+    """Takes and releases locks. Without Redis every key is granted, and only the claim guards.
 
-    ttl: seconds after which a lock ends by itself, should its holder vanish.
-    Without Redis every key is granted: the claim alone then guards.
+    Args:
+        gateway: The Redis client.
+        ttl: Seconds after which Redis deletes a lock whose holder was lost.
     """
 
     def __init__(self, gateway: RedisGateway, *, ttl: float) -> None:
         self.gateway = gateway
         self.ttl = ttl
 
-    def name(self, key: str) -> str:
+    def redis_key(self, key: str) -> str:
         """Return the name of a lock in Redis."""
         return self.gateway.key(f"lock:{key}")
 
     def acquire(self, keys: Iterable[str]) -> HeldLocks:
-        """Take as many of the keys as are free, in one round trip; `HeldLocks.keys` tells which."""
+        """Take those of the keys that are free, in one round trip.
+
+        Args:
+            keys: Keys as returned by `lock_key`.
+
+        Returns:
+            The locks that were taken, possibly none.
+        """
         wanted = list(dict.fromkeys(keys))
         token = uuid.uuid4().hex
-        names = [self.name(key) for key in wanted]
+        names = [self.redis_key(key) for key in wanted]
         try:
             granted = self.gateway.run(
                 lambda client: client.eval(_ACQUIRE, len(names), *names, token, int(self.ttl * 1000))
@@ -76,20 +85,33 @@ class Locks:
         return HeldLocks(token, frozenset(wanted[index - 1] for index in granted))
 
     def wait_for(self, key: str, *, timeout: float) -> HeldLocks | None:
-        """Take one key, asking again for up to `timeout` seconds; None if its holder kept it."""
+        """Take one key, and try again while another process holds it.
+
+        Args:
+            key: The key.
+            timeout: Seconds to try.
+
+        Returns:
+            The lock, or None if the time ran out.
+        """
         deadline = time.monotonic() + timeout
         while not (held := self.acquire([key])).keys:
             if time.monotonic() >= deadline:
                 return None
-            time.sleep(POLL)
+            time.sleep(POLL_INTERVAL_SECONDS)
         return held
 
     def release(self, held: HeldLocks, keys: Iterable[str] | None = None) -> None:
-        """Give back `keys` (all that are held by default), each only if it is still ours. Never raises."""
-        names = [self.name(key) for key in (held.keys if keys is None else keys) if key in held.keys]
+        """Release locks that are still ours. Never raises: without Redis they end by their time to live.
+
+        Args:
+            held: The locks.
+            keys: Release only these keys of them; all by default.
+        """
+        names = [self.redis_key(key) for key in (held.keys if keys is None else keys) if key in held.keys]
         if not names:
             return
         try:
             self.gateway.run(lambda client: client.eval(_RELEASE, len(names), *names, held.token))
         except RedisAway:
-            pass  # they end by themselves
+            pass

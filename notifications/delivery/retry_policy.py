@@ -1,4 +1,4 @@
-"""When to try again."""
+"""Retry policy: how long a failed message waits for its next attempt."""
 
 from __future__ import annotations
 
@@ -7,32 +7,45 @@ from datetime import datetime, timedelta
 
 from notifications.conf import ServiceOptions
 
-CROWD_BEFORE, CROWD_AFTER = 60.0, 120.0
-"""Seconds around each full and half hour in which everybody sends. Feishu asks custom bots to keep away."""
+HALF_HOUR_SECONDS = 1800
+PEAK_BEFORE_SECONDS, PEAK_AFTER_SECONDS = 60.0, 120.0
+"""Length of the peak before and after each full and half hour. Feishu asks custom bots not to send in it."""
 
 
 def retry_delay(attempt_count: int, options: ServiceOptions) -> float:
-    """Return the seconds to wait after a failed attempt: base, 2 base, 4 base ... up to the maximum.
+    """Return the backoff: base, 2 x base, 4 x base ... up to the maximum.
 
-    attempt_count: attempts made so far, the failed one included; less than 1 counts as 1.
     The rule is the Go service's, without its 64-bit overflow.
+
+    Args:
+        attempt_count: Attempts made so far, including the failed one. Less than 1 counts as 1.
+        options: For `retry_base_delay` and `retry_max_delay` (seconds).
+
+    Returns:
+        Seconds to wait.
     """
     doublings = min(max(attempt_count, 1) - 1, 1023)  # 2.0 ** 1024 does not exist; no maximum reaches 2.0 ** 1023
     return min(options.retry_base_delay * 2.0**doublings, options.retry_max_delay)
 
 
-def add_jitter(delay: float, options: ServiceOptions, *, now: datetime | None = None) -> float:
-    """Return the delay with the configured jitter.
+def add_jitter(delay: float, options: ServiceOptions, *, peak_clock: datetime | None = None) -> float:
+    """Return a delay with random jitter added.
 
-    now: given where the provider is crowded at full and half hours; the result then keeps away from them.
+    Args:
+        delay: Seconds to wait.
+        options: For `retry_jitter`, the largest part of the delay that is added.
+        peak_clock: The current time, if the retry must not fall into the peak around a full or half hour; else None.
+
+    Returns:
+        Seconds to wait, never less than `delay`.
     """
     delay += delay * options.retry_jitter * random.random()  # noqa: S311  spreads load, guards nothing
-    if now is not None:
-        due = now + timedelta(seconds=delay)
-        after = (due.minute % 30) * 60 + due.second + due.microsecond / 1e6
-        ahead = 1800 - after
-        if after < CROWD_AFTER:
-            delay += CROWD_AFTER - after + CROWD_AFTER * random.random()  # noqa: S311
-        elif ahead <= CROWD_BEFORE:
-            delay += ahead + CROWD_AFTER + CROWD_AFTER * random.random()  # noqa: S311
+    if peak_clock is not None:
+        due = peak_clock + timedelta(seconds=delay)
+        since_peak = (due.minute % 30) * 60 + due.second + due.microsecond / 1e6
+        until_peak = HALF_HOUR_SECONDS - since_peak
+        if since_peak < PEAK_AFTER_SECONDS:
+            delay += PEAK_AFTER_SECONDS - since_peak + PEAK_AFTER_SECONDS * random.random()  # noqa: S311
+        elif until_peak <= PEAK_BEFORE_SECONDS:
+            delay += until_peak + PEAK_AFTER_SECONDS + PEAK_AFTER_SECONDS * random.random()  # noqa: S311
     return delay

@@ -1,4 +1,4 @@
-"""Sender threads: as many as help, up to a bound; what they finish comes back in groups."""
+"""Send pool: threads that make the attempts, as many as help, up to a limit."""
 
 from __future__ import annotations
 
@@ -11,76 +11,86 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 IDLE_RECHECK_SECONDS = 0.5
-"""Seconds after which a drain with free slots looks for new rows, though none of its slow sends has ended."""
+"""Time after which a drain with free slots claims again, even if none of its slow sends has finished."""
 COLLECT_WINDOW_SECONDS = 0.003
-"""Seconds the first finished send waits for others: one statement then claims or settles many rows. Half of the slots
-are enough not to wait; against a slow endpoint this is little beside the answer's own time."""
+"""Time that the first finished send waits for others, so that one statement settles many rows. The wait ends early when
+half of the slots have finished. It is short beside the response time of a slow endpoint."""
 POLL_INTERVAL_SECONDS = 0.005
-"""Seconds between two times that a wait for slow sends asks whether there is something else to do."""
+"""Time between two checks for a wakeup while only slow sends are in flight."""
 SCALE_UP_AFTER_SECONDS = 0.001
-"""Seconds without a finished send after which more threads join. A send costs about as much of a processor, so where
-results come faster, more threads would only wait for each other: Python runs one at a time."""
+"""Time without a finished send after which the number of threads doubles. A send needs about as much processor time, so
+where results come faster, more threads would only wait for each other: Python runs one at a time."""
 
 
 class SendPool(Generic[T]):
-    """Runs `work` for each item in at most `slots` plain threads, which never see the database.
+    """Runs a function for each item in plain threads, which never use the database.
 
-    work: must not raise an Exception; it leaves its result in the item.
+    Args:
+        slots: Largest number of threads.
+        work: Function that is called with each item. It stores its result in the item and raises no Exception.
     """
 
     def __init__(self, slots: int, work: Callable[[T], None]) -> None:
         self.slots = slots
         self.in_flight = 0
-        """Items submitted and not handed back yet."""
+        """Number of items that were submitted and not collected yet."""
         self._work = work
         self._lock = threading.Lock()
         self._todo: deque[T] = deque()
         self._threads = 0
         self._width = 1
-        """Threads that may run at present."""
+        """Number of threads that may run at present."""
         self._done: deque[T] = deque()
-        self._wanted = 1
-        """Finished items that are worth waking up for."""
+        self._wakeup_count = 1
+        """Number of finished items that wakes up the waiting drain."""
         self._ready = threading.Event()
 
     def submit(self, items: Collection[T]) -> None:
-        """Start work on the items."""
+        """Start to work on the items.
+
+        Args:
+            items: The items; they may be more than there are slots.
+        """
         self.in_flight += len(items)
         with self._lock:
             self._todo.extend(items)
         self._start_threads()
 
-    def collect(self, called: Callable[[], bool] = lambda: False) -> list[T]:
-        """Return what has finished: waits up to IDLE_RECHECK_SECONDS, then COLLECT_WINDOW_SECONDS for others.
+    def collect(self, interrupted: Callable[[], bool] = lambda: False) -> list[T]:
+        """Return the finished items. Wait for the first one, and shortly for others.
 
-        called: ends the wait early when it says so.
+        Args:
+            interrupted: Function that returns True to end the wait early.
+
+        Returns:
+            The finished items; an empty list if none has finished within IDLE_RECHECK_SECONDS.
         """
-        until = time.monotonic() + IDLE_RECHECK_SECONDS
-        while not self._await(1, SCALE_UP_AFTER_SECONDS if self._todo else POLL_INTERVAL_SECONDS):
-            if time.monotonic() >= until or not self.in_flight or called():
+        deadline = time.monotonic() + IDLE_RECHECK_SECONDS
+        while not self._wait_for_done(1, SCALE_UP_AFTER_SECONDS if self._todo else POLL_INTERVAL_SECONDS):
+            if time.monotonic() >= deadline or not self.in_flight or interrupted():
                 return []
-            self._widen()
-        self._await(min(self.in_flight, self.slots // 2), COLLECT_WINDOW_SECONDS)
+            self._scale_up()
+        self._wait_for_done(min(self.in_flight, self.slots // 2), COLLECT_WINDOW_SECONDS)
         finished = [self._done.popleft() for _ in range(len(self._done))]
         self.in_flight -= len(finished)
         return finished
 
     def collect_all(self) -> list[T]:
-        """Return everything that is in flight, once it has finished."""
+        """Wait until everything in flight has finished, and return it."""
         finished: list[T] = []
         while self.in_flight:
             finished += self.collect()
         return finished
 
-    def _await(self, count: int, seconds: float) -> bool:
-        """Wait until so many have finished; tell whether they have."""
+    def _wait_for_done(self, count: int, seconds: float) -> bool:
+        """Wait until `count` items have finished; return whether they have."""
         self._ready.clear()
-        self._wanted = count
+        self._wakeup_count = count
         if len(self._done) < count and self.in_flight:
             self._ready.wait(seconds)
         return len(self._done) >= count
 
-    def _widen(self) -> None:
+    def _scale_up(self) -> None:
         if self._todo:
             self._width = min(self._width * 2, self.slots)
             self._start_threads()
@@ -92,7 +102,7 @@ class SendPool(Generic[T]):
         for started in range(missing):
             try:
                 threading.Thread(target=self._run, name="send").start()
-            except RuntimeError:  # the system has no more threads: those that run do it, or else this one
+            except RuntimeError:  # the system has no more threads: the running ones do the work, or else this thread
                 with self._lock:
                     self._threads -= missing - started
                     alone = not self._threads
@@ -116,5 +126,5 @@ class SendPool(Generic[T]):
                 raise
             finally:
                 self._done.append(item)
-                if len(self._done) >= self._wanted:
+                if len(self._done) >= self._wakeup_count:
                     self._ready.set()

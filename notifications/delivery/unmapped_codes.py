@@ -1,4 +1,4 @@
-"""Codes that no provider's table has: said once, so that somebody adds a row."""
+"""Vendor error codes that no rule maps: report each once, so that somebody adds a rule."""
 
 from __future__ import annotations
 
@@ -11,30 +11,36 @@ from notifications.signals import unmapped_answer
 logger = logging.getLogger("notifications.providers")
 
 MAX_REPORTED_CODES = 1000
-"""Pairs of channel and code that are reported; an endpoint that makes up a new code each time must not fill the log."""
+"""Pairs of channel and code that one process reports. An endpoint that returns a new code each time must not fill the
+log."""
 
-_told: set[tuple[str, str]] = set()
+_reported: set[tuple[str, str]] = set()
 _lock = threading.Lock()
 
 
 def report_unmapped_code(channel: str, record_id: int, result: SendResult) -> None:
-    """Log and signal that this answer has a code we have no meaning for, unless this process has done so before.
+    """Write a log line and send the signal `unmapped_answer`, once per channel and code in this process.
 
-    Call it from a thread that may use the database: receivers may want to.
+    Call this function from a thread that may use the database, because receivers of the signal may use it.
+
+    Args:
+        channel: Name of the channel.
+        record_id: Id of the record.
+        result: The result with the unmapped code.
     """
     with _lock:
         pair = (channel, result.unmapped)
-        if pair in _told or len(_told) >= MAX_REPORTED_CODES:
+        if pair in _reported or len(_reported) >= MAX_REPORTED_CODES:
             return
-        _told.add(pair)
+        _reported.add(pair)
     logger.warning(
-        "%s answered with a code we have no meaning for: %s",
+        "%s returned an error code that no rule maps: %s",
         channel,
         result.unmapped,
         extra={"event": "provider.unmapped", "channel": channel, "code": result.unmapped, "record_id": record_id},
     )
-    facts = {"channel": channel, "code": result.unmapped, "message": result.error_message, "record_id": record_id}
-    for receiver, failure in unmapped_answer.send_robust(SendResult, **facts):
+    arguments = {"channel": channel, "code": result.unmapped, "message": result.error_message, "record_id": record_id}
+    for receiver, failure in unmapped_answer.send_robust(SendResult, **arguments):
         if isinstance(failure, Exception):
             logger.warning(
                 "a receiver of unmapped_answer failed: %s",
@@ -44,6 +50,6 @@ def report_unmapped_code(channel: str, record_id: int, result: SendResult) -> No
 
 
 def reset_reported_codes() -> None:
-    """Report every code anew, for tests."""
+    """Forget which codes were reported. For tests."""
     with _lock:
-        _told.clear()
+        _reported.clear()

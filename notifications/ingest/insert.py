@@ -16,6 +16,7 @@ from notifications.content.rendering import normalize_message_template
 from notifications.ingest.payload import NotificationRequest
 from notifications.ingest.validation import DedupeConflict
 from notifications.models import NotificationRecord
+from notifications.sql import load_sql
 from notifications.telemetry.tracing import current_trace_id
 
 
@@ -38,29 +39,7 @@ class Accepted:
     """Whether the record existed before. A duplicate request is no error and sends nothing twice."""
 
 
-_INSERT = """
-INSERT INTO notification_records (
-    channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
-    summary_text, fallback_text, fallback_used, trace_id, status, attempt_count, max_attempts, round, next_attempt_at,
-    expires_at, last_error_code, last_error, provider_message_id, created_at, updated_at
-)
-SELECT channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
-       summary_text, fallback_text, fallback_used, trace_id, 'pending', 0, %(max_attempts)s, 0,
-       COALESCE(%(deliver_at)s, %(now)s, statement_timestamp()), %(expires_at)s, '', '', '',
-       COALESCE(%(now)s, statement_timestamp()), COALESCE(%(now)s, statement_timestamp())
-FROM unnest(
-    %(channel)s::text[], %(user_id)s::bigint[], %(trigger_id)s::text[], %(preview_id)s::text[],
-    %(trigger_type)s::text[], %(target_type)s::text[], %(target_id)s::bigint[], %(dedupe_key)s::text[],
-    %(target_url)s::text[], %(summary_text)s::text[], %(fallback_text)s::text[], %(fallback_used)s::bool[],
-    %(trace_id)s::text[]
-) AS request(
-    channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
-    summary_text, fallback_text, fallback_used, trace_id
-)
-ORDER BY dedupe_key, channel  -- the same order in every process, so that two bulk requests cannot deadlock
-ON CONFLICT (dedupe_key, channel) DO NOTHING
-RETURNING id, channel, dedupe_key, user_id
-"""
+_INSERT = load_sql("notifications.ingest", "insert_requests")
 _COLUMNS = (
     *("channel", "user_id", "trigger_id", "preview_id", "trigger_type", "target_type", "target_id", "dedupe_key"),
     *("target_url", "trace_id"),

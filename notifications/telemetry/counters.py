@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db import connection
 
+from notifications.sql import load_sql
 from notifications.states import Measure
 
 BUCKET_BOUNDS_SECONDS = (
@@ -23,21 +24,8 @@ SHARD_COUNT = 16
 HOURLY_RETENTION_DAYS = 40
 """Older hours are added to one sum. The metrics need that sum; the charts need only the hours."""
 
-# Rows are locked in key order, so that two processes that settle at once cannot deadlock.
-COUNT = """
-    INSERT INTO notification_tallies AS tally (
-        hour, shard, channel, measure, outcome, error_code, attempts, bucket, count, seconds
-    )
-    SELECT date_trunc('hour', COALESCE(%(now)s, statement_timestamp()), 'UTC'), %(shard)s, channel, measure, outcome,
-           error_code, least(attempts, 32767), width_bucket(seconds::float8, %(bounds)s::float8[]) AS bucket, count(*),
-           sum(seconds)
-    FROM noted
-    GROUP BY channel, measure, outcome, error_code, attempts, bucket
-    ORDER BY channel, measure, outcome, error_code, attempts, bucket
-    ON CONFLICT (measure, hour, channel, outcome, error_code, attempts, bucket, shard)
-        DO UPDATE SET count = tally.count + EXCLUDED.count, seconds = tally.seconds + EXCLUDED.seconds
-"""
-"""Part of a statement that counts the rows of a CTE `noted` (channel, measure, outcome, error_code, attempts, seconds).
+COUNT_MEASUREMENTS = load_sql("notifications.telemetry", "count_measurements")
+"""Part of a statement that counts the rows of a CTE `measurements`.
 
 Its parameters are those of `count_parameters()` and `now`."""
 
@@ -61,7 +49,7 @@ ON CONFLICT (measure, hour, channel, outcome, error_code, attempts, bucket, shar
 
 
 def count_parameters() -> dict[str, Any]:
-    """Return the parameters of `COUNT` except `now`: the shard of this process and the bucket bounds."""
+    """Return the parameters of `COUNT_MEASUREMENTS` except `now`: the shard of this process and the bucket bounds."""
     return {"shard": os.getpid() % SHARD_COUNT, "bounds": list(BUCKET_BOUNDS_SECONDS)}
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth import get_user_model
 
-from notifications.delivery import circuit_breaker
+from notifications.delivery import circuit_breaker, held_records
 from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers.base import SendResult
@@ -148,11 +148,11 @@ class TestResume:
         assert [state[3] for state in states()] == ["", "", "channel_paused"]
 
         for _process in range(3):
-            circuit_breaker.release_and_probe_channels(slow, clock)
+            held_records.release_and_probe_channels(slow, clock)
         assert [state[3] for state in states()] == ["", "", "channel_paused"], "the rate holds for all together"
 
         clock.forward(seconds=1)
-        circuit_breaker.release_and_probe_channels(slow, clock)
+        held_records.release_and_probe_channels(slow, clock)
         assert [state[3] for state in states()] == ["", "", ""]
         channel.refresh_from_db()
         assert channel.release_at is None
@@ -165,7 +165,7 @@ class TestResume:
         deliver(memory, clock)
 
         UserNotificationChannel.objects.update(release_at=NOW)
-        circuit_breaker.release_and_probe_channels(options(), clock)
+        held_records.release_and_probe_channels(options(), clock)
 
         assert [state[3] for state in states()] == ["channel_paused"]
 
@@ -203,7 +203,7 @@ class TestProbe:
         sends = []
         for _interval in range(3):
             clock.forward(seconds=30)
-            circuit_breaker.release_and_probe_channels(options(sweep_interval=60), clock)
+            held_records.release_and_probe_channels(options(sweep_interval=60), clock)
             sends.append(deliver(memory, clock))
         assert sends == [1, 1, 1]
         assert [state[2] for state in states()[5:]] == [1, 1, 1], "each was the probe once, the oldest first"
@@ -223,7 +223,7 @@ class TestProbe:
         self.failing(memory, clock, channel)
         deliver(memory, clock)
         clock.forward(seconds=30)
-        circuit_breaker.release_and_probe_channels(options(), clock)
+        held_records.release_and_probe_channels(options(), clock)
         memory.script(OK)
 
         assert deliver(memory, clock) == 1 + 1, "the probe, and the first of those it let go"

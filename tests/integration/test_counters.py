@@ -10,7 +10,8 @@ from django.db.models import Sum
 
 from notifications.conf import service_options
 from notifications.delivery.claim import claim
-from notifications.delivery.settle import Settlement, build_settlement, settle_batch
+from notifications.delivery.settle import settle_batch
+from notifications.delivery.settlement import Settlement, build_settlement
 from notifications.models import Counter
 from notifications.providers.base import SendResult
 from notifications.providers.memory import MemoryProvider

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from types import ModuleType
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
@@ -18,11 +19,12 @@ from django.db import OperationalError, connection, transaction
 
 from notifications.broker.redis_client import RedisGateway, gateway
 from notifications.conf import ServiceOptions, service_options
-from notifications.delivery import engine as delivery
+from notifications.delivery import engine as engine_module, settle as settle_module
 from notifications.delivery.claim import claim
 from notifications.delivery.engine import Engine, RetryResult
 from notifications.delivery.locks import HeldLocks, Locks
-from notifications.delivery.settle import build_settlement, settle_batch
+from notifications.delivery.settle import settle_batch
+from notifications.delivery.settlement import build_settlement
 from notifications.models import DeliveryAttempt, NotificationRecord
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.providers.memory import MemoryProvider
@@ -267,7 +269,7 @@ class TestSettle:
         memory.script(dataclasses.replace(OK, http_status=2**40), OK)
         drain = engine(memory, clock, send_slots=1)
 
-        flights = drain._take(2, ["feishu"], RetryResult())
+        flights = drain._claim(2, ["feishu"], RetryResult())
         for flight in flights:
             drain._send(flight)
         drain._finish(flights, RetryResult())
@@ -360,7 +362,7 @@ class TestRecovery:
     ) -> None:
         row = record()
         asleep = engine(memory, clock, lease=20, total_timeout=10)
-        flights = asleep._take(1, ["feishu"], RetryResult())
+        flights = asleep._claim(1, ["feishu"], RetryResult())
         flights[0].row = dataclasses.replace(flights[0].row, lease_deadline=time.monotonic() + left)
 
         for flight in flights:
@@ -421,17 +423,17 @@ class TestDrain:
     ) -> None:
         done: list[str] = []
 
-        def noted(name: str) -> None:
-            original = getattr(delivery, name)
+        def record_calls(module: ModuleType, name: str) -> None:
+            original = getattr(module, name)
 
             def call(*args: object, **kwargs: object) -> object:
                 done.append(name)
                 return original(*args, **kwargs)
 
-            monkeypatch.setattr(delivery, name, call)
+            monkeypatch.setattr(module, name, call)
 
-        noted("claim")
-        noted("settle_batch")
+        record_calls(engine_module, "claim")
+        record_calls(settle_module, "settle_batch")
         record("a")
         record("b")
         memory.script(answer, answer)
@@ -481,14 +483,14 @@ class TestDrain:
         record("a")
         record("b")
         drain = engine(memory, clock, send_slots=1)
-        take, calls = drain._take, iter(range(10))
+        take, calls = drain._claim, iter(range(10))
 
         def take_once(*args: object, **kwargs: object) -> object:
             if next(calls):
                 raise OperationalError
             return take(*args, **kwargs)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(drain, "_take", take_once)
+        monkeypatch.setattr(drain, "_claim", take_once)
 
         with pytest.raises(OperationalError):
             drain.deliver_due()

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection, transaction
 
 from notifications.conf import service_options
-from notifications.delivery.claim import CLAIM_SQL
+from notifications.delivery.claim import CLAIM
 from notifications.maintenance.pruner import BATCH, PURGE_RECORDS, PURGE_REJECTED, cutoff
 from notifications.models import NotificationRecord, RejectedRequest
 from notifications.sql import FORBID_SORT
@@ -54,8 +54,9 @@ def plan_of_claim(*, analyze: bool = True) -> dict[str, Any]:
         "max_attempts": 5,
         "lease": service_options().lease,
         "token": "00000000-0000-0000-0000-000000000001",
+        "record_id": None,
     }
-    return plan(CLAIM_SQL.format(only=""), parameters, before=FORBID_SORT, analyze=analyze)
+    return plan(CLAIM, parameters, before=FORBID_SORT, analyze=analyze)
 
 
 def plan_of_purge(statement: str, *, days: int = 30, since: datetime | None = None) -> dict[str, Any]:

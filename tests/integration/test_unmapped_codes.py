@@ -68,7 +68,7 @@ def test_a_code_is_reported_once_with_what_a_person_needs(
     assert [(one["channel"], one["code"]) for one in heard] == [("feishu", "424242"), ("feishu", "434343")]
     assert heard[0]["message"] == "code 424242: what ******** is"
     assert NotificationRecord.objects.filter(pk=heard[0]["record_id"]).exists()
-    assert sum("no meaning" in line.message for line in caplog.records) == 2
+    assert sum("no rule maps" in line.message for line in caplog.records) == 2
 
 
 def test_a_code_with_a_meaning_is_not_reported(deliver: Callable[[str], None], heard: list[dict[str, Any]]) -> None:

@@ -11,7 +11,8 @@ from notifications.broker.redis_client import RedisGateway, gateway
 from notifications.conf import ServiceOptions, service_options
 from notifications.delivery.claim import Claimed, claim, release_claims
 from notifications.delivery.locks import HeldLocks, Locks, lock_key
-from notifications.delivery.settle import build_settlement, record_lost_attempts, settle_batch, unsendable_result
+from notifications.delivery.settle import record_lost_attempts, settle_batch
+from notifications.delivery.settlement import build_settlement, unsendable_result
 from notifications.models import NotificationRecord
 from notifications.providers.base import SendResult
 from notifications.querysets import NotificationQuerySet

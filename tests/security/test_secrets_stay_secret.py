@@ -31,9 +31,10 @@ from pytest_django import Settings
 
 from dev.other_app import other_app
 from notifications.conf import service_options
-from notifications.delivery import engine as delivery, settle
+from notifications.delivery import settle
 from notifications.delivery.claim import Claimed, claim
 from notifications.delivery.engine import Engine
+from notifications.delivery.settlement import build_settlement
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
 from notifications.providers.base import attempt_send
 from notifications.providers.feishu.flow import FeishuFlowProvider
@@ -273,15 +274,17 @@ class TestDatabase:
     ) -> None:
         failed: list[str] = []
 
+        settle_batch = settle.settle_batch
+
         def fail_once(*args: Any) -> set[int]:
             if failed:
-                return settle.settle_batch(*args)
+                return settle_batch(*args)
             failed.append("once")
             raise OperationalError(f"server closed the connection: {ADDRESS} {TOKEN}")
 
-        monkeypatch.setattr(delivery, "settle_batch", fail_once)
+        monkeypatch.setattr(settle, "settle_batch", fail_once)
         monkeypatch.setattr(
-            "notifications.delivery.engine.connection.close", lambda: None
+            "notifications.delivery.settle.connection.close", lambda: None
         )  # it holds the test's transaction
         sandbox.script(KEY, "echo:19001")
 
@@ -410,7 +413,7 @@ class TestObjects:
         [row] = claim(1, channels=["feishu"], options=service_options(), clock=None)
         assert row.endpoint
         result = attempt_send(FeishuFlowProvider(), row.request, row.endpoint)
-        ended = settle.build_settlement(row, result, service_options(), duration=0.1, age=0.1)
+        ended = build_settlement(row, result, service_options(), duration=0.1, age=0.1)
         objects: list[object] = [
             stored,
             stored.webhook_url,

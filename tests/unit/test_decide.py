@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from notifications.conf import ServiceOptions
 from notifications.delivery.claim import Claimed
 from notifications.delivery.retry_policy import retry_delay
-from notifications.delivery.settle import build_settlement, decide, unsendable_result
+from notifications.delivery.settlement import build_settlement, decide, unsendable_result
 from notifications.providers.base import ProviderError, SendRequest, SendResult, normalize_result
 from notifications.states import Cause, Outcome, Status
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from notifications.conf import ServiceOptions
-from notifications.delivery.settle import decide
+from notifications.delivery.settlement import decide
 from notifications.providers.base import SendResult, normalize_result
 from notifications.providers.feishu.error_codes import CODE_RULES, FEISHU_RULES
 from notifications.providers.http.client import HttpResponse, _retry_after

@@ -54,7 +54,7 @@ class TestSpread:
     def test_a_retry_keeps_away_from_full_and_half_hours(self, minute: int) -> None:
         now = datetime(2026, 5, 1, 9, minute, 30, tzinfo=UTC)
 
-        delay = add_jitter(300.0, ServiceOptions(), now=now)
+        delay = add_jitter(300.0, ServiceOptions(), peak_clock=now)
 
         due = now + timedelta(seconds=delay)
         assert 120 <= (due.minute % 30) * 60 + due.second < 1740

@@ -34,7 +34,7 @@ claimed AS (
         + CASE WHEN record.attempt_count < due.allowed AND NOT due.message_expired THEN 1 ELSE 0 END,
         max_attempts = due.allowed,
         wait_reason = '',
-        next_attempt_at = %(current_time)s + %(lease)s * INTERVAL '1 second',
+        next_attempt_at = %(current_time)s + %(lease)s * interval '1 second',
         updated_at = %(current_time)s
     FROM due
     WHERE record.id = due.id

@@ -14,7 +14,7 @@ WITH lost AS (
         lost.cause
     FROM
         UNNEST(
-            %(ids)s::bigint [], %(leases)s::uuid [], %(rounds)s::int [], %(numbers)s::int [], %(causes)s::text []
+            %(ids)s::bigint[], %(leases)s::uuid[], %(rounds)s::int[], %(numbers)s::int[], %(causes)s::text[]
         ) AS lost (id, lease_token, round, number, cause)
     INNER JOIN notification_records AS record ON lost.id = record.id
     WHERE record.status = 'sending' AND record.lease_token = lost.lease_token

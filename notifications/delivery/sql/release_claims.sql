@@ -8,13 +8,13 @@ SET
     status = previous.status,
     attempt_count = previous.attempt_count,
     lease_token = previous.lease_token,
-    next_attempt_at = %(current_time)s + previous.delay * INTERVAL '1 second',
+    next_attempt_at = %(current_time)s + previous.delay * interval '1 second',
     wait_reason = %(hold_reason)s,
     updated_at = %(current_time)s
 FROM
     UNNEST(
-        %(ids)s::bigint [], %(tokens)s::uuid [], %(statuses)s::text [], %(counts)s::int [], %(leases)s::uuid [],
-        %(delays)s::float8 []
+        %(ids)s::bigint[], %(tokens)s::uuid[], %(statuses)s::text[], %(counts)s::int[], %(leases)s::uuid[],
+        %(delays)s::float8[]
     ) AS previous (id, our_token, status, attempt_count, lease_token, delay)
 WHERE
     record.id = previous.id

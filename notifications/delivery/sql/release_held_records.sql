@@ -5,7 +5,7 @@
 -- the worker of such a record was lost before the record was held.
 --
 -- Index: notification_held_up (user, channel, id), and the primary key of the channels.
-WITH channel AS (
+WITH endpoint AS (
     SELECT
         user_id,
         channel,
@@ -17,14 +17,14 @@ WITH channel AS (
 held AS (
     SELECT
         record.id,
-        channel.probe_at
+        endpoint.probe_at
     FROM notification_records AS record
-    INNER JOIN channel ON record.user_id = channel.user_id AND record.channel = channel.channel
+    INNER JOIN endpoint ON record.user_id = endpoint.user_id AND record.channel = endpoint.channel
     WHERE
         record.wait_reason IN ('channel_paused', 'endpoint_failing')
         AND record.status IN ('pending', 'failed', 'sending')
     ORDER BY record.id
-    LIMIT (SELECT CASE WHEN probe_at IS NULL THEN %(batch)s ELSE 1 END FROM channel)
+    LIMIT (SELECT CASE WHEN size.probe_at IS NULL THEN %(batch)s ELSE 1 END FROM endpoint AS size)
     FOR UPDATE OF record SKIP LOCKED
 ),
 
@@ -38,7 +38,7 @@ placed AS (
 
 UPDATE notification_records AS record
 SET
-    next_attempt_at = COALESCE(placed.probe_at, %(current_time)s + placed.place / %(rate)s * INTERVAL '1 second'),
+    next_attempt_at = COALESCE(placed.probe_at, %(current_time)s + placed.place / %(rate)s * interval '1 second'),
     wait_reason = CASE WHEN placed.probe_at IS NULL THEN '' ELSE record.wait_reason END,
     updated_at = %(current_time)s
 FROM placed

@@ -44,7 +44,7 @@ attempt AS (
         result.round,
         result.number,
         result.cause,
-        %(current_time)s - result.age * INTERVAL '1 second',
+        %(current_time)s - result.age * interval '1 second',
         result.duration,
         result.outcome,
         result.attempt_code,
@@ -74,7 +74,7 @@ settled AS (
     UPDATE notification_records AS record
     SET
         status = result.status,
-        next_attempt_at = %(current_time)s + result.delay * INTERVAL '1 second',
+        next_attempt_at = %(current_time)s + result.delay * interval '1 second',
         lease_token = NULL,
         wait_reason = result.hold_reason,
         last_error_code = result.error_code,

@@ -36,10 +36,10 @@ SELECT
     %(current_time)s
 FROM
     UNNEST(
-        %(channel)s::text [], %(user_id)s::bigint [], %(trigger_id)s::text [], %(preview_id)s::text [],
-        %(trigger_type)s::text [], %(target_type)s::text [], %(target_id)s::bigint [], %(dedupe_key)s::text [],
-        %(target_url)s::text [], %(summary_text)s::text [], %(fallback_text)s::text [], %(fallback_used)s::bool [],
-        %(trace_id)s::text []
+        %(channel)s::text[], %(user_id)s::bigint[], %(trigger_id)s::text[], %(preview_id)s::text[],
+        %(trigger_type)s::text[], %(target_type)s::text[], %(target_id)s::bigint[], %(dedupe_key)s::text[],
+        %(target_url)s::text[], %(summary_text)s::text[], %(fallback_text)s::text[], %(fallback_used)s::bool[],
+        %(trace_id)s::text[]
     ) AS request (
         channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
         summary_text, fallback_text, fallback_used, trace_id

@@ -1,0 +1,31 @@
+"""The statements of the negative controls differ from the service's only in the guard."""
+
+from __future__ import annotations
+
+import difflib
+
+import pytest
+
+from notifications.sql import load_sql
+
+GUARDS = {
+    ("claim", "claim_without_guard"): [
+        "-    FOR UPDATE SKIP LOCKED",
+        "-        next_attempt_at = {now} + %(lease)s * interval '1 second',",
+        "+        next_attempt_at = record.next_attempt_at,",
+    ],
+    ("settle", "settle_without_fence"): [
+        "-            (record.status = 'sending' AND record.lease_token = result.lease_token)",
+        "+            TRUE",
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "control"), GUARDS)
+def test_a_control_removes_its_guard_and_nothing_else(name: str, control: str) -> None:
+    guarded = load_sql("notifications.delivery", name, current_time="{now}").splitlines()
+    unguarded = load_sql("dev.faults", control, current_time="{now}").splitlines()
+
+    changes = [line for line in difflib.unified_diff(guarded, unguarded, n=0) if line[:3] not in ("---", "+++")]
+
+    assert [line for line in changes if not line.startswith("@@")] == GUARDS[name, control]
