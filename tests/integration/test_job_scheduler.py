@@ -22,7 +22,7 @@ from notifications.maintenance.pruner import Purged, purge
 from notifications.management.commands.deliver_due import _let_happen
 from notifications.models import DueJob, NotificationRecord, RejectedRequest
 from tests.integration.test_api_and_tasks import queued
-from tests.unit.test_triggers import trigger
+from tests.support.payloads import trigger
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TRIGGERED = "active_schedule.triggered"

@@ -20,7 +20,7 @@ from notifications.conf import RENAMED, service_options
 from notifications.ingest.validation import InvalidNotification
 from notifications.models import RejectedRequest
 from notifications.providers import configured_providers
-from tests.unit.test_triggers import trigger
+from tests.support.payloads import trigger
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS: dict[str, str] = {
