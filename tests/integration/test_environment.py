@@ -1,4 +1,4 @@
-"""Settings come from the environment, are safe as they stand, and say what is missing."""
+"""Settings come from the environment, are safe by default, and name what is missing."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def read(*names: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_defaults_are_safe() -> None:
+def test_defaults_are_safe() -> None:
     done = read("DEBUG", "SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_SSL_REDIRECT", env=PRODUCTION)
 
     assert json.loads(done.stdout) == [False, True, True, True]
 
 
-@pytest.mark.parametrize("name", ["SECRET_KEY", "DATABASE_URL", "REDIS_URL", "NOTIFICATIONS_ENCRYPTION_KEYS"])
-def test_what_has_no_default_is_asked_for_by_name(name: str) -> None:
-    done = read("DEBUG", env=PRODUCTION | {name: ""})
+def test_a_missing_variable_is_named() -> None:
+    for name in ("SECRET_KEY", "DATABASE_URL", "REDIS_URL", "NOTIFICATIONS_ENCRYPTION_KEYS"):
+        done = read("DEBUG", env=PRODUCTION | {name: ""})
 
-    assert done.returncode != 0
-    assert f"Set {name}, or {name}_FILE" in done.stderr
+        assert done.returncode != 0, name
+        assert f"Set {name}, or {name}_FILE" in done.stderr
 
 
 def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_another_database_than_postgresql_is_refused() -> None:
     assert "must be a postgres:// address" in done.stderr
 
 
-def test_every_number_of_the_service_may_be_set() -> None:
+def test_numbers_and_texts_of_the_app_can_be_set() -> None:
     done = read("NOTIFICATIONS", "CELERY_BEAT_SCHEDULE", env=PRODUCTION | {
         "NOTIFICATIONS_MAX_ATTEMPTS": "7", "NOTIFICATIONS_LEASE": "90.5", "NOTIFICATIONS_SWEEP_INTERVAL": "15",
         "NOTIFICATIONS_FEISHU_TITLE": "Hello",
@@ -75,14 +75,14 @@ def test_every_number_of_the_service_may_be_set() -> None:
     assert schedule["notifications-sweep"]["schedule"] == 15
 
 
-def test_the_bounds_are_a_startup_parameter() -> None:
+def test_timeouts_are_a_startup_parameter() -> None:
     [databases] = json.loads(read("DATABASES", env=PRODUCTION).stdout)
 
     assert "-c statement_timeout=30s -c lock_timeout=10s" in databases["default"]["OPTIONS"]["options"]
     assert "DISABLE_SERVER_SIDE_CURSORS" not in databases["default"]
 
 
-def test_behind_pgbouncer_nothing_is_asked_of_a_session() -> None:
+def test_behind_pgbouncer_no_session_parameter_is_set() -> None:
     [databases] = json.loads(read("DATABASES", env=PRODUCTION | {"DATABASE_POOLED": "true"}).stdout)
 
     assert databases["default"]["OPTIONS"].keys() == {"connect_timeout", "application_name"}
@@ -90,16 +90,17 @@ def test_behind_pgbouncer_nothing_is_asked_of_a_session() -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("bound", ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"])
-def test_a_bound_that_postgresql_lacks_is_named(bound: str) -> None:
+def test_a_missing_timeout_of_postgresql_is_named() -> None:
     assert run_checks(databases=["default"]) == []
-    with connection.cursor() as cursor:
-        cursor.execute(f"SET LOCAL {bound} = 0")
+    names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    for number, name in enumerate(names, 1):
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL {name} = 0")
 
-    [found] = run_checks(databases=["default"])
+        messages = run_checks(databases=["default"])
 
-    assert found.id == "notifications.W001"
-    assert bound in found.msg
+        assert [message.id for message in messages] == ["notifications.W001"] * number, name
+        assert any(name in message.msg for message in messages)
 
 
 def check_deploy(**env: str) -> subprocess.CompletedProcess[str]:
@@ -122,7 +123,7 @@ def test_the_sandbox_setting_is_refused_in_a_deployment() -> None:
     assert "notifications.E007" in done.stderr
 
 
-def test_a_worker_loads_neither_the_api_nor_the_addresses() -> None:
+def test_a_worker_loads_neither_the_api_nor_the_urls() -> None:
     program = (
         "import sys, smartmate.celery, django; django.setup(); smartmate.celery.app.loader.import_default_modules()\n"
         "from celery.fixups.django import DjangoWorkerFixup\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -13,91 +14,114 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from pytest_django import Settings
 
-from notifications.conf import ServiceOptions, known_names, service_options
+from notifications.conf import RENAMED, ProviderConfig, ServiceOptions, known_names, service_options
+from notifications.providers import get_provider
 
 Change = Callable[..., None]
 NUMBERS = sorted(spec.name for spec in dataclasses.fields(ServiceOptions) if isinstance(spec.default, (int, float)))
 WHOLE = sorted(spec.name for spec in dataclasses.fields(ServiceOptions) if isinstance(spec.default, int))
 DURATIONS = sorted(set(NUMBERS) - set(WHOLE))
+TEXTS = sorted(spec.name for spec in dataclasses.fields(ServiceOptions) if isinstance(spec.default, str))
+LISTS = sorted(spec.name for spec in dataclasses.fields(ServiceOptions) if isinstance(spec.default, tuple))
+MEMORY = "notifications.providers.memory.MemoryProvider"
+FLOW = "notifications.providers.feishu.flow.FeishuFlowProvider"
 
 
-def made(**fields: Any) -> ServiceOptions:
+def make_options(**fields: Any) -> ServiceOptions:
+    """Return options. A function of its own, because tests also pass values of the wrong type."""
     return ServiceOptions(**fields)
 
 
-def found(*, deploy: bool = False) -> dict[str, str]:
-    """Return our checks' messages by id."""
+def accepted(names: list[str], values: list[Any], error: str) -> list[tuple[str, Any]]:
+    """Return each name with each value that is not refused with an error that names it and says so."""
+    wrong = []
+    for name, value in itertools.product(names, values):
+        try:
+            make_options(**{name: value})
+        except (TypeError, ValueError) as refused:
+            if str(refused).startswith(f"{name.upper()} must be") and error in str(refused):
+                continue
+        wrong.append((name, value))
+    return wrong
+
+
+def reported(*, deploy: bool = False) -> dict[str, str]:
+    """Return the texts of this app's check messages by id."""
     messages = checks.run_checks(include_deployment_checks=deploy)
-    return {str(one.id).removeprefix("notifications."): one.msg for one in messages if "notifications." in str(one.id)}
+    own = [message for message in messages if "notifications." in str(message.id)]
+    return {str(message.id).removeprefix("notifications."): message.msg for message in own}
 
 
 class TestServiceOptions:
-    def test_the_defaults_are_the_go_services(self) -> None:
+    def test_defaults_are_the_go_services(self) -> None:
         options = ServiceOptions()
 
         assert (options.max_attempts, options.retry_base_delay, options.retry_max_delay) == (5, 300, 1800)
         assert (options.summary_max_runes, options.retry_scan_batch) == (180, 100)
 
-    @pytest.mark.parametrize("name", NUMBERS)
-    @pytest.mark.parametrize("value", [0, -1])
-    def test_zero_or_less_means_the_default(self, name: str, value: int) -> None:
-        assert getattr(made(**{name: value}), name) == getattr(ServiceOptions(), name)
+    def test_zero_or_less_means_the_default(self) -> None:
+        for value in (0, -1):
+            assert make_options(**dict.fromkeys(NUMBERS, value)) == ServiceOptions()
 
-    @pytest.mark.parametrize("name", DURATIONS)
-    def test_a_duration_may_be_a_timedelta_or_a_whole_number(self, name: str) -> None:
-        # A maximum below the base delay would be raised to it.
-        assert getattr(made(**{"retry_base_delay": 1, name: timedelta(minutes=90)}), name) == 5400.0
-        assert isinstance(getattr(made(**{name: 7}), name), float)
+    def test_a_duration_may_be_a_timedelta_or_a_whole_number(self) -> None:
+        options = make_options(**dict.fromkeys(DURATIONS, timedelta(minutes=90)))
+        whole = make_options(**dict.fromkeys(DURATIONS, 7))
 
-    @pytest.mark.parametrize("value", [timedelta(0), timedelta(seconds=-1)])
-    def test_no_time_at_all_means_the_default(self, value: timedelta) -> None:
-        assert made(lease=value).lease == 60.0
+        assert {name: getattr(options, name) for name in DURATIONS} == dict.fromkeys(DURATIONS, 5400.0)
+        assert {type(getattr(whole, name)) for name in DURATIONS} == {float}
+
+    def test_a_timedelta_of_zero_or_less_means_the_default(self) -> None:
+        assert make_options(lease=timedelta(0)).lease == make_options(lease=timedelta(seconds=-1)).lease == 60.0
 
     def test_a_maximum_below_the_base_is_raised_to_it(self) -> None:
-        assert made(retry_base_delay=600, retry_max_delay=60).retry_max_delay == 600
+        assert make_options(retry_base_delay=600, retry_max_delay=60).retry_max_delay == 600
 
-    @pytest.mark.parametrize("name", NUMBERS)
-    @pytest.mark.parametrize("value", ["5", None, True, [5], float("nan"), float("inf"), 1j])
-    def test_what_is_no_number_is_refused_by_name(self, name: str, value: object) -> None:
-        with pytest.raises((TypeError, ValueError), match=name.upper()):
-            made(**{name: value})
+    def test_a_value_that_is_no_number_is_refused_by_name(self) -> None:
+        assert accepted(NUMBERS, ["5", None, True, [5], float("nan"), float("inf"), 1j], "") == []
 
-    @pytest.mark.parametrize("name", WHOLE)
-    @pytest.mark.parametrize("value", [1.5, 5.0, timedelta(seconds=5)])
-    def test_a_count_must_be_whole(self, name: str, value: object) -> None:
-        with pytest.raises(TypeError, match=f"{name.upper()} must be a whole number"):
-            made(**{name: value})
+    def test_a_count_must_be_whole(self) -> None:
+        assert accepted(WHOLE, [1.5, 5.0, timedelta(seconds=5)], "must be a whole number") == []
 
     def test_a_number_no_float_can_hold_is_refused_by_name(self) -> None:
-        with pytest.raises((TypeError, ValueError), match="RETRY_BASE_DELAY"):
-            made(retry_base_delay=10**400)
+        assert accepted(["retry_base_delay"], [10**400], "must be finite") == []
 
-    @pytest.mark.parametrize("name", ["frontend_base_url", "event_name", "redis_url"])
-    @pytest.mark.parametrize("value", [None, 5, b"x", ["x"]])
-    def test_what_is_no_text_is_refused_by_name(self, name: str, value: object) -> None:
-        with pytest.raises(TypeError, match=f"{name.upper()} must be a string"):
-            made(**{name: value})
+    def test_a_value_that_is_no_text_is_refused_by_name(self) -> None:
+        assert accepted(TEXTS, [None, 5, b"x", ["x"]], "must be a string") == []
 
-    @pytest.mark.parametrize("name", ["encryption_keys", "sandbox_origins"])
-    @pytest.mark.parametrize("value", [None, "key", [5], {"a": "b"}])
-    def test_what_is_no_list_of_texts_is_refused_by_name(self, name: str, value: object) -> None:
-        with pytest.raises(TypeError, match=f"{name.upper()} must be a list of strings"):
-            made(**{name: value})
+    def test_a_value_that_is_no_list_of_texts_is_refused_by_name(self) -> None:
+        assert accepted(LISTS, [None, "key", [5], {"a": "b"}], "must be a list of strings") == []
 
-    @pytest.mark.parametrize("value", [None, "feishu", ["a.B"], {"feishu": 5}, {5: "a.B"}])
-    def test_what_is_no_map_of_providers_is_refused_by_name(self, value: object) -> None:
-        with pytest.raises(TypeError, match=r"PROVIDERS.* dotted path"):
-            made(providers=value)
+    def test_providers_must_be_dotted_paths_or_backends_with_options(self) -> None:
+        entries: list[Any] = [5, {}, {"OPTIONS": {}}, {"BACKEND": 5}, {"BACKEND": "a.B", "OPTION": {}}]
+        wrong = [None, "feishu", ["a.B"], {5: "a.B"}, *({"feishu": entry} for entry in entries)]
+        wrong += [{"feishu": {"BACKEND": "a.B", "OPTIONS": options}} for options in (None, "x", {5: "x"})]
+
+        for value in wrong:
+            with pytest.raises(TypeError, match=r"^PROVIDERS.* dotted path"):
+                make_options(providers=value)
+
+    def test_a_provider_has_options_or_none(self) -> None:
+        options = make_options(providers={"a": "x.A", "b": {"BACKEND": "x.B", "OPTIONS": {"title": "t"}}})
+
+        assert options.providers == {"a": ProviderConfig("x.A"), "b": ProviderConfig("x.B", {"title": "t"})}
+
+    def test_a_blank_fallback_text_means_the_default(self) -> None:
+        assert make_options(fallback_text=" \n").fallback_text == ServiceOptions().fallback_text
+
+    def test_the_user_agent_is_ascii_whatever_the_project_is_called(self) -> None:
+        names = {"": "Notifications", "SmartMate": "SmartMate-Notifications", "日程 Plan\r\nB": "Plan-B-Notifications"}
+
+        assert {name: make_options(project_name=name).user_agent for name in names} == names
 
     def test_no_secret_is_in_its_repr(self) -> None:
-        shown = repr(made(redis_url="redis://:hunter2@host", encryption_keys=["canary"]))
+        shown = repr(make_options(redis_url="redis://:hunter2@host", encryption_keys=["canary"]))
 
         assert "hunter2" not in shown
         assert "canary" not in shown
 
     def test_a_lock_outlives_the_lease(self) -> None:
-        assert made(lease=60).lock_ttl > 60
-        assert made(lease=0.5).lock_ttl > 0.5
+        assert make_options(lease=60).lock_ttl > 60
+        assert make_options(lease=0.5).lock_ttl > 0.5
 
 
 class TestServiceOptionsOfTheProject:
@@ -119,56 +143,73 @@ class TestServiceOptionsOfTheProject:
         with pytest.raises(ImproperlyConfigured, match=r"settings\.NOTIFICATIONS: LEASE must be"):
             service_options()
 
-    def test_no_setting_at_all_is_the_defaults(self, settings: Settings) -> None:
+    def test_without_the_setting_the_defaults_apply(self, settings: Settings) -> None:
         del settings.NOTIFICATIONS
         service_options.cache_clear()
 
         assert service_options() == ServiceOptions()
 
-    def test_known_names_are_the_upper_case_fields(self) -> None:
-        assert {"MAX_ATTEMPTS", "ENCRYPTION_KEYS", "PROVIDERS"} <= known_names()
+    def test_known_names_are_the_upper_case_fields_and_old_names(self) -> None:
+        assert {"MAX_ATTEMPTS", "ENCRYPTION_KEYS", "PROVIDERS", *RENAMED} <= known_names()
         assert all(name.isupper() for name in known_names())
+
+    def test_a_new_key_wins_over_its_old_name(self, settings: Settings) -> None:
+        settings.NOTIFICATIONS = {"FEISHU_TITLE": "old", "FEISHU_EVENT": "old", "EVENT_NAME": "new"}
+
+        assert (service_options().message_title, service_options().event_name) == ("old", "new")
+
+
+class TestProviderOptions:
+    def test_a_provider_gets_its_options_and_the_others_the_settings(self, change: Change) -> None:
+        change(MESSAGE_TITLE="All", PROVIDERS={"a": {"BACKEND": FLOW, "OPTIONS": {"title": "Own"}}, "b": FLOW})
+
+        titles = [getattr(get_provider(channel), "title", "") for channel in "ab"]
+
+        assert titles == ["Own", "All"]
 
 
 class TestChecks:
-    def test_the_project_has_nothing_to_complain_of(self) -> None:
-        assert found(deploy=True) == {}
+    def test_the_project_passes(self) -> None:
+        assert reported(deploy=True) == {}
 
-    def test_e001_an_unknown_key(self, change: Change) -> None:
+    def test_e001_unknown_key(self, change: Change) -> None:
         change(MAX_ATEMPTS=9)
 
-        assert found() == {"E001": "Unknown key in NOTIFICATIONS: MAX_ATEMPTS."}
+        assert reported() == {"E001": "Unknown key in NOTIFICATIONS: MAX_ATEMPTS."}
 
-    def test_e002_a_value_of_the_wrong_kind(self, change: Change) -> None:
+    def test_e002_wrong_type(self, change: Change) -> None:
         change(MAX_ATTEMPTS="9")
 
-        assert found() == {"E002": "settings.NOTIFICATIONS: MAX_ATTEMPTS must be a whole number"}
+        assert reported() == {"E002": "settings.NOTIFICATIONS: MAX_ATTEMPTS must be a whole number"}
 
-    @pytest.mark.parametrize("lease", [10, 13.3, timedelta(seconds=9.9)])
-    def test_e003_a_lease_that_does_not_outlast_a_send_and_its_settling(self, change: Change, lease: object) -> None:
-        change(LEASE=lease, TOTAL_TIMEOUT=10)
+    def test_e003_lease_must_outlast_a_send_and_its_settling(self, change: Change) -> None:
+        ids: dict[object, list[str]] = {}
+        for lease in (10, 13.3, timedelta(seconds=9.9), 13.4):
+            change(LEASE=lease, TOTAL_TIMEOUT=10)
+            ids[lease] = list(reported())
 
-        assert list(found()) == ["E003"]
-        assert "LEASE" in found()["E003"]
+        assert ids == {10: ["E003"], 13.3: ["E003"], timedelta(seconds=9.9): ["E003"], 13.4: []}
 
-    def test_a_lease_that_outlasts_a_send_and_its_settling_is_fine(self, change: Change) -> None:
-        change(LEASE=13.4, TOTAL_TIMEOUT=10)
-
-        assert found() == {}
-
-    def test_e004_no_key_to_encrypt_with(self, change: Change) -> None:
+    def test_e004_encryption_keys_must_not_be_empty(self, change: Change) -> None:
         change(ENCRYPTION_KEYS=[])
 
-        assert list(found()) == ["E004"]
+        assert list(reported()) == ["E004"]
 
-    @pytest.mark.parametrize("path", ["no.such.Provider", "notifications.providers.memory.NoSuch", "nodots"])
-    def test_e005_a_provider_that_cannot_be_imported(self, change: Change, path: str) -> None:
-        change(PROVIDERS={"feishu": path})
+    def test_e005_provider_must_be_importable(self, change: Change) -> None:
+        for path in ("no.such.Provider", "notifications.providers.memory.NoSuch", "nodots"):
+            change(PROVIDERS={"feishu": path})
 
-        assert list(found()) == ["E005"]
-        assert "feishu" in found()["E005"]
+            assert list(reported()) == ["E005"], path
+            assert "feishu" in reported()["E005"]
 
-    def test_e006_a_user_model_without_a_whole_number_for_a_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_e005_provider_must_take_its_options(self, change: Change) -> None:
+        bot = "notifications.providers.feishu.bot.FeishuBotProvider"
+        for path, options in ((FLOW, {"titel": "x"}), (MEMORY, {"title": "x"}), (bot, {"format": "poem"})):
+            change(PROVIDERS={"feishu": {"BACKEND": path, "OPTIONS": options}})
+
+            assert list(reported()) == ["E005"], (path, options)
+
+    def test_e006_user_key_must_be_an_integer(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Meta:
             pk = models.UUIDField()
 
@@ -177,48 +218,76 @@ class TestChecks:
 
         monkeypatch.setattr("notifications.checks.get_user_model", lambda: Odd)
 
-        assert list(found()) == ["E006"]
+        assert list(reported()) == ["E006"]
 
-    def test_e007_sandbox_origins_in_production(self, change: Change) -> None:
+    def test_e007_sandbox_origins_are_refused_in_production(self, change: Change) -> None:
         change(SANDBOX_ORIGINS=["http://127.0.0.1:9000"])
 
-        assert found() == {}
-        assert list(found(deploy=True)) == ["E007"]
-        assert "http://127.0.0.1:9000" in found(deploy=True)["E007"]
+        assert reported() == {}
+        assert list(reported(deploy=True)) == ["E007"]
+        assert "http://127.0.0.1:9000" in reported(deploy=True)["E007"]
 
-    def test_e008_an_encryption_key_that_is_none(self, change: Change) -> None:
+    def test_e008_encryption_keys_must_be_fernet_keys(self, change: Change) -> None:
         change(ENCRYPTION_KEYS=[*service_options().encryption_keys, "canary-no-key"])
 
-        assert found() == {"E008": "NOTIFICATIONS['ENCRYPTION_KEYS'] must hold Fernet keys"}
+        assert reported() == {"E008": "NOTIFICATIONS['ENCRYPTION_KEYS'] must hold Fernet keys"}
 
-    def test_e009_an_address_for_alerts_that_is_no_bots(self, change: Change) -> None:
+    def test_e009_alert_webhook_must_be_a_bots(self, change: Change) -> None:
         change(ALERT_FEISHU_WEBHOOK="https://open.feishu.cn/elsewhere")
 
-        assert found() == {"E009": "ALERT_FEISHU_WEBHOOK must be /open-apis/bot/v2/hook/ and a key."}
+        assert reported() == {"E009": "ALERT_FEISHU_WEBHOOK must be /open-apis/bot/v2/hook/ and a key."}
 
-    @pytest.mark.parametrize("path", ["no.such.composer", "notifications.composer.nothing"])
-    def test_e011_a_composer_that_cannot_be_imported(self, change: Change, path: str) -> None:
-        change(TRIGGER_COMPOSER=path)
-
-        assert list(found()) == ["E011"]
-
-    @pytest.mark.parametrize("text", ["often", "5/fortnight", "x/second"])
-    def test_e012_a_rate_limit_that_cannot_be_read(self, change: Change, text: str) -> None:
-        change(RATE_LIMITS={"feishu": text, "email": "1/second", "webhook": ""})
-
-        assert found() == {"E012": f"RATE_LIMITS: feishu: {text!r} is no rate limit such as 5/second;100/minute."}
-
-    def test_e010_another_database_than_postgresql(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_e010_database_must_be_postgresql(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Sqlite:
             vendor = "sqlite"
 
         monkeypatch.setattr("notifications.checks.connections", {"default": Sqlite})
 
-        assert found() == {
+        assert reported() == {
             "E010": "Notifications need PostgreSQL, because the claim works only there; DATABASES['default'] is sqlite."
         }
 
-    def test_a_bad_key_keeps_no_other_check_from_running(self, change: Change) -> None:
+    def test_e011_composer_must_be_importable(self, change: Change) -> None:
+        for path in ("no.such.composer", "notifications.ingest.triggers.nothing"):
+            change(TRIGGER_COMPOSER=path)
+
+            assert list(reported()) == ["E011"], path
+
+    def test_e011_trigger_words_need_a_composer(self, change: Change) -> None:
+        change(TRIGGER_COMPOSER="")
+
+        assert reported() == {"E011": "TRIGGER_COMPOSER is not set. Every trigger is refused."}
+
+    def test_e012_rate_limit_must_be_readable(self, change: Change) -> None:
+        for text in ("often", "5/fortnight", "x/second"):
+            change(RATE_LIMITS={"feishu": text, "email": "1/second", "webhook": ""})
+
+            error = f"RATE_LIMITS: feishu: {text!r} is no rate limit such as 5/second;100/minute."
+            assert reported() == {"E012": error}
+
+    def test_e013_fallback_text_must_be_visible_and_without_a_link(self, change: Change) -> None:
+        for text in ("\u200b", "see https://elsewhere.example"):
+            change(FALLBACK_TEXT=text)
+
+            assert list(reported()) == ["E013"], text
+
+    def test_w002_old_name_of_a_key(self, change: Change) -> None:
+        change(FEISHU_TITLE="x")
+
+        assert reported() == {"W002": "NOTIFICATIONS['FEISHU_TITLE'] is now called 'MESSAGE_TITLE'."}
+
+    def test_w003_moved_composer(self, change: Change) -> None:
+        change(TRIGGER_COMPOSER="notifications.composer.compose")
+
+        assert list(reported()) == ["W003"]
+
+    def test_i001_no_composer_in_a_deployment(self, settings: Settings) -> None:
+        settings.NOTIFICATIONS = {"ENCRYPTION_KEYS": settings.NOTIFICATIONS["ENCRYPTION_KEYS"]}
+
+        assert reported() == {}
+        assert list(reported(deploy=True)) == ["I001"]
+
+    def test_an_unknown_key_stops_no_other_check_from_running(self, change: Change) -> None:
         change(MAX_ATEMPTS=9, SANDBOX_ORIGINS=["http://127.0.0.1:9000"])
 
-        assert list(found(deploy=True)) == ["E001"]
+        assert list(reported(deploy=True)) == ["E001"]

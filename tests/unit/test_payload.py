@@ -1,10 +1,10 @@
-"""The payload of a request: everything that is refused, by field and reason, and what is accepted."""
+"""The payload of a request: every refusal by field and reason, and what is accepted."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import types
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -50,163 +50,158 @@ def refusals(value: object, *, max_user_id: int = MAX_INT64) -> list[tuple[str, 
 
 
 class TestAccepts:
-    def test_a_full_payload(self) -> None:
+    def test_a_full_payload_is_accepted(self) -> None:
         request = parse_payload(payload(event_version="1", notification_id=0))
 
         assert request == NotificationRequest(
             **{name: value for name, value in payload().items() if name != "requested_at"}
         )
 
-    def test_the_least_there_is(self) -> None:
+    def test_only_the_required_fields(self) -> None:
         names = ("user_id", "preview_id", "dedupe_key", "target_url", "requested_at")
 
         request = parse_payload({name: payload()[name] for name in names})
 
         assert (request.trigger_id, request.target_id, request.summary_text, request.channel) == ("", 0, "", "feishu")
 
-    def test_null_is_as_good_as_nothing(self) -> None:
+    def test_null_counts_as_missing(self) -> None:
         gone: dict[str, Any] = dict.fromkeys(("trigger_id", "summary_text", "trace_id", "target_id", "notification_id"))
 
         assert parse_payload(payload(**gone)).trigger_id == ""
 
-    @pytest.mark.parametrize("name", STRINGS)
-    def test_white_space_around_it_is_trimmed(self, name: str) -> None:
-        assert getattr(parse_payload(payload(**{name: "\u3000/x \n"})), name) == "/x"
+    def test_white_space_around_a_string_is_trimmed(self) -> None:
+        for name in STRINGS:
+            assert getattr(parse_payload(payload(**{name: "\u3000/x \n"})), name) == "/x", name
 
-    @pytest.mark.parametrize("name", STRINGS)
-    def test_the_longest_value_after_trimming(self, name: str) -> None:
-        longest = "/" + "字" * ((IDENTIFIER_LENGTHS | TEXT_LENGTHS)[name] - 1)
+    def test_a_string_may_be_as_long_as_its_limit_after_trimming(self) -> None:
+        for name in STRINGS:
+            longest = "/" + "字" * ((IDENTIFIER_LENGTHS | TEXT_LENGTHS)[name] - 1)
 
-        assert getattr(parse_payload(payload(**{name: f"  {longest}  "})), name) == longest
+            assert getattr(parse_payload(payload(**{name: f"  {longest}  "})), name) == longest, name
 
-    @pytest.mark.parametrize(
-        "value", ["2026-05-01T08:00:00Z", "2026-05-01T16:00:00.123456789+08:00", "1970-01-01T00:00Z"]
-    )
-    def test_a_time_with_its_zone(self, value: str) -> None:
-        assert not refusals(payload(requested_at=value))
+    def test_a_time_with_its_zone_is_accepted(self) -> None:
+        for value in ("2026-05-01T08:00:00Z", "2026-05-01T16:00:00.123456789+08:00", "1970-01-01T00:00Z"):
+            assert not refusals(payload(requested_at=value)), value
 
-    def test_a_datetime_from_code_in_the_project(self) -> None:
+    def test_a_datetime_is_accepted(self) -> None:
         assert not refusals(payload(requested_at=datetime(2026, 5, 1, tzinfo=UTC)))
 
-    def test_any_mapping(self) -> None:
+    def test_any_mapping_is_accepted(self) -> None:
         assert not refusals(types.MappingProxyType(payload()))
 
-    def test_emoji_and_noncharacters(self) -> None:
+    def test_emoji_and_noncharacters_are_kept(self) -> None:
         assert (
             parse_payload(payload(dedupe_key="👨\u200d👩\ufffe\U0010ffff")).dedupe_key == "👨\u200d👩\ufffe\U0010ffff"
         )
 
 
+REFUSED: tuple[tuple[str, object, str], ...] = (
+    ("user_id", None, "is required"),
+    ("user_id", 0, "must be positive"),
+    ("user_id", -1, "must be positive"),
+    ("user_id", MAX_INT64 + 1, "is too large"),
+    ("user_id", True, "must be a whole number"),
+    ("user_id", 42.0, "must be a whole number"),
+    ("user_id", "42", "must be a whole number"),
+    ("user_id", [42], "must be a whole number"),
+    ("target_id", True, "must be a whole number"),
+    ("target_id", "9", "must be a whole number"),
+    ("target_id", 9.5, "must be a whole number"),
+    ("target_id", MAX_INT64 + 1, "is too large"),
+    ("target_id", -MAX_INT64 - 2, "is too large"),
+    ("notification_id", "5", "must be a whole number"),
+    ("notification_id", False, "must be a whole number"),
+    ("preview_id", None, "must not be blank"),
+    ("preview_id", "\u3000", "must not be blank"),
+    ("dedupe_key", "", "must not be blank"),
+    ("target_url", " ", "must not be blank"),
+    ("target_url", "assistant/1", "must be a path of this site, starting with one /"),
+    ("target_url", "https://evil.example", "must be a path of this site, starting with one /"),
+    ("target_url", "／assistant/1", "must be a path of this site, starting with one /"),
+    ("target_url", "//evil.example", "must not lead to another site"),
+    ("target_url", "/a?next=https://evil.example", "must not lead to another site"),
+    ("target_url", "/\\evil.example", "must not lead to another site"),
+    ("target_url", "/a\nb", "must not hold control characters"),
+    ("target_url", "/a\x1cb", "must not hold control characters"),
+    ("dedupe_key", "a\x00b", "must not hold control characters"),
+    ("dedupe_key", "a\nb", "must not hold control characters"),
+    ("trace_id", "a\x7fb", "must not hold control characters"),
+    ("trigger_id", "a\x85b", "must not hold control characters"),
+    ("summary_text", "a\x00b", "must not hold control characters"),
+    ("fallback_text", "a\x1bb", "must not hold control characters"),
+    ("preview_id", "a\ud800", "is not valid Unicode"),
+    ("summary_text", "\udfff", "is not valid Unicode"),
+    ("requested_at", None, "is required"),
+    ("requested_at", "", "must be an RFC 3339 time, such as 2026-05-01T08:00:00Z"),
+    ("requested_at", "yesterday", "must be an RFC 3339 time, such as 2026-05-01T08:00:00Z"),
+    ("requested_at", "2026-02-30T08:00:00Z", "must be an RFC 3339 time, such as 2026-05-01T08:00:00Z"),
+    ("requested_at", 1_777_622_400, "must be an RFC 3339 time, such as 2026-05-01T08:00:00Z"),
+    ("requested_at", True, "must be an RFC 3339 time, such as 2026-05-01T08:00:00Z"),
+    ("requested_at", "2026-05-01T08:00:00", "must have a time zone"),
+    ("requested_at", "2026-05-01", "must have a time zone"),
+    ("requested_at", datetime(2026, 5, 1), "must have a time zone"),  # noqa: DTZ001
+    ("requested_at", "0001-01-01T00:00:00Z", "must not be the zero time"),
+    ("requested_at", "0001-01-01T08:00:00+08:00", "must not be the zero time"),
+    (
+        "requested_at",
+        datetime(1, 1, 1, 8, tzinfo=timezone(timedelta(hours=8))),
+        "must not be the zero time",
+    ),
+    ("event_version", "2", "is not supported; known: 1"),
+    ("event_version", 1, "is not supported; known: 1"),
+    ("event_version", None, "is not supported; known: 1"),
+    ("channel", "email", "is not a known field"),
+    ("用户", 1, "is not a known field"),
+)
+
+
 class TestRefuses:
-    @pytest.mark.parametrize("value", [None, [], "text", 7, b"{}", [("user_id", 1)]])
-    def test_what_is_no_object(self, value: object) -> None:
-        assert refusals(value) == [("payload", "must be an object")]
+    def test_a_payload_that_is_no_object_is_refused(self) -> None:
+        for value in (None, [], "text", 7, b"{}", [("user_id", 1)]):
+            assert refusals(value) == [("payload", "must be an object")], value
 
-    @pytest.mark.parametrize(
-        ("name", "value", "reason"),
-        [
-            ("user_id", None, "is required"),
-            ("user_id", 0, "must be positive"),
-            ("user_id", -1, "must be positive"),
-            ("user_id", MAX_INT64 + 1, "is too large"),
-            ("user_id", True, "must be a whole number"),
-            ("user_id", 42.0, "must be a whole number"),
-            ("user_id", "42", "must be a whole number"),
-            ("user_id", [42], "must be a whole number"),
-            ("target_id", True, "must be a whole number"),
-            ("target_id", "9", "must be a whole number"),
-            ("target_id", 9.5, "must be a whole number"),
-            ("target_id", MAX_INT64 + 1, "is too large"),
-            ("target_id", -MAX_INT64 - 2, "is too large"),
-            ("notification_id", "5", "must be a whole number"),
-            ("notification_id", False, "must be a whole number"),
-            ("preview_id", None, "must not be blank"),
-            ("preview_id", "\u3000", "must not be blank"),
-            ("dedupe_key", "", "must not be blank"),
-            ("target_url", " ", "must not be blank"),
-            ("target_url", "assistant/1", "must be a path of this site, starting with one /"),
-            ("target_url", "https://evil.example", "must be a path of this site, starting with one /"),
-            ("target_url", "／assistant/1", "must be a path of this site, starting with one /"),
-            ("target_url", "//evil.example", "must not lead to another site"),
-            ("target_url", "/a?next=https://evil.example", "must not lead to another site"),
-            ("target_url", "/\\evil.example", "must not lead to another site"),
-            ("target_url", "/a\nb", "must not hold control characters"),
-            ("target_url", "/a\x1cb", "must not hold control characters"),
-            ("dedupe_key", "a\x00b", "must not hold control characters"),
-            ("dedupe_key", "a\nb", "must not hold control characters"),
-            ("trace_id", "a\x7fb", "must not hold control characters"),
-            ("trigger_id", "a\x85b", "must not hold control characters"),
-            ("summary_text", "a\x00b", "must not hold control characters"),
-            ("fallback_text", "a\x1bb", "must not hold control characters"),
-            ("preview_id", "a\ud800", "is not valid Unicode"),
-            ("summary_text", "\udfff", "is not valid Unicode"),
-            ("requested_at", None, "is required"),
-            ("requested_at", "", "must be an RFC 3339 time, such as 2026-05-01T08:00:00Z"),
-            ("requested_at", "yesterday", "must be an RFC 3339 time, such as 2026-05-01T08:00:00Z"),
-            ("requested_at", "2026-02-30T08:00:00Z", "must be an RFC 3339 time, such as 2026-05-01T08:00:00Z"),
-            ("requested_at", 1_777_622_400, "must be an RFC 3339 time, such as 2026-05-01T08:00:00Z"),
-            ("requested_at", True, "must be an RFC 3339 time, such as 2026-05-01T08:00:00Z"),
-            ("requested_at", "2026-05-01T08:00:00", "must have a time zone"),
-            ("requested_at", "2026-05-01", "must have a time zone"),
-            ("requested_at", datetime(2026, 5, 1), "must have a time zone"),  # noqa: DTZ001
-            ("requested_at", "0001-01-01T00:00:00Z", "must not be the zero time"),
-            ("requested_at", "0001-01-01T08:00:00+08:00", "must not be the zero time"),
-            (
-                "requested_at",
-                datetime(1, 1, 1, 8, tzinfo=timezone(timedelta(hours=8))),
-                "must not be the zero time",
-            ),
-            ("event_version", "2", "is not supported; known: 1"),
-            ("event_version", 1, "is not supported; known: 1"),
-            ("event_version", None, "is not supported; known: 1"),
-            ("channel", "email", "is not a known field"),
-            ("用户", 1, "is not a known field"),
-        ],
-    )
-    def test_by_field_and_reason(self, name: str, value: object, reason: str) -> None:
-        assert refusals(payload(**{name: value})) == [(name, reason)]
+    def test_each_rule_refuses_by_field_and_reason(self) -> None:
+        for name, value, reason in REFUSED:
+            assert refusals(payload(**{name: value})) == [(name, reason)], (name, value)
 
-    @pytest.mark.parametrize("name", STRINGS)
-    @pytest.mark.parametrize("value", [7, True, 1.5, ["a"], {"a": 1}, b"a"])
-    def test_what_is_no_string(self, name: str, value: object) -> None:
-        assert refusals(payload(**{name: value})) == [(name, "must be a string")]
+    def test_a_value_that_is_no_string_is_refused(self) -> None:
+        for name, value in itertools.product(STRINGS, (7, True, 1.5, ["a"], {"a": 1}, b"a")):
+            assert refusals(payload(**{name: value})) == [(name, "must be a string")], (name, value)
 
-    @pytest.mark.parametrize("name", STRINGS)
-    def test_what_is_longer_than_its_column(self, name: str) -> None:
-        limit = (IDENTIFIER_LENGTHS | TEXT_LENGTHS)[name]
+    def test_a_string_longer_than_its_column_is_refused(self) -> None:
+        for name, limit in (IDENTIFIER_LENGTHS | TEXT_LENGTHS).items():
+            too_long = payload(**{name: "/" + "字" * limit})
 
-        assert refusals(payload(**{name: "/" + "字" * limit})) == [(name, f"is longer than {limit} characters")]
+            assert refusals(too_long) == [(name, f"is longer than {limit} characters")], name
 
-    def test_a_user_the_table_cannot_hold(self) -> None:
+    def test_a_user_id_beyond_the_tables_key_is_refused(self) -> None:
         assert refusals(payload(user_id=43), max_user_id=42) == [("user_id", "is too large")]
         assert not refusals(payload(user_id=42), max_user_id=42)
 
-    @pytest.mark.parametrize(
-        "make",
-        [
-            lambda: payload(summary_text="x" * 1_000_000),
-            lambda: payload(unknown=["y"] * 100_000),
-            lambda: payload() | {f"k{number}": "v" * 1000 for number in range(200)},
-            lambda: payload(summary_text="字" * 44_000),
-        ],
-    )
-    def test_a_payload_beyond_all_measure_is_refused_whole(self, make: Callable[[], object]) -> None:
-        assert refusals(make()) == [("payload", "is larger than 128 KiB")]
+    def test_a_payload_that_is_too_large_is_refused_as_a_whole(self) -> None:
+        too_large = (
+            payload(summary_text="x" * 1_000_000),
+            payload(unknown=["y"] * 100_000),
+            payload() | {f"k{number}": "v" * 1000 for number in range(200)},
+            payload(summary_text="字" * 44_000),
+        )
 
-    def test_a_payload_that_holds_itself(self) -> None:
+        assert [refusals(value) for value in too_large] == [[("payload", "is larger than 128 KiB")]] * 4
+
+    def test_a_payload_that_contains_itself_is_refused(self) -> None:
         circle: list[object] = []
         circle.append(circle)
 
         assert [name for name, _ in refusals(payload(unknown=circle))] == ["payload"]
 
-    def test_a_payload_nested_beyond_reason(self) -> None:
+    def test_a_payload_nested_too_deeply_is_refused(self) -> None:
         deep: object = 1
         for _ in range(100_000):
             deep = [deep]
 
         assert [name for name, _ in refusals(payload(unknown=deep))] == ["payload"]
 
-    def test_everything_that_is_wrong_at_once_in_a_fixed_order(self) -> None:
+    def test_all_errors_are_listed_in_a_fixed_order(self) -> None:
         wrong = payload(
             event_version="9",
             user_id=0,
@@ -223,44 +218,44 @@ class TestRefuses:
             *("trace_id", "odd"),
         ]
 
-    def test_two_things_wrong_with_one_field(self) -> None:
-        found = refusals(payload(dedupe_key="\x00" * 192))
+    def test_two_errors_of_one_field_are_both_listed(self) -> None:
+        errors = refusals(payload(dedupe_key="\x00" * 192))
 
-        assert found == [
+        assert errors == [
             ("dedupe_key", "is longer than 191 characters"),
             ("dedupe_key", "must not hold control characters"),
         ]
 
-    def test_a_name_that_cannot_be_stored_is_shown_without_what_cannot(self) -> None:
+    def test_a_field_name_is_listed_without_unstorable_characters(self) -> None:
         [(name, reason)] = refusals(payload() | {"a\x00\ud800" * 40: 1})
 
         assert reason == "is not a known field"
         assert re.fullmatch("[^\x00\ud800-\udfff]{1,64}", name)
 
-    @pytest.mark.parametrize("key", [7, None, ("a", "b"), b"x"])
-    def test_a_name_that_is_no_string(self, key: object) -> None:
-        unlike_json: dict[Any, Any] = payload() | {key: 1}
+    def test_a_field_name_that_is_no_string_is_refused(self) -> None:
+        for key in (7, None, ("a", "b"), b"x"):
+            unlike_json: dict[Any, Any] = payload() | {key: 1}
 
-        assert refusals(unlike_json) == [(str(key), "is not a known field")]
+            assert refusals(unlike_json) == [(str(key), "is not a known field")], key
 
-    def test_says_it_in_one_line(self) -> None:
+    def test_the_error_text_is_one_line(self) -> None:
         with pytest.raises(InvalidNotification, match=r"^user_id: must be positive; target_url: must not be blank$"):
             parse_payload(payload(user_id=0, target_url=""))
 
-    def test_a_conflict_is_a_refusal(self) -> None:
+    def test_a_dedupe_conflict_is_an_invalid_notification(self) -> None:
         assert issubclass(DedupeConflict, InvalidNotification)
         assert issubclass(InvalidNotification, ValueError)
 
 
-class TestWhateverComes:
+class TestAnyPayload:
     @given(JSON)
     @settings(suppress_health_check=[HealthCheck.too_slow])
-    def test_only_refusals_are_raised(self, value: object) -> None:
+    def test_only_invalid_notification_is_raised(self, value: object) -> None:
         refusals(value)
 
     @given(NEAR)
     @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
-    def test_every_refusal_can_be_shown_and_stored(self, fields: dict[str, object]) -> None:
+    def test_every_error_can_be_shown_and_stored(self, fields: dict[str, object]) -> None:
         for name, reason in refusals(payload() | fields):
             assert name
             assert reason
@@ -268,7 +263,7 @@ class TestWhateverComes:
             assert not re.search("[\x00\ud800-\udfff]", name + reason)
 
     @given(ACCEPTED)
-    def test_what_is_accepted_fits_its_columns(self, fields: dict[str, Any]) -> None:
+    def test_accepted_values_fit_their_columns(self, fields: dict[str, Any]) -> None:
         if refused := refusals(fields):
             assert {name for name, _ in refused} <= fields.keys()
             return

@@ -1,4 +1,4 @@
-"""Foreign text and JSON, made fit for PostgreSQL."""
+"""Foreign text and JSON is made storable in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from notifications.content.sanitize import clean_json, clean_text
@@ -45,15 +44,15 @@ def refuse(constant: str) -> None:
 
 
 class TestCleanJson:
-    @pytest.mark.parametrize(("levels", "kept"), [(100, True), (101, False), (900, False)])
-    def test_what_is_nested_beyond_reason_is_replaced(self, levels: int, kept: bool) -> None:
-        nested = "[" * levels + "1" + "]" * levels
+    def test_json_nested_too_deeply_is_replaced(self) -> None:
+        for levels, kept in ((100, True), (101, False), (900, False)):
+            nested = "[" * levels + "1" + "]" * levels
 
-        assert clean_json(json.loads(nested)) == (nested if kept else '"(not representable as JSON)"')
+            assert clean_json(json.loads(nested)) == (nested if kept else '"(not representable as JSON)"'), levels
 
     @given(FOREIGN)
     @settings(suppress_health_check=[HealthCheck.too_slow])
-    def test_whatever_comes_is_json_that_postgresql_takes(self, value: object) -> None:
+    def test_any_value_becomes_json_that_postgresql_accepts(self, value: object) -> None:
         text = clean_json(value)
 
         if value is None:
@@ -65,14 +64,13 @@ class TestCleanJson:
             json.loads(text, parse_constant=refuse)
 
     @given(STANDARD)
-    def test_what_is_json_already_is_kept_as_it_is(self, value: object) -> None:
+    def test_json_is_kept(self, value: object) -> None:
         text = clean_json(value)
 
         assert (json.loads(text) if text is not None else None) == value
 
-    @pytest.mark.parametrize(
-        ("value", "stored"),
-        [
+    def test_only_values_that_cannot_be_stored_are_replaced(self) -> None:
+        values: list[tuple[object, object]] = [
             ("", ""),
             ({}, {}),
             ({"v": float("nan")}, {"v": "nan"}),
@@ -81,21 +79,20 @@ class TestCleanJson:
             ({1: (2, 3)}, {"1": [2, 3]}),
             (datetime(2026, 5, 1, tzinfo=UTC), "2026-05-01 00:00:00+00:00"),
             (b"x", "b'x'"),
-        ],
-    )
-    def test_replaces_what_cannot_be_stored_and_nothing_else(self, value: object, stored: object) -> None:
-        assert json.loads(clean_json(value) or "") == stored
+        ]
+        for value, stored in values:
+            assert json.loads(clean_json(value) or "") == stored, value
 
-    def test_a_number_beyond_all_measure_costs_the_value_and_not_the_result(self) -> None:
+    def test_a_number_too_long_to_convert_is_replaced(self) -> None:
         assert clean_json([10**5000]) == '"(not representable as JSON)"'
 
-    def test_what_holds_itself_costs_no_more(self) -> None:
+    def test_a_value_that_contains_itself_is_replaced(self) -> None:
         circle: list[object] = []
         circle.append(circle)
 
         assert clean_json(circle) == '"(not representable as JSON)"'
 
-    def test_a_value_that_cannot_even_be_shown_costs_no_more(self) -> None:
+    def test_a_value_that_cannot_be_converted_is_replaced(self) -> None:
         class Rude:
             def __str__(self) -> str:
                 raise RuntimeError("no")
@@ -105,18 +102,19 @@ class TestCleanJson:
 
 class TestCleanText:
     @given(st.text() | st.sampled_from(["\x00", "a\ud800", " \x00 "]), st.integers(0, 50))
-    def test_fits_the_column_and_can_be_stored(self, text: str, limit: int) -> None:
+    def test_any_text_fits_the_limit_and_can_be_stored(self, text: str, limit: int) -> None:
         cleaned = clean_text(text, limit)
 
         assert len(cleaned) <= limit
         assert not UNSTORABLE.search(cleaned)
 
-    def test_no_blank_is_left_where_it_was_cut(self) -> None:
+    def test_a_cut_text_ends_without_a_blank(self) -> None:
         assert clean_text("  ab cd ", 3) == "ab"
 
-    def test_a_good_text_is_kept(self) -> None:
+    def test_a_storable_text_is_kept(self) -> None:
         assert clean_text("错误 502\n😀", 2000) == "错误 502\n😀"
 
-    @pytest.mark.parametrize(("foreign", "text"), [(None, ""), (502, "502"), (b"x", "b'x'"), (["a"], "['a']")])
-    def test_what_is_no_text_does_not_keep_a_result_from_being_stored(self, foreign: object, text: str) -> None:
-        assert clean_text(foreign, 2000) == text
+    def test_other_types_are_stored_as_text(self) -> None:
+        texts: list[tuple[object, str]] = [(None, ""), (502, "502"), (b"x", "b'x'"), (["a"], "['a']")]
+
+        assert [clean_text(foreign, 2000) for foreign, _text in texts] == [text for _foreign, text in texts]
