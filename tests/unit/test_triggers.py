@@ -52,7 +52,9 @@ def test_every_wrong_field_is_named() -> None:
 
 
 def test_a_payload_that_is_no_object_is_refused() -> None:
-    assert [refused_fields(value) for value in (None, [], "x", 5)] == [{"payload"}] * 4
+    values: list[Any] = [None, [], "x", 5]
+
+    assert [refused_fields(value) for value in values] == [{"payload"}] * 4
 
 
 @given(
@@ -107,7 +109,8 @@ def compose_by_the_old_path(trigger: Trigger) -> Iterable[dict[str, Any]]:
     """Call the function that was the default composer, as a composer of an earlier version could."""
     from notifications.composer import compose as old_compose
 
-    return old_compose(trigger)
+    made: list[dict[str, Any]] = old_compose(trigger)
+    return made
 
 
 class TestCompose:
