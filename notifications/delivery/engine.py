@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,6 +54,12 @@ class RetryResult:
     """Results that could not be stored. These records are sent again after their lease."""
     has_more: bool = False
     """Whether due records are probably left, because the time budget ended first."""
+
+    @property
+    def more(self) -> bool:
+        """Deprecated: use `has_more`."""
+        warnings.warn("RetryResult.more is now has_more", DeprecationWarning, stacklevel=2)
+        return self.has_more
 
 
 class Engine:

@@ -52,7 +52,7 @@ def race(site: Site, *programs: str) -> None:
 
 def sweep_until_sent(site: Site, count: int) -> None:
     """Sweep as beat would: a row whose key was held at the moment is left to the next sweep."""
-    program = "from notifications.delivery import Engine\nEngine().deliver_due()"
+    program = "from notifications.delivery.engine import Engine\nEngine().deliver_due()"
     wait_until(lambda: site.run(program) or site.statuses() == {"sent": count}, "all are sent")
 
 

@@ -24,7 +24,7 @@ from tests.acceptance.site import BOUNDS, ROOT, Site, payload, running_site, wai
 __all__ = ["BOUNDS", "FaultSite", "payload", "running_fault_site", "wait_until"]
 
 FAULTS = "dev.faults.settings"
-LOCKED_DRAIN = "from notifications.delivery import engine_with_redis; engine_with_redis().deliver_due()"
+LOCKED_DRAIN = "from notifications.delivery.engine import engine_with_redis; engine_with_redis().deliver_due()"
 
 
 class FaultSite(Site):

@@ -18,7 +18,7 @@ from notifications.replay.criteria import Criteria
 from notifications.replay.operations import create
 result = create(Criteria(statuses=("dead",)), None, "mended").pk
 """
-RUN = "import django; django.setup()\nfrom notifications.replay_runner import run\nrun(60)"
+RUN = "import django; django.setup()\nfrom notifications.replay.runner import run\nrun(60)"
 
 
 def test_a_killed_worker_leaves_its_operation_to_the_next_which_replays_each_record_once(site: FaultSite) -> None:

@@ -80,7 +80,7 @@ def test_fault_27_clock_jump(site: FaultSite, jump: str) -> None:
     [due] = site.request(other, "is due")
 
     site.start_worker(**clock)
-    site.run("from notifications.nudge import nudge; nudge()")
+    site.run("from notifications.broker.nudge import nudge; nudge()")
     wait_until(lambda: due in site.sends(), "what is due is sent, whatever the worker's clock says")
 
     statuses = dict(site.rows("SELECT id, status FROM notification_records"))

@@ -97,7 +97,7 @@ def test_fault_05_term_storm(site: FaultSite) -> None:
 
     while site.statuses().get("sent", 0) < len(records):
         sent = site.statuses().get("sent", 0)
-        site.run("from notifications.nudge import nudge; nudge()")
+        site.run("from notifications.broker.nudge import nudge; nudge()")
         wait_until(lambda sent=sent: site.statuses().get("sent", 0) > sent, "some are sent")  # type: ignore[misc]
         workers.append(site.start_worker())
         assert workers.pop(0).terminate(40) == 0
