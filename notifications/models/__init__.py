@@ -4,6 +4,7 @@ Modules import models from this package, not from its parts. `models` imports qu
 security, and nothing above them.
 """
 
+from notifications._moved import forward
 from notifications.models.channels import UserNotificationChannel
 from notifications.models.monitoring import Alert, Counter, Heartbeat
 from notifications.models.operations import DueJob, RejectedRequest, ReplayOperation
@@ -20,3 +21,5 @@ __all__ = [
     "ReplayOperation",
     "UserNotificationChannel",
 ]
+
+__getattr__ = forward(__name__, __name__, renamed={"Tally": "Counter"})

@@ -21,7 +21,7 @@ STABLE = {
     ),
     "notifications.models": (
         *("NotificationRecord", "DeliveryAttempt", "UserNotificationChannel", "RejectedRequest", "ReplayOperation"),
-        *("Tally", "Heartbeat", "Alert", "DueJob"),
+        *("Counter", "Heartbeat", "Alert", "DueJob"),
     ),
     "notifications.testing": (
         *("Sandbox", "assert_notified", "assert_not_notified", "deliver_notifications", "using_memory"),
@@ -50,6 +50,7 @@ MOVED = {
     "notifications.probes": ("ProbesMiddleware",),
     "notifications.composer": ("compose",),
     "notifications.triggers": ("Trigger", "parse_trigger", "TRIGGERED", "WINDOW", "IDENTIFIERS"),
+    "notifications.models": ("Tally",),
     "notifications.alerts": ("alert_told",),
     "notifications.secret": ("Secret", "SecretField", "SecretUnreadable", "mask_tail", "mask_url"),
     "notifications.providers.feishu": ("FeishuFlowProvider",),

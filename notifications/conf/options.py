@@ -1,20 +1,13 @@
-"""The settings of this app, read from `settings.NOTIFICATIONS`."""
+"""The options of the app with their defaults and documentation."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
-from functools import lru_cache
-from typing import Any
 
-from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
-from django.core.signals import setting_changed
-from django.dispatch import receiver
+from notifications.conf.values import ProviderConfig, coerce
 
 DEFAULT_FALLBACK_TEXT = "You have a new notification."
 """Default of FALLBACK_TEXT."""
@@ -30,22 +23,6 @@ PROVIDERS = {
 
 BOT_FORMATS = ("card", "post", "text")
 """Message formats of a Feishu custom bot."""
-
-RENAMED = {"FEISHU_EVENT": "EVENT_NAME", "FEISHU_TITLE": "MESSAGE_TITLE", "FEISHU_ACTION_TEXT": "ACTION_TEXT"}
-"""Old key to new key. The old keys still work; check W002 names them."""
-
-MOVED_COMPOSER = "notifications.composer.compose"
-"""Default of TRIGGER_COMPOSER up to version 0.1. Its texts and paths were those of one product, which has them now."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderConfig:
-    """One entry of PROVIDERS."""
-
-    backend: str
-    """Dotted path of the provider class."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments for the class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +138,7 @@ class ServiceOptions:
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
-            object.__setattr__(self, spec.name, _coerce(spec, getattr(self, spec.name)))
+            object.__setattr__(self, spec.name, coerce(spec, getattr(self, spec.name)))
         object.__setattr__(self, "retry_max_delay", max(self.retry_max_delay, self.retry_base_delay))
         object.__setattr__(self, "fallback_text", self.fallback_text.strip() or DEFAULT_FALLBACK_TEXT)
 
@@ -202,87 +179,3 @@ class ServiceOptions:
             yield "E004", "ENCRYPTION_KEYS is empty: webhook addresses cannot be stored or read."
         if self.feishu_bot_format not in BOT_FORMATS:
             yield "E009", f"FEISHU_BOT_FORMAT must be one of {', '.join(BOT_FORMATS)}."
-
-
-def _coerce(spec: dataclasses.Field[Any], value: Any) -> Any:
-    name = spec.name.upper()
-    if name == "PROVIDERS":
-        return _provider_configs(value)
-    default = spec.default_factory() if spec.default_factory is not dataclasses.MISSING else spec.default
-    if isinstance(value, timedelta) and isinstance(default, float):
-        value = value.total_seconds()
-    if isinstance(default, (int, float)):
-        whole = isinstance(default, int)
-        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-            raise TypeError(f"{name} must be {'a whole number' if whole else 'a number of seconds'}")
-        if not value <= sys.float_info.max:  # NaN too
-            raise ValueError(f"{name} must be finite")
-        return (value if whole else float(value)) if value > 0 else default
-    if isinstance(default, tuple):
-        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-            raise TypeError(f"{name} must be a list of strings")
-        return tuple(value)
-    if isinstance(default, dict):
-        if not isinstance(value, Mapping) or not all(isinstance(x, str) for pair in value.items() for x in pair):
-            raise TypeError(f"{name} must map names to strings")
-        return dict(value)
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string")
-    return value
-
-
-def _provider_configs(value: Any) -> dict[str, ProviderConfig]:
-    if not isinstance(value, Mapping) or not all(isinstance(channel, str) for channel in value):
-        raise TypeError("PROVIDERS must map names to dotted paths or {'BACKEND': ..., 'OPTIONS': {...}}")
-    return {channel: _provider_config(channel, entry) for channel, entry in value.items()}
-
-
-def _provider_config(channel: str, entry: Any) -> ProviderConfig:
-    match entry:
-        case str():
-            return ProviderConfig(entry)
-        case ProviderConfig():
-            return entry
-        case {"BACKEND": str(backend), **rest} if not rest.keys() - {"OPTIONS"}:
-            options = rest.get("OPTIONS", {})
-            if isinstance(options, Mapping) and all(isinstance(name, str) for name in options):
-                return ProviderConfig(backend, dict(options))
-    raise TypeError(f"PROVIDERS: {channel!r} must be a dotted path or {{'BACKEND': ..., 'OPTIONS': {{...}}}}")
-
-
-def known_names() -> set[str]:
-    """Return the keys that `settings.NOTIFICATIONS` may have, old names of renamed keys included."""
-    return {spec.name.upper() for spec in dataclasses.fields(ServiceOptions)} | RENAMED.keys()
-
-
-def renamed_keys() -> dict[str, str]:
-    """Return the old keys that `settings.NOTIFICATIONS` still has, each with its new name."""
-    return {old: new for old, new in RENAMED.items() if old in getattr(settings, "NOTIFICATIONS", {})}
-
-
-@lru_cache(maxsize=1)
-def service_options() -> ServiceOptions:
-    """Return the options of this project. A new key wins over its old name.
-
-    Returns:
-        The options of `settings.NOTIFICATIONS`, cached until that setting changes.
-
-    Raises:
-        ImproperlyConfigured: A key is unknown or a value is wrong. The text names the key; `manage.py check` reports
-            the same without a traceback.
-    """
-    raw = getattr(settings, "NOTIFICATIONS", {})
-    if unknown := sorted(set(raw) - known_names()):
-        raise ImproperlyConfigured(f"Unknown keys in settings.NOTIFICATIONS: {', '.join(unknown)}")
-    values = {new: raw[old] for old, new in renamed_keys().items()}
-    values |= {name: value for name, value in raw.items() if name not in RENAMED}
-    try:
-        return ServiceOptions(**{name.lower(): value for name, value in values.items()})
-    except (TypeError, ValueError) as error:
-        raise ImproperlyConfigured(f"settings.NOTIFICATIONS: {error}") from None
-
-
-@receiver(setting_changed)
-def _forget_options(*, setting: str, **kwargs: object) -> None:
-    if setting == "NOTIFICATIONS":
-        service_options.cache_clear()
