@@ -1,8 +1,8 @@
 """Helpers for the tests of projects that use this app: assertions, deliveries on demand, and a local receiver.
 
-No code of the app imports this package. Importing it requires neither pytest nor a configured Django. The exceptions are
-`plugin`, the pytest fixtures, and `conformance`, the tests for providers of your own:
-``pytest_plugins = ["notifications.testing.plugin"]`` in your top conftest.py loads the fixtures.
+No code of the app imports this package. Importing it requires neither pytest nor a configured Django. Two modules require
+pytest: `conformance`, the tests for providers of your own, and `plugin`, the fixtures. Load the fixtures with
+``pytest_plugins = ["notifications.testing.plugin"]`` in your top conftest.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Feishu and Lark Base automation."""
+"""The provider of Feishu and Lark Base automations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class TestFeishuBaseConformance(ProviderConformance):
-    """The shared promises, and what is Base's own."""
+    """The promises of every webhook provider, and those of Base automations."""
 
     key = KEY
     path = PATH
@@ -35,7 +35,7 @@ class TestFeishuBaseConformance(ProviderConformance):
     def make(self, options: ServiceOptions) -> Provider:
         return FeishuBaseProvider(options)
 
-    def test_a_retry_after_a_lost_answer_is_known_again(self, sandbox: Sandbox) -> None:
+    def test_a_retry_after_a_lost_response_is_detected_as_a_repeat(self, sandbox: Sandbox) -> None:
         lost = self.send(sandbox, "hold", read_timeout=0.3)
         again = attempt_send(
             self.make(self.options(sandbox)), dataclasses.replace(REQUEST, attempt_count=2), self.endpoint(sandbox)
@@ -44,13 +44,13 @@ class TestFeishuBaseConformance(ProviderConformance):
         assert (lost.maybe_delivered, again.outcome) == (True, "success")
         assert [delivery.accepted for delivery in sandbox.deliveries()] == [True, False]
 
-    def test_a_retry_after_a_refusal_is_taken(self, sandbox: Sandbox) -> None:
+    def test_a_retry_after_a_refusal_is_accepted(self, sandbox: Sandbox) -> None:
         self.send(sandbox, "code:800005652")
         self.send(sandbox, "ok")
 
         assert [delivery.accepted for delivery in sandbox.deliveries()] == [False, True]
 
-    def test_a_retry_is_the_same_request_to_the_letter(self, sandbox: Sandbox) -> None:
+    def test_a_retry_is_an_identical_request(self, sandbox: Sandbox) -> None:
         provider = self.make(self.options(sandbox))
 
         for number in (1, 2):
@@ -64,12 +64,12 @@ class TestFeishuBaseConformance(ProviderConformance):
 class TestStableId:
     OPTIONS = ServiceOptions(frontend_base_url="https://app.example.com/")
 
-    def test_is_the_same_for_all_retries_of_a_round(self) -> None:
+    def test_is_the_same_for_the_retries_of_a_round(self) -> None:
         retry = dataclasses.replace(REQUEST, attempt_count=4)
 
         assert stable_id(REQUEST, self.OPTIONS) == stable_id(retry, self.OPTIONS)
 
-    def test_is_another_for_each_replay_record_and_installation(self) -> None:
+    def test_differs_for_each_replay_record_and_installation(self) -> None:
         others = [
             (dataclasses.replace(REQUEST, round=1), self.OPTIONS),
             (dataclasses.replace(REQUEST, notification_id=8), self.OPTIONS),
@@ -77,17 +77,17 @@ class TestStableId:
             (REQUEST, self.OPTIONS),
         ]
 
-        assert len({stable_id(*one) for one in others}) == 4
+        assert len({stable_id(*arguments) for arguments in others}) == 4
 
-    def test_stays_what_it_is_over_releases(self) -> None:
-        # A change would let a retry that waits through an upgrade arrive twice.
+    def test_does_not_change_between_releases(self) -> None:
+        # Otherwise a retry after an upgrade would be a second message.
         assert stable_id(REQUEST, self.OPTIONS) == uuid.uuid5(
             uuid.NAMESPACE_URL, "https://app.example.com/notifications/7/0"
         )
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_engine_keeps_the_token_over_retries_and_changes_it_for_a_replay(
+def test_the_client_token_is_kept_by_retries_and_changed_by_a_replay(
     make_user: Callable[..., Any], change: Callable[..., None]
 ) -> None:
     with Sandbox() as sandbox:
@@ -110,16 +110,16 @@ def test_the_engine_keeps_the_token_over_retries_and_changes_it_for_a_replay(
 
 
 class TestAddress:
-    @pytest.mark.parametrize(
-        "url",
-        [GOOD, *(GOOD.replace("feishu.cn", host) for host in ("larkoffice.com", "larksuite.com", "sg.larksuite.com"))],
-    )
-    def test_an_automations_address_is_allowed(self, url: str) -> None:
-        assert FeishuBaseProvider().address_problem(url) == ""
+    def test_automation_addresses_are_accepted(self) -> None:
+        urls = [
+            GOOD,
+            *(GOOD.replace("feishu.cn", host) for host in ("larkoffice.com", "larksuite.com", "sg.larksuite.com")),
+        ]
 
-    @pytest.mark.parametrize(
-        "url",
-        [
+        assert [url for url in urls if FeishuBaseProvider().address_problem(url)] == []
+
+    def test_other_addresses_are_refused_with_a_reason(self) -> None:
+        urls = [
             GOOD.replace("https", "http"),
             GOOD.replace("tenant.", ""),
             GOOD.replace("tenant.", "."),
@@ -132,7 +132,6 @@ class TestAddress:
             GOOD.replace(PATH, "/flow/api/trigger-webhook/"),
             GOOD + "/x",
             GOOD + "?a=1",
-        ],
-    )
-    def test_anything_else_is_refused_with_a_reason(self, url: str) -> None:
-        assert FeishuBaseProvider().address_problem(url)
+        ]
+
+        assert [url for url in urls if not FeishuBaseProvider().address_problem(url)] == []

@@ -1,4 +1,4 @@
-"""The Feishu and Lark custom bot."""
+"""The provider of Feishu and Lark custom bots."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GOOD = f"https://open.feishu.cn{PATH}{KEY}"
 
 
 class TestFeishuBotConformance(ProviderConformance):
-    """The shared promises, and what is the bot's own."""
+    """The promises of every webhook provider, and those of custom bots."""
 
     key = KEY
     path = PATH
@@ -37,16 +37,16 @@ class TestFeishuBotConformance(ProviderConformance):
     def make(self, options: ServiceOptions) -> Provider:
         return FeishuBotProvider(options)
 
-    def posted(self, sandbox: Sandbox, form: str, text: str = REQUEST.message_text) -> dict[str, Any]:
-        """Send one message in this form and return what arrived."""
-        provider = self.make(self.options(sandbox, feishu_bot_format=form))
+    def post_message(self, sandbox: Sandbox, message_format: str, text: str = REQUEST.message_text) -> dict[str, Any]:
+        """Send one message in this format and return the body that arrived."""
+        provider = self.make(self.options(sandbox, feishu_bot_format=message_format))
 
         attempt_send(provider, dataclasses.replace(REQUEST, message_text=text), self.endpoint(sandbox))
 
         body: dict[str, Any] = sandbox.deliveries()[-1].body
         return body
 
-    def test_the_signature_is_what_the_receiver_expects(self, sandbox: Sandbox) -> None:
+    def test_the_signature_is_valid(self, sandbox: Sandbox) -> None:
         sandbox.sign(KEY, SECRET)
 
         result = self.send(sandbox, "ok")
@@ -56,7 +56,7 @@ class TestFeishuBotConformance(ProviderConformance):
         assert delivery.accepted
         assert abs(int(delivery.body["timestamp"]) - time.time()) < 60
 
-    def test_a_wrong_secret_needs_a_person_after_one_more_try(self, sandbox: Sandbox) -> None:
+    def test_a_wrong_secret_fails_after_a_second_signature(self, sandbox: Sandbox) -> None:
         sandbox.sign(KEY, "another")
 
         result = self.send(sandbox, "ok")
@@ -65,7 +65,7 @@ class TestFeishuBotConformance(ProviderConformance):
         assert [delivery.answer for delivery in sandbox.deliveries()] == ["code:19021"] * 2
 
     @pytest.mark.parametrize("hours", [2, -2])
-    def test_a_clock_that_differs_is_made_up_for_by_the_receivers_own(self, sandbox: Sandbox, hours: int) -> None:
+    def test_a_wrong_clock_is_corrected_by_the_receivers_date(self, sandbox: Sandbox, hours: int) -> None:
         sandbox.sign(KEY, SECRET)
         sandbox.ahead = hours * 3600
 
@@ -74,7 +74,7 @@ class TestFeishuBotConformance(ProviderConformance):
         assert result.outcome == Outcome.SUCCESS
         assert [delivery.accepted for delivery in sandbox.deliveries()] == [False, True]
 
-    def test_without_a_secret_nothing_is_signed_and_nothing_repeated(self, sandbox: Sandbox) -> None:
+    def test_without_a_secret_there_is_no_signature_and_no_second_request(self, sandbox: Sandbox) -> None:
         sandbox.script(KEY, "code:19021")
 
         attempt_send(self.make(self.options(sandbox)), REQUEST, self.endpoint(sandbox, auth_type="none"))
@@ -82,13 +82,13 @@ class TestFeishuBotConformance(ProviderConformance):
         [delivery] = sandbox.deliveries()
         assert not {"sign", "timestamp"} & set(delivery.body)
 
-    def test_the_signature_is_kept_nowhere(self, sandbox: Sandbox) -> None:
+    def test_the_signature_is_not_stored(self, sandbox: Sandbox) -> None:
         result = self.send(sandbox, "ok")
 
         assert sandbox.deliveries()[0].body["sign"] not in repr(result)
         assert result.request_payload["msg_type"] == "interactive"
 
-    def test_a_card_that_is_refused_becomes_a_text_in_the_same_attempt(self, sandbox: Sandbox) -> None:
+    def test_a_refused_card_is_posted_as_a_text_in_the_same_attempt(self, sandbox: Sandbox) -> None:
         result = self.send(sandbox, "code:11246", "ok")
 
         assert [delivery.body["msg_type"] for delivery in sandbox.deliveries()] == ["interactive", "text"]
@@ -97,21 +97,21 @@ class TestFeishuBotConformance(ProviderConformance):
         assert result.response_payload["text"]["code"] == 0
         assert result.request_payload["msg_type"] == "text"
 
-    def test_a_text_that_is_refused_too_is_not_tried_again(self, sandbox: Sandbox) -> None:
+    def test_a_refused_text_is_not_posted_again(self, sandbox: Sandbox) -> None:
         result = self.send(sandbox, "code:11246")
 
         assert len(sandbox.deliveries()) == 2
         assert (result.outcome, result.error_code) == (Outcome.PERMANENT_FAIL, "payload_invalid")
 
-    @pytest.mark.parametrize("form", ["text", "post"])
-    def test_only_a_card_becomes_a_text(self, sandbox: Sandbox, form: str) -> None:
+    def test_only_a_card_is_replaced_by_a_text(self, sandbox: Sandbox) -> None:
         sandbox.script(KEY, "code:11246")
 
-        self.posted(sandbox, form)
+        self.post_message(sandbox, "text")
+        self.post_message(sandbox, "post")
 
-        assert len(sandbox.deliveries()) == 1
+        assert [delivery.body["msg_type"] for delivery in sandbox.deliveries()] == ["text", "post"]
 
-    def test_clock_and_card_together_stay_within_one_attempt(self, sandbox: Sandbox) -> None:
+    def test_one_attempt_can_correct_the_clock_and_replace_the_card(self, sandbox: Sandbox) -> None:
         sandbox.sign(KEY, SECRET)
         sandbox.ahead = 7200
 
@@ -120,7 +120,7 @@ class TestFeishuBotConformance(ProviderConformance):
         assert result.outcome == Outcome.SUCCESS
         assert len(sandbox.deliveries()) == 3
 
-    def test_all_tries_share_the_time_of_one(self, sandbox: Sandbox) -> None:
+    def test_all_requests_of_an_attempt_share_one_deadline(self, sandbox: Sandbox) -> None:
         sandbox.script(KEY, "code:11246", "ok")
         provider = FeishuBotProvider(self.options(sandbox))
         post, deadlines = provider.poster.post, []
@@ -136,8 +136,8 @@ class TestFeishuBotConformance(ProviderConformance):
         assert len(deadlines) == 2
         assert len(set(deadlines)) == 1
 
-    def test_a_card_has_title_text_and_a_button(self, sandbox: Sandbox) -> None:
-        body = self.posted(sandbox, "card")
+    def test_a_card_has_title_text_and_button(self, sandbox: Sandbox) -> None:
+        body = self.post_message(sandbox, "card")
 
         text, action = body["card"]["elements"]
         assert body["msg_type"] == "interactive"
@@ -145,44 +145,45 @@ class TestFeishuBotConformance(ProviderConformance):
         assert text["text"] == {"tag": "plain_text", "content": REQUEST.message_text}
         assert action["actions"][0]["url"] == "https://app.example.com/meetings/9"
 
-    def test_a_post_has_title_text_and_a_link(self, sandbox: Sandbox) -> None:
-        content = self.posted(sandbox, "post")["content"]["post"]["zh_cn"]
+    def test_a_post_has_title_text_and_link(self, sandbox: Sandbox) -> None:
+        content = self.post_message(sandbox, "post")["content"]["post"]["zh_cn"]
 
         assert content["title"] == "SmartMate 日程调整建议"
         assert content["content"][0] == [{"tag": "text", "text": REQUEST.message_text}]
         assert content["content"][1][0]["href"] == "https://app.example.com/meetings/9"
 
-    @pytest.mark.parametrize("mention", ['<at user_id="all">x</at>', "< AT id=all></ at>", "</at>"])
-    def test_a_text_mentions_nobody(self, sandbox: Sandbox, mention: str) -> None:
-        text = self.posted(sandbox, "text", f"1 < 2 {mention}")["content"]["text"]
+    def test_a_text_contains_no_mention(self, sandbox: Sandbox) -> None:
+        for mention in ('<at user_id="all">x</at>', "< AT id=all></ at>", "</at>"):
+            text = self.post_message(sandbox, "text", f"1 < 2 {mention}")["content"]["text"]
 
-        assert "1 < 2 " in text
-        assert "<at" not in text.lower().replace(" ", "").replace("/", "")
-        assert text.endswith("查看并确认调整: https://app.example.com/meetings/9")
+            assert "1 < 2 " in text, mention
+            assert "<at" not in text.lower().replace(" ", "").replace("/", ""), mention
+            assert text.endswith("查看并确认调整: https://app.example.com/meetings/9")
 
-    @pytest.mark.parametrize("form", ["text", "post", "card"])
-    def test_no_message_is_larger_than_a_bot_takes(self, sandbox: Sandbox, form: str) -> None:
-        body = self.posted(sandbox, form, "𝕏" * 10_000)
+    def test_every_format_stays_below_the_vendors_size_limit(self, sandbox: Sandbox) -> None:
+        for message_format in ("text", "post", "card"):
+            body = self.post_message(sandbox, message_format, "𝕏" * 10_000)
 
-        assert 4 * MAX_TEXT_LENGTH < len(json.dumps(body, ensure_ascii=False).encode()) < 20 * 1024
+            size = len(json.dumps(body, ensure_ascii=False).encode())
+            assert 4 * MAX_TEXT_LENGTH < size < 20 * 1024, message_format
 
 
-def test_the_signature_is_the_vendors_own_way_round() -> None:
+def test_the_signature_has_the_documented_key_and_an_empty_message() -> None:
     message = sign_message({"msg_type": "text"}, "demo", 1599360473.9)
 
-    # The timestamp, a line break and the secret are the key; the message is empty. As on the vendor's page, in Java.
+    # The key is the timestamp, a line break and the secret; the message is empty (the vendor's example in Java).
     digest = hmac.new(b"1599360473\ndemo", b"", hashlib.sha256).digest()
     assert message == {"msg_type": "text", "timestamp": "1599360473", "sign": base64.b64encode(digest).decode()}
 
 
 class TestAddress:
-    @pytest.mark.parametrize("url", [GOOD, GOOD.replace("feishu.cn", "larksuite.com")])
-    def test_a_bots_address_is_allowed(self, url: str) -> None:
-        assert FeishuBotProvider().address_problem(url) == ""
+    def test_bot_addresses_are_accepted(self) -> None:
+        urls = [GOOD, GOOD.replace("feishu.cn", "larksuite.com")]
 
-    @pytest.mark.parametrize(
-        "url",
-        [
+        assert [url for url in urls if FeishuBotProvider().address_problem(url)] == []
+
+    def test_other_addresses_are_refused_with_a_reason(self) -> None:
+        urls = [
             GOOD.replace("https", "http"),
             GOOD.replace("open.", "www."),
             GOOD.replace("open.", ""),
@@ -197,13 +198,12 @@ class TestAddress:
             GOOD + "?a=1",
             GOOD + "#a",
             f"https://open.feishu.cn{PATH}",
-        ],
-    )
-    def test_anything_else_is_refused_with_a_reason(self, url: str) -> None:
-        assert FeishuBotProvider().address_problem(url)
+        ]
+
+        assert [url for url in urls if not FeishuBotProvider().address_problem(url)] == []
 
 
-def test_an_unknown_form_is_named_by_the_check() -> None:
+def test_the_check_reports_an_unknown_format() -> None:
     options = dataclasses.replace(service_options(), feishu_bot_format="poem")
 
     assert [code for code, _ in options.problems()] == ["E009"]

@@ -1,8 +1,9 @@
-"""Where we send: addresses that must never be called, however they are written, found or redirected to."""
+"""Addresses that must never be called, whether they are stored, resolved or redirected to."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -26,156 +27,168 @@ from notifications.states import Outcome
 from notifications.testing.conformance import REQUEST
 from notifications.testing.sandbox.server import Sandbox
 from tests.integration.rows import make_record
-from tests.security.addresses import GOOD, PATH, REFUSED
-from tests.security.trap import Canary
+from tests.support.listeners import LoopbackListener
+from tests.support.refused_addresses import GOOD, PATH, REFUSED
 
 CHANNELS = "/admin/notifications/usernotificationchannel/"
 PUBLIC = "93.184.215.14"
-Lookups = list[str]
+LookedUp = list[str]
 
 
 @pytest.fixture
-def canary() -> Iterator[Canary]:
-    """A listener on the loopback; whoever connected to it fails the test."""
-    with Canary() as listening:
+def listener() -> Iterator[LoopbackListener]:
+    """A listener on the loopback interface. A connection to it fails the test."""
+    with LoopbackListener() as listening:
         yield listening
-        assert not listening.touched()
+        assert not listening.was_reached()
 
 
 @pytest.fixture
-def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Lookups]:
-    """Return a function that sets the answers of the resolver, one list per look-up, the last for ever."""
+def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., LookedUp]:
+    """Return a function that sets the resolver's results, one list per lookup; the last one repeats.
 
-    def answer(*answers: list[str]) -> Lookups:
-        asked: Lookups = []
+    That function returns the list of the host names that were looked up.
+    """
+
+    def set_results(*results: list[str]) -> LookedUp:
+        looked_up: LookedUp = []
 
         def getaddrinfo(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
-            found = answers[min(len(asked), len(answers) - 1)]
-            asked.append(host)
+            addresses = results[min(len(looked_up), len(results) - 1)]
+            looked_up.append(host)
             return [
                 (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
                 if ":" in address
                 else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
-                for address in found
+                for address in addresses
             ]
 
         monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-        return asked
+        return looked_up
 
-    return answer
+    return set_results
 
 
 @pytest.fixture
-def connects(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every address a connection was tried to; none is made."""
-    tried: list[str] = []
+def attempted_connections(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses of all connection attempts; none succeeds."""
+    addresses: list[str] = []
 
     def connect(self: socket.socket, address: Any) -> None:
-        tried.append(address[0])
+        addresses.append(address[0])
         raise ConnectionRefusedError
 
     monkeypatch.setattr(DeadlineSocket, "connect", connect)
-    return tried
+    return addresses
 
 
 def endpoint(url: str) -> Endpoint:
     return Endpoint(enabled=True, webhook_url=Secret.of(url), auth_type="none", bearer_token=Secret(""))
 
 
-def code(result: HttpResponse | SendResult) -> str:
-    assert isinstance(result, SendResult), "there was an answer"
+def error_code(result: HttpResponse | SendResult) -> str:
+    assert isinstance(result, SendResult), "the endpoint responded"
     return result.error_code
 
 
-class TestTable:
-    def test_is_large_and_holds_nothing_twice(self) -> None:
+class TestRefusedAddresses:
+    def test_the_list_is_long_and_has_no_duplicates(self) -> None:
         assert len(set(REFUSED)) == len(REFUSED) >= 250
 
-    @pytest.mark.parametrize("url", REFUSED, ids=[ascii(url)[:70] for url in REFUSED])
-    def test_each_is_refused_with_a_reason(self, url: str) -> None:
-        assert check_webhook_url(url.replace("PORT", "443"), service_options())
+    def test_the_rules_refuse_each_with_a_reason(self) -> None:
+        accepted = [url for url in REFUSED if not check_webhook_url(url.replace("PORT", "443"), service_options())]
+
+        assert accepted == []
 
     @pytest.mark.django_db
-    def test_none_can_be_saved(self, admin_client: Client, make_user: Callable[..., User], canary: Canary) -> None:
+    def test_the_admin_saves_none(
+        self, admin_client: Client, make_user: Callable[..., User], listener: LoopbackListener
+    ) -> None:
         channel = UserNotificationChannel.objects.create(user=make_user())
         url = f"{CHANNELS}{channel.pk}/change/"
 
-        taken = []
+        saved = []
         for address in REFUSED:
-            form = {"enabled": "on", "auth_type": "none", "new_webhook_url": address.replace("PORT", str(canary.port))}
+            form = {
+                "enabled": "on",
+                "auth_type": "none",
+                "new_webhook_url": address.replace("PORT", str(listener.port)),
+            }
             if admin_client.post(url, form).status_code != 200:
-                taken.append(address)
+                saved.append(address)
 
-        # White space around what was pasted is the form's to trim: what is judged is what is stored.
+        # The form removes white space around the address, so only the stored value matters.
         channel.refresh_from_db()
-        assert [address for address in taken if address.strip() != GOOD] == []
+        assert [address for address in saved if address.strip() != GOOD] == []
         assert channel.webhook_url.reveal() in ("", GOOD)
 
     @pytest.mark.django_db(transaction=True)
-    def test_none_is_called_when_it_got_into_the_table_all_the_same(
-        self, make_user: Callable[..., User], canary: Canary, resolve: Callable[..., Lookups]
+    def test_the_engine_calls_none_that_is_in_the_table(
+        self, make_user: Callable[..., User], listener: LoopbackListener, resolve: Callable[..., LookedUp]
     ) -> None:
-        asked = resolve(["127.0.0.1"])
+        looked_up = resolve(["127.0.0.1"])
         users = User.objects.bulk_create(User(username=f"u{number}") for number in range(len(REFUSED)))
         for user, address in zip(users, REFUSED, strict=True):
-            UserNotificationChannel.objects.create(user=user, webhook_url=address.replace("PORT", str(canary.port)))
+            UserNotificationChannel.objects.create(user=user, webhook_url=address.replace("PORT", str(listener.port)))
             make_record("pending", user_id=user.pk, next_attempt_at="2026-01-01T00:00Z", dedupe_key=f"{user.pk}")
 
         Engine().deliver_due()
 
-        ends = dict(NotificationRecord.objects.values_list("user_id", "last_error_code"))
+        error_codes = dict(NotificationRecord.objects.values_list("user_id", "last_error_code"))
         wrong = {
-            address: ends[user.pk]
+            address: error_codes[user.pk]
             for user, address in zip(users, REFUSED, strict=True)
-            if ends[user.pk] != ("invalid_url" if address else "recipient_missing")
+            if error_codes[user.pk] != ("invalid_url" if address else "recipient_missing")
         }
         assert wrong == {}
         assert NotificationRecord.objects.by_status() == {"dead": len(REFUSED) - 1, "skipped": 1}
-        assert asked == []
+        assert looked_up == []
 
-    def test_none_reaches_the_loopback_even_if_the_rules_let_it_through(
-        self, monkeypatch: pytest.MonkeyPatch, canary: Canary
+    def test_none_reaches_the_loopback_interface_without_the_rules(
+        self, monkeypatch: pytest.MonkeyPatch, listener: LoopbackListener
     ) -> None:
         monkeypatch.setattr(flow, "check_webhook_url", lambda url, options: "")
         real = socket.getaddrinfo
 
-        def numbers_as_they_are_and_names_inside(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
+        def resolve_names_to_the_loopback(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
             try:
-                found = real(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+                results = real(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
             except (OSError, UnicodeError):
-                found = []
-            inside = [item for item in found if not is_public(str(item[4][0]))]
-            return inside or real("127.0.0.1", port, type=socket.SOCK_STREAM)
+                results = []
+            private = [item for item in results if not is_public(str(item[4][0]))]
+            return private or real("127.0.0.1", port, type=socket.SOCK_STREAM)
 
-        monkeypatch.setattr(socket, "getaddrinfo", numbers_as_they_are_and_names_inside)
+        monkeypatch.setattr(socket, "getaddrinfo", resolve_names_to_the_loopback)
         provider = FeishuFlowProvider()
 
-        results = [attempt_send(provider, REQUEST, endpoint(url.replace("PORT", str(canary.port)))) for url in REFUSED]
+        results = [
+            attempt_send(provider, REQUEST, endpoint(url.replace("PORT", str(listener.port)))) for url in REFUSED
+        ]
 
         assert Outcome.SUCCESS not in {result.outcome for result in results}
 
-    def test_the_canary_sees_who_comes(self) -> None:
-        with Canary() as canary:
-            before = canary.touched()
-            socket.create_connection(("127.0.0.1", canary.port)).close()
+    def test_the_listener_notices_a_connection(self) -> None:
+        with LoopbackListener() as listener:
+            before = listener.was_reached()
+            socket.create_connection(("127.0.0.1", listener.port)).close()
 
-            assert (before, canary.touched(), canary.touched()) == (False, True, False)
+            assert (before, listener.was_reached(), listener.was_reached()) == (False, True, False)
 
-    def test_the_canary_would_be_reached_if_the_setting_named_it(self) -> None:
-        with Canary() as canary:
+    def test_the_listener_is_reached_if_sandbox_origins_allows_it(self) -> None:
+        with LoopbackListener() as listener:
             options = dataclasses.replace(
-                service_options(), sandbox_origins=(f"http://127.0.0.1:{canary.port}",), read_timeout=0.1
+                service_options(), sandbox_origins=(f"http://127.0.0.1:{listener.port}",), read_timeout=0.1
             )
 
-            HttpPoster(options).post(f"http://127.0.0.1:{canary.port}{PATH}", b"{}", {})
+            HttpPoster(options).post(f"http://127.0.0.1:{listener.port}{PATH}", b"{}", {})
 
-            assert canary.touched()
+            assert listener.was_reached()
 
 
-INSIDE = {
+NOT_PUBLIC = {
     "this network": ("0.0.0.0", "0.1.2.3"),
     "private": ("10.0.0.0", "10.255.255.255", "172.16.0.1", "172.31.255.255", "192.168.0.1", "192.168.255.255"),
-    "shared by carriers": ("100.64.0.0", "100.100.100.200", "100.127.255.255"),
+    "carrier-grade NAT": ("100.64.0.0", "100.100.100.200", "100.127.255.255"),
     "loopback": ("127.0.0.1", "127.255.255.254", "::1"),
     "link-local": ("169.254.0.1", "169.254.169.254", "fe80::1", "febf::1"),
     "protocol assignments": ("192.0.0.1", "192.0.0.9", "192.0.0.170", "192.0.0.255", "2001:1::1", "2001:1ff::1"),
@@ -200,7 +213,7 @@ INSIDE = {
     "with a zone": ("fe80::1%eth0", "fe80::1%1", "::1%lo", "2606:4700:4700::1111%eth0"),
     "no address": ("", "localhost", "127.1", "0x7f000001", "2130706433", "127.000.000.001", "8.8.8.8 ", "8.8.8.8/32"),
 }
-OUTSIDE = (
+PUBLIC_ADDRESSES = (
     *("8.8.8.8", "1.1.1.1", "9.255.255.255", "11.0.0.0"),
     *("100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.1"),
     *("169.253.255.255", "172.15.255.255", "172.32.0.0"),
@@ -210,48 +223,51 @@ OUTSIDE = (
 )  # fmt: skip
 
 
-class TestResolvedAddress:
-    @pytest.mark.parametrize("kind", INSIDE)
-    def test_no_kind_of_inside_address_is_public(self, kind: str) -> None:
-        assert [address for address in INSIDE[kind] if is_public(address)] == []
+class TestIsPublic:
+    def test_reserved_addresses_are_not_public(self) -> None:
+        wrong = [
+            (kind, address) for kind, addresses in NOT_PUBLIC.items() for address in addresses if is_public(address)
+        ]
 
-    def test_the_open_internet_is_up_to_the_edges_of_those(self) -> None:
-        assert [address for address in OUTSIDE if not is_public(address)] == []
+        assert wrong == []
+
+    def test_addresses_next_to_reserved_networks_are_public(self) -> None:
+        assert [address for address in PUBLIC_ADDRESSES if not is_public(address)] == []
 
 
 class TestResolver:
-    def test_the_address_that_was_checked_is_the_one_connected_to(
-        self, canary: Canary, resolve: Callable[..., Lookups], connects: list[str]
+    def test_the_connection_goes_to_the_checked_address(
+        self, listener: LoopbackListener, resolve: Callable[..., LookedUp], attempted_connections: list[str]
     ) -> None:
-        asked = resolve([PUBLIC], ["127.0.0.1"])
+        looked_up = resolve([PUBLIC], ["127.0.0.1"])
 
         result = HttpPoster(service_options()).post(GOOD, b"{}", {})
 
-        assert (code(result), connects) == ("network_error", [PUBLIC])
-        assert asked == ["www.feishu.cn"], "a second look-up is a second answer"
+        assert (error_code(result), attempted_connections) == ("network_error", [PUBLIC])
+        assert looked_up == ["www.feishu.cn"], "a second lookup could have another result"
 
-    def test_a_name_that_turns_inside_is_refused_from_then_on(
-        self, canary: Canary, resolve: Callable[..., Lookups], connects: list[str]
+    def test_a_name_that_changes_to_a_private_address_is_refused(
+        self, listener: LoopbackListener, resolve: Callable[..., LookedUp], attempted_connections: list[str]
     ) -> None:
         resolve([PUBLIC], ["127.0.0.1"], ["::1"], ["::ffff:127.0.0.1"], ["64:ff9b::7f00:1"])
         poster = HttpPoster(service_options())
 
         results = [poster.post(GOOD, b"{}", {}) for _ in range(5)]
 
-        assert connects == [PUBLIC]
+        assert attempted_connections == [PUBLIC]
         assert all("not public" in getattr(result, "error_message", "") for result in results[1:])
 
-    def test_of_several_addresses_only_the_public_ones_are_tried(
-        self, canary: Canary, resolve: Callable[..., Lookups], connects: list[str]
+    def test_only_the_public_addresses_of_a_name_are_used(
+        self, listener: LoopbackListener, resolve: Callable[..., LookedUp], attempted_connections: list[str]
     ) -> None:
         resolve(["127.0.0.1", "::1", PUBLIC, "10.0.0.1", "2606:4700:4700::1111", "64:ff9b::1", "fe80::1%lo"])
 
         HttpPoster(service_options()).post(GOOD, b"{}", {})
 
-        assert connects == [PUBLIC, "2606:4700:4700::1111"]
+        assert attempted_connections == [PUBLIC, "2606:4700:4700::1111"]
 
-    def test_a_sandbox_opens_the_inside_to_itself_alone(
-        self, canary: Canary, resolve: Callable[..., Lookups], connects: list[str]
+    def test_sandbox_origins_allow_private_addresses_to_that_origin_only(
+        self, listener: LoopbackListener, resolve: Callable[..., LookedUp], attempted_connections: list[str]
     ) -> None:
         resolve(["127.0.0.1"])
         poster = HttpPoster(dataclasses.replace(service_options(), sandbox_origins=("http://127.0.0.1:9",)))
@@ -259,11 +275,11 @@ class TestResolver:
         for url in (f"http://127.0.0.1:9{PATH}", GOOD):
             poster.post(url, b"{}", {})
 
-        assert connects == ["127.0.0.1"], "the second is another origin"
+        assert attempted_connections == ["127.0.0.1"], "the second request has another origin"
 
 
-class _Elsewhere(BaseHTTPRequestHandler):
-    """Sends everybody on, by the status and headers its server was given."""
+class _RedirectHandler(BaseHTTPRequestHandler):
+    """Answers every request with the status and the headers of its server."""
 
     server: _Redirector
 
@@ -288,7 +304,7 @@ class _Redirector(HTTPServer):
 
 @pytest.fixture
 def redirector() -> Iterator[_Redirector]:
-    with _Redirector(("127.0.0.1", 0), _Elsewhere) as server:
+    with _Redirector(("127.0.0.1", 0), _RedirectHandler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
@@ -296,35 +312,38 @@ def redirector() -> Iterator[_Redirector]:
         thread.join()
 
 
-class TestDetours:
-    @pytest.mark.parametrize("status", [200, 201, 300, 301, 302, 303, 305, 307, 308])
-    @pytest.mark.parametrize("where", ["http://127.0.0.1:PORT/", "//127.0.0.1:PORT/", "http://[::1]:PORT/"])
-    def test_no_answer_leads_to_another_address(
-        self, canary: Canary, redirector: _Redirector, status: int, where: str
+class TestRedirectsAndProxies:
+    def test_no_response_causes_a_request_to_another_address(
+        self, listener: LoopbackListener, redirector: _Redirector
     ) -> None:
-        target = where.replace("PORT", str(canary.port))
-        redirector.status = status
-        redirector.headers = {"Location": target, "Content-Location": target, "Refresh": f"0; url={target}"}
         origin = f"http://127.0.0.1:{redirector.server_port}"
-        # Both are allowed, so that nothing but the refusal to follow keeps us away.
-        origins = (origin, f"http://127.0.0.1:{canary.port}", f"http://[::1]:{canary.port}")
+        # The target is allowed, so that only the client's rule against redirects protects it.
+        origins = (origin, f"http://127.0.0.1:{listener.port}", f"http://[::1]:{listener.port}")
         poster = HttpPoster(dataclasses.replace(service_options(), sandbox_origins=origins))
+        targets = [f"{start}:{listener.port}/" for start in ("http://127.0.0.1", "//127.0.0.1", "http://[::1]")]
+        cases = itertools.product((200, 201, 300, 301, 302, 303, 305, 307, 308), targets)
 
-        answer = poster.post(origin + PATH, b"{}", {})
+        for calls, (status, target) in enumerate(cases, start=1):
+            redirector.status = status
+            redirector.headers = {"Location": target, "Content-Location": target, "Refresh": f"0; url={target}"}
 
-        assert getattr(answer, "status", None) == status
-        assert redirector.calls == 1
+            response = poster.post(origin + PATH, b"{}", {})
 
-    def test_no_proxy_of_the_environment_gets_a_message(self, monkeypatch: pytest.MonkeyPatch, canary: Canary) -> None:
+            assert getattr(response, "status", None) == status, (status, target)
+            assert (redirector.calls, listener.was_reached()) == (calls, False), (status, target)
+
+    def test_proxies_of_the_environment_are_not_used(
+        self, monkeypatch: pytest.MonkeyPatch, listener: LoopbackListener
+    ) -> None:
         for scheme in ("http", "https", "all", "ftp", "socks"):
             for name in (f"{scheme}_proxy", f"{scheme}_PROXY".upper()):
-                monkeypatch.setenv(name, f"http://127.0.0.1:{canary.port}")
+                monkeypatch.setenv(name, f"http://127.0.0.1:{listener.port}")
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
         with Sandbox() as sandbox:
             poster = HttpPoster(dataclasses.replace(service_options(), sandbox_origins=(sandbox.origin,)))
 
-            answer = poster.post(sandbox.origin + PATH, b"{}", {})
+            response = poster.post(sandbox.origin + PATH, b"{}", {})
 
-            assert getattr(answer, "status", None) == 200
+            assert getattr(response, "status", None) == 200
             assert len(sandbox.deliveries()) == 1

@@ -25,7 +25,7 @@ from schemathesis.specs.openapi.checks import (
 
 from smartmate.wsgi import application
 from tests.integration.rows import make_record
-from tests.security.canary import ADDRESS, TOKEN, found_in
+from tests.support.canaries import ADDRESS, TOKEN, found_in
 
 pytestmark = pytest.mark.django_db
 

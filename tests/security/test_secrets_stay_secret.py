@@ -44,7 +44,7 @@ from notifications.tasks import FEISHU_REQUESTED, handle_feishu_requested
 from notifications.testing.sandbox.server import Sandbox
 from tests.acceptance.site import payload as acceptance_payload, running_site, wait_until
 from tests.conftest import payload
-from tests.security.canary import ADDRESS, CORES, KEY, PATH, TOKEN, Trail, found_in, leaks, redis_keys, watched_logs
+from tests.support.canaries import ADDRESS, CORES, KEY, PATH, TOKEN, Trail, found_in, leaks, redis_keys, watched_logs
 
 pytestmark = pytest.mark.django_db
 
@@ -260,7 +260,7 @@ class TestDatabase:
     def test_fault_33_secret_leak_provider_that_raises_with_the_address(
         self, provider: str, channel: Store, nowhere: Nowhere, trail: Trail, change: Callable[..., None]
     ) -> None:
-        change(PROVIDERS={"feishu": f"tests.security.canary.{provider}"})
+        change(PROVIDERS={"feishu": f"tests.support.canaries.{provider}"})
 
         record = deliver(channel(ADDRESS))
 

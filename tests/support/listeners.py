@@ -1,4 +1,4 @@
-"""A listener on the loopback that nothing may ever reach."""
+"""A listener on the loopback interface, for tests in which nothing may connect to it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from types import TracebackType
 from typing import Self
 
 
-class Canary:
-    """Listens on 127.0.0.1, and on ::1 where there is one, under one port, and answers nobody."""
+class LoopbackListener:
+    """Listens on one port of 127.0.0.1, and of ::1 if the machine has IPv6. It answers nothing."""
 
     def __init__(self) -> None:
-        self._listeners = [_listener(socket.AF_INET, "127.0.0.1", 0)]
+        self._listeners = [_open_open_listener(socket.AF_INET, "127.0.0.1", 0)]
         self.port: int = self._listeners[0].getsockname()[1]
         try:
-            self._listeners.append(_listener(socket.AF_INET6, "::1", self.port))
+            self._listeners.append(_open_open_listener(socket.AF_INET6, "::1", self.port))
         except OSError:
-            pass  # a machine without IPv6
+            pass  # this machine has no IPv6
 
-    def touched(self) -> bool:
-        """Tell whether anybody has connected since the last question."""
-        seen = [_accepts(listener) for listener in self._listeners]
-        return any(seen)
+    def was_reached(self) -> bool:
+        """Return whether a client has connected since the last call."""
+        accepted = [_accept(listener) for listener in self._listeners]
+        return any(accepted)
 
     def __enter__(self) -> Self:
         return self
@@ -31,7 +31,7 @@ class Canary:
             listener.close()
 
 
-def _listener(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+def _open_open_listener(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.bind((host, port))
@@ -43,7 +43,7 @@ def _listener(family: socket.AddressFamily, host: str, port: int) -> socket.sock
     return listener
 
 
-def _accepts(listener: socket.socket) -> bool:
+def _accept(listener: socket.socket) -> bool:
     try:
         connection, _address = listener.accept()
     except BlockingIOError:

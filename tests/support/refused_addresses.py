@@ -1,4 +1,4 @@
-"""Webhook addresses that must never be called, by the trick they try. PORT stands for the canary's port."""
+"""Webhook addresses that must never be called, by the trick they use. PORT stands for a listener's port."""
 
 from __future__ import annotations
 
@@ -157,4 +157,4 @@ REFUSED = tuple(
         )
     )
 )
-"""Every one of them, once."""
+"""All of them, without duplicates."""

@@ -1,11 +1,10 @@
-"""Answers are read whole, within bounds, and a connection is used again only when nothing is left on it."""
+"""Responses are read within bounds, and a connection is reusable only if no unread data is left on it."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
 from http.client import HTTPException
 from typing import cast
 
@@ -16,7 +15,7 @@ from notifications.providers.http.response_reader import MAX_HEAD_BYTES, Respons
 OK = b"HTTP/1.1 200 OK\r\n"
 TWO = b"Content-Length: 2\r\n\r\nhi"
 CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n"
-LIMIT = 1000
+MAX_BODY_BYTES = 1000
 
 REUSABLE = {
     "length": OK + TWO,
@@ -30,7 +29,7 @@ REUSABLE = {
     "length and chunks": OK + b"Content-Length: 7\r\n" + CHUNKS + b"0\r\n\r\n",
     "a header that is not ASCII": OK + "A: 中\r\n".encode() + TWO,
 }
-USED_UP = {
+NOT_REUSABLE = {
     "it closes": OK + b"Connection: close\r\n" + TWO,
     "HTTP/1.0": b"HTTP/1.0 200 OK\r\n" + TWO,
     "the end is the end of the connection": OK + b"\r\nhi",
@@ -38,7 +37,7 @@ USED_UP = {
     "half of another follows": OK + TWO + b"HTTP/1.1 500 No",
     "something follows": OK + TWO + b"junk",
 }
-NO_ANSWER = {
+INVALID = {
     "nothing": b"",
     "half a head": OK + b"Content-Le",
     "half a body": OK + b"Content-Length: 3\r\n\r\nhi",
@@ -51,98 +50,90 @@ NO_ANSWER = {
 }
 
 
-@pytest.fixture
-def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.settimeout(10)
-        yield ours, theirs
+class DrippingSocket:
+    """A socket that returns one byte per read."""
 
-
-class Dripping:
-    """Gives one byte at a time."""
-
-    def __init__(self, answer: bytes) -> None:
-        self.left = answer
+    def __init__(self, data: bytes) -> None:
+        self.unread = data
 
     def recv_into(self, buffer: memoryview) -> int:
-        count = min(1, len(self.left))
-        buffer[:count], self.left = self.left[:count], self.left[count:]
+        count = min(1, len(self.unread))
+        buffer[:count], self.unread = self.unread[:count], self.unread[count:]
         return count
 
 
-def read(ends: tuple[socket.socket, socket.socket], answer: bytes, *, dripping: bool = False) -> ResponseReader:
-    """Return what was read of an answer after which the other end closes."""
-    ours, theirs = ends
-    reader = ResponseReader(LIMIT)
+def read(response: bytes, *, dripping: bool = False) -> ResponseReader:
+    """Read a response after which the other end closes the connection, at once or byte by byte."""
+    reader = ResponseReader(MAX_BODY_BYTES)
     if dripping:
-        reader.read(cast(socket.socket, Dripping(answer)))
-    else:
-        writer = threading.Thread(target=_write, args=(theirs, answer))
+        reader.read(cast(socket.socket, DrippingSocket(response)))
+        return reader
+    client, server = socket.socketpair()
+    with client, server:
+        client.settimeout(10)
+        writer = threading.Thread(target=_write, args=(server, response))
         writer.start()
         try:
-            reader.read(ours)
+            reader.read(client)
         finally:
-            ours.close()
+            client.close()
             writer.join()
     return reader
 
 
-def _write(theirs: socket.socket, answer: bytes) -> None:
-    with contextlib.suppress(OSError):  # the reader has had enough
-        theirs.sendall(answer)
-        theirs.shutdown(socket.SHUT_WR)
+def _write(server: socket.socket, response: bytes) -> None:
+    with contextlib.suppress(OSError):  # the reader closes its end when it has read enough
+        server.sendall(response)
+        server.shutdown(socket.SHUT_WR)
 
 
 @pytest.mark.parametrize("dripping", [False, True])
-class TestReader:
-    @pytest.mark.parametrize("answer", REUSABLE.values(), ids=REUSABLE)
-    def test_a_whole_answer_leaves_the_connection_for_another(
-        self, ends: tuple[socket.socket, socket.socket], answer: bytes, dripping: bool
-    ) -> None:
-        reader = read(ends, answer, dripping=dripping)
+class TestResponseReader:
+    def test_a_complete_response_leaves_the_connection_reusable(self, dripping: bool) -> None:
+        for name, response in REUSABLE.items():
+            reader = read(response, dripping=dripping)
 
-        assert (reader.status, bytes(reader.body), reader.reusable) == (200, b"hi", True)
+            assert (reader.status, bytes(reader.body), reader.reusable) == (200, b"hi", True), name
 
-    @pytest.mark.parametrize("answer", USED_UP.values(), ids=USED_UP)
-    def test_an_answer_that_leaves_no_clean_connection_is_read_all_the_same(
-        self, ends: tuple[socket.socket, socket.socket], answer: bytes, dripping: bool
-    ) -> None:
-        reader = read(ends, answer, dripping=dripping)
+    def test_a_response_is_read_also_if_the_connection_is_not_reusable(self, dripping: bool) -> None:
+        for name, response in NOT_REUSABLE.items():
+            reader = read(response, dripping=dripping)
 
-        assert (reader.status, bytes(reader.body)) == (200, b"hi")
-        # What follows later is on the connection when it is taken up again: `is_connected` sees it there.
-        assert not reader.reusable or (dripping and answer.startswith(OK + TWO))
+            assert (reader.status, bytes(reader.body)) == (200, b"hi"), name
+            # Byte by byte, the reader stops before the extra data. `is_connected` sees it before the next request.
+            assert not reader.reusable or (dripping and response.startswith(OK + TWO)), name
 
-    @pytest.mark.parametrize("answer", NO_ANSWER.values(), ids=NO_ANSWER)
-    def test_what_is_no_answer_or_half_of_one_is_refused(
-        self, ends: tuple[socket.socket, socket.socket], answer: bytes, dripping: bool
-    ) -> None:
-        with pytest.raises(HTTPException):
-            read(ends, answer, dripping=dripping)
+    def test_invalid_and_incomplete_responses_raise(self, dripping: bool) -> None:
+        for name, response in INVALID.items():
+            try:
+                reader = read(response, dripping=dripping)
+            except HTTPException:
+                continue
+            pytest.fail(f"{name}: read as {reader.status} {bytes(reader.body)!r}")
 
 
-def test_no_more_is_read_than_is_kept(ends: tuple[socket.socket, socket.socket]) -> None:
-    reader = read(ends, OK + b"Content-Length: 9999999\r\n\r\n" + b"x" * 5000)
+def test_a_long_body_is_truncated() -> None:
+    reader = read(OK + b"Content-Length: 9999999\r\n\r\n" + b"x" * 5000)
 
-    assert (len(reader.body), reader.reusable) == (LIMIT, False)
-
-
-def test_chunks_of_a_byte_are_read_whole(ends: tuple[socket.socket, socket.socket]) -> None:
-    reader = read(ends, OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * (LIMIT - 1) + b"0\r\n\r\n")
-
-    assert (bytes(reader.body), reader.reusable) == (b"x" * (LIMIT - 1), True)
+    assert (len(reader.body), reader.reusable) == (MAX_BODY_BYTES, False)
 
 
-def test_trailers_without_end_are_neither_kept_nor_read_for_ever(ends: tuple[socket.socket, socket.socket]) -> None:
+def test_one_byte_chunks_are_read_completely() -> None:
+    chunks = b"1\r\nx\r\n" * (MAX_BODY_BYTES - 1)
+    reader = read(OK + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+
+    assert (bytes(reader.body), reader.reusable) == (b"x" * (MAX_BODY_BYTES - 1), True)
+
+
+def test_endless_trailers_are_ignored_and_not_read_to_their_end() -> None:
     trailers = b"".join(b"A%d: b\r\n" % number for number in range(MAX_HEAD_BYTES))
-    reader = read(ends, OK + CHUNKS + b"0\r\n" + trailers)
+    reader = read(OK + CHUNKS + b"0\r\n" + trailers)
 
     assert (reader.status, bytes(reader.body), reader.reusable) == (200, b"hi", False)
     assert reader.headers == {"transfer-encoding": "chunked"}
 
 
-def test_headers_are_known_by_their_names_in_lower_case(ends: tuple[socket.socket, socket.socket]) -> None:
-    reader = read(ends, OK + b"Retry-After: 7\r\n" + TWO)
+def test_header_names_are_lower_case() -> None:
+    reader = read(OK + b"Retry-After: 7\r\n" + TWO)
 
     assert reader.headers == {"retry-after": "7", "content-length": "2"}
