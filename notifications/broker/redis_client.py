@@ -32,7 +32,7 @@ class RedisGateway:
     prefix: what every key of this app begins with; `key()` puts it there.
     """
 
-    def __init__(self, url: str, *, timeout: float, silence: float, prefix: str = "smartmate:") -> None:
+    def __init__(self, url: str, *, timeout: float, silence: float, prefix: str = "") -> None:
         self.prefix = prefix
         self.silence = silence
         self._away_until = 0.0
