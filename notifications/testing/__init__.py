@@ -1,7 +1,7 @@
 """Helpers for the tests of projects that use this app: assertions, deliveries on demand, and a local receiver.
 
-No code of the app imports this package. Importing it requires neither pytest nor a configured Django. Two modules require
-pytest: `conformance`, the tests for providers of your own, and `plugin`, the fixtures. Load the fixtures with
+No code of the app imports this package. Importing it requires neither pytest nor a configured Django. Two modules
+require pytest: `conformance`, the tests for providers of your own, and `plugin`, the fixtures. Load the fixtures with
 ``pytest_plugins = ["notifications.testing.plugin"]`` in your top conftest.py.
 """
 

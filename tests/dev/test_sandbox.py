@@ -1,4 +1,4 @@
-"""What the stand-in for Feishu promises."""
+"""The promises of the sandbox."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -40,14 +41,14 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def connection(sandbox: Sandbox) -> Iterator[http.client.HTTPConnection]:
-    """A connection to it that is used again for each request."""
+    """A connection to the sandbox that all requests use."""
     connection = http.client.HTTPConnection("127.0.0.1", sandbox.port, timeout=10)
     yield connection
     connection.close()
 
 
 def send(connection: http.client.HTTPConnection, key: str = KEY, body: object = BODY) -> http.client.HTTPResponse:
-    """Send one delivery, and return the answer before its body is read."""
+    """Send one delivery and return the response before its body is read."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", "Authorization": "Bearer token"}
     connection.request("POST", f"/flow/api/trigger-webhook/{key}", content, headers)
@@ -55,15 +56,15 @@ def send(connection: http.client.HTTPConnection, key: str = KEY, body: object = 
 
 
 def post(sandbox: Sandbox, key: str = KEY, body: object = BODY) -> tuple[int, bytes]:
-    """Send one delivery over a connection of its own, and return the answer's status and body."""
+    """Send one delivery over a new connection and return the status and the body of the response."""
     connection = http.client.HTTPConnection("127.0.0.1", sandbox.port, timeout=10)
     with contextlib.closing(connection):
         response = send(connection, key, body)
         return response.status, response.read()
 
 
-def started(sandbox: Sandbox, key: str = KEY) -> socket.socket:
-    """Send one delivery over a bare socket and do not wait for the answer."""
+def start_request(sandbox: Sandbox, key: str = KEY) -> socket.socket:
+    """Send one delivery over a plain socket and do not wait for the response."""
     content = json.dumps(BODY).encode()
     head = f"POST /flow/api/trigger-webhook/{key} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
     client = socket.create_connection(("127.0.0.1", sandbox.port), timeout=10)
@@ -72,9 +73,8 @@ def started(sandbox: Sandbox, key: str = KEY) -> socket.socket:
 
 
 class TestAnswers:
-    @pytest.mark.parametrize(
-        ("word", "status", "body"),
-        [
+    def test_words_for_json_responses(self, sandbox: Sandbox) -> None:
+        rows = [
             ("ok", 200, {"code": 0, "msg": "success"}),
             ("code:0", 200, {"code": 0, "msg": "success"}),
             ("code:19001", 200, {"code": 19001, "msg": "param invalid: incoming webhook access token invalid"}),
@@ -84,26 +84,28 @@ class TestAnswers:
             ("rate-limit:2", 429, {"code": 99991400, "msg": "request trigger frequency limit"}),
             ("slow:0.05", 200, {"code": 0, "msg": "success"}),
             ("slow:0.05:code:9499", 200, {"code": 9499, "msg": "Bad Request"}),
-        ],
-    )
-    def test_json(self, word: str, status: int, body: object, sandbox: Sandbox) -> None:
-        sandbox.script(KEY, word)
+        ]
 
-        answer = post(sandbox)
+        for word, status, body in rows:
+            sandbox.script(KEY, word)
+            response = post(sandbox)
+            assert (response[0], json.loads(response[1])) == (status, body), word
 
-        assert (answer[0], json.loads(answer[1])) == (status, body)
+    def test_status_is_answered_with_a_short_body_and_an_open_connection(
+        self, sandbox: Sandbox, connection: http.client.HTTPConnection
+    ) -> None:
+        for status in [200, 204, 401, 403, 404, 500, 503, 599]:
+            sandbox.script(KEY, f"status:{status}", "ok")
 
-    @pytest.mark.parametrize("status", [200, 204, 401, 403, 404, 500, 503, 599])
-    def test_status(self, status: int, sandbox: Sandbox, connection: http.client.HTTPConnection) -> None:
-        sandbox.script(KEY, f"status:{status}", "ok")
+            response = send(connection)
+            assert (response.status, len(response.read()) < 100) == (status, True)
 
-        response = send(connection)
-        assert response.status == status
-        assert len(response.read()) < 100
+            response = send(connection)
+            assert (response.status, response.read() != b"") == (200, True), status
 
-        assert send(connection).status == 200
-
-    def test_rate_limit_says_when_to_come_back(self, sandbox: Sandbox, connection: http.client.HTTPConnection) -> None:
+    def test_rate_limit_sends_the_time_in_both_headers(
+        self, sandbox: Sandbox, connection: http.client.HTTPConnection
+    ) -> None:
         sandbox.script(KEY, "rate-limit:2")
 
         response = send(connection)
@@ -111,14 +113,14 @@ class TestAnswers:
         assert response.getheader("Retry-After") == "2"
         assert response.getheader("x-ogw-ratelimit-reset") == "2"
 
-    def test_slow_takes_its_time(self, sandbox: Sandbox) -> None:
+    def test_slow_delays_the_response(self, sandbox: Sandbox) -> None:
         sandbox.script(KEY, "slow:0.3")
-        begin = time.monotonic()
+        started_at = time.monotonic()
 
         assert post(sandbox)[0] == 200
-        assert time.monotonic() - begin >= 0.3
+        assert time.monotonic() - started_at >= 0.3
 
-    def test_hold_waits_for_its_release(self, sandbox: Sandbox) -> None:
+    def test_hold_waits_for_a_release(self, sandbox: Sandbox) -> None:
         sandbox.script(KEY, "hold")
         with ThreadPoolExecutor() as pool:
             held = pool.submit(post, sandbox)
@@ -130,7 +132,7 @@ class TestAnswers:
 
             assert held.result(10)[0] == 200
 
-    def test_release_without_a_key_is_for_all(self, sandbox: Sandbox) -> None:
+    def test_release_without_a_key_releases_all_requests(self, sandbox: Sandbox) -> None:
         sandbox.script("a", "hold")
         sandbox.script("b", "hold")
         with ThreadPoolExecutor() as pool:
@@ -141,19 +143,19 @@ class TestAnswers:
 
             assert [answer.result(10)[0] for answer in held] == [200, 200]
 
-    def test_a_held_request_whose_client_left_is_given_up(self, sandbox: Sandbox) -> None:
+    def test_a_held_request_ends_when_its_client_closes_the_connection(self, sandbox: Sandbox) -> None:
         sandbox.script(KEY, "hold")
         before = threading.active_count()
 
-        started(sandbox).close()
+        start_request(sandbox).close()
         sandbox.wait_for(1)
 
         eventually(lambda: threading.active_count() == before)
 
-    def test_reset_breaks_the_connection(self, sandbox: Sandbox) -> None:
+    def test_reset_resets_the_connection(self, sandbox: Sandbox) -> None:
         sandbox.script(KEY, "reset")
 
-        with started(sandbox) as client, pytest.raises(ConnectionResetError):
+        with start_request(sandbox) as client, pytest.raises(ConnectionResetError):
             client.recv(1)
 
     def test_garbage_is_neither_json_nor_text(self, sandbox: Sandbox) -> None:
@@ -171,7 +173,7 @@ class TestAnswers:
 
         assert post(sandbox) == (200, b"")
 
-    def test_redirect_leads_to_a_closed_port(self, sandbox: Sandbox, connection: http.client.HTTPConnection) -> None:
+    def test_redirect_points_to_a_closed_port(self, sandbox: Sandbox, connection: http.client.HTTPConnection) -> None:
         sandbox.script(KEY, "redirect")
 
         response = send(connection)
@@ -187,15 +189,15 @@ class TestAnswers:
 
     def test_drip_sends_the_head_byte_by_byte(self, sandbox: Sandbox) -> None:
         sandbox.script(KEY, "drip")
-        begin = time.monotonic()
+        started_at = time.monotonic()
 
-        with started(sandbox) as client:
+        with start_request(sandbox) as client:
             received = b""
             while len(received) < 3:
                 received += client.recv(3 - len(received))
 
         assert received == b"HTT"
-        assert time.monotonic() - begin >= 0.4
+        assert time.monotonic() - started_at >= 0.4
 
     def test_drip_body_sends_the_head_at_once(self, sandbox: Sandbox, connection: http.client.HTTPConnection) -> None:
         sandbox.script(KEY, "drip-body")
@@ -207,9 +209,8 @@ class TestAnswers:
 
 
 class TestWords:
-    @pytest.mark.parametrize(
-        "word",
-        [
+    def test_unknown_words_raise(self, sandbox: Sandbox) -> None:
+        words = [
             "",
             "okay",
             "ok:1",
@@ -221,13 +222,13 @@ class TestWords:
             "slow:-1",
             "slow:1:no",
             "rate-limit:soon",
-        ],
-    )
-    def test_an_unknown_word_is_an_error(self, word: str, sandbox: Sandbox) -> None:
-        with pytest.raises(ValueError, match="no such answer"):
-            sandbox.script(KEY, word)
+        ]
 
-    def test_the_words_of_a_script_are_used_up_and_the_last_repeats(self, sandbox: Sandbox) -> None:
+        for word in words:
+            with pytest.raises(ValueError, match=re.escape(f"no such answer: {word!r}")):
+                sandbox.script(KEY, word)
+
+    def test_each_word_is_used_once_and_the_last_repeats(self, sandbox: Sandbox) -> None:
         sandbox.script(KEY, "status:503", "status:502", "ok")
 
         assert [post(sandbox)[0] for _ in range(4)] == [503, 502, 200, 200]
@@ -243,55 +244,52 @@ class TestWords:
 
         assert post(sandbox)[0] == 200
 
-    @pytest.mark.parametrize(
-        ("word", "accepted"),
-        [
-            *((word, word in {"ok", "hold", "garbage", "huge", "empty", "echo"}) for word in PLAIN_WORDS),
-            ("slow:1", True),
-            ("slow:1:status:503", False),
-            ("code:0", True),
-            ("code:19001", False),
-            ("echo:19001", False),
-            ("status:204", True),
-            ("status:302", False),
-            ("status:503", False),
-            ("rate-limit:1", False),
-        ],
-    )
-    def test_accepted_means_that_the_receiver_took_it(self, word: str, accepted: bool) -> None:
-        assert ScriptedAnswer.parse(word).accepted is accepted
+    def test_accepted_is_true_for_answers_that_mean_success(self) -> None:
+        expected = dict(
+            [
+                *((word, word in {"ok", "hold", "garbage", "huge", "empty", "echo"}) for word in PLAIN_WORDS),
+                ("slow:1", True),
+                ("slow:1:status:503", False),
+                ("code:0", True),
+                ("code:19001", False),
+                ("echo:19001", False),
+                ("status:204", True),
+                ("status:302", False),
+                ("status:503", False),
+                ("rate-limit:1", False),
+            ]
+        )
+
+        assert {word: ScriptedAnswer.parse(word).accepted for word in expected} == expected
 
 
 class TestDeliveries:
-    def test_a_delivery_is_recorded_with_all_that_was_sent(self, sandbox: Sandbox) -> None:
-        begin = time.time()
+    def test_a_delivery_is_recorded_with_key_body_and_headers(self, sandbox: Sandbox) -> None:
+        sent_at = time.time()
 
         post(sandbox)
 
         [delivery] = sandbox.deliveries()
-        assert begin <= delivery.at <= time.time()
+        assert sent_at <= delivery.at <= time.time()
         assert (delivery.key, delivery.notification_id, delivery.body) == (KEY, 7, BODY)
         assert (delivery.answer, delivery.accepted) == ("ok", True)
         assert delivery.headers["Authorization"] == "Bearer token"
 
-    @pytest.mark.parametrize(
-        ("raw", "parsed"),
-        [
+    def test_any_body_is_recorded(self, sandbox: Sandbox) -> None:
+        rows = [
             (b"not json", None),
             (b"\xff", None),
             (b"", None),
             (b"[1]", [1]),
             (b'{"notification_id": "x"}', {"notification_id": "x"}),
-        ],
-    )
-    def test_any_body_is_recorded(self, raw: bytes, parsed: object, sandbox: Sandbox) -> None:
-        assert post(sandbox, body=raw)[0] == 200
+        ]
 
-        [delivery] = sandbox.deliveries()
-        assert delivery.body == parsed
-        assert delivery.notification_id is None
+        assert [post(sandbox, body=raw)[0] for raw, _ in rows] == [200] * len(rows)
 
-    def test_they_can_be_picked(self, sandbox: Sandbox) -> None:
+        recorded = [(delivery.body, delivery.notification_id) for delivery in sandbox.deliveries()]
+        assert recorded == [(parsed, None) for _, parsed in rows]
+
+    def test_deliveries_can_be_filtered(self, sandbox: Sandbox) -> None:
         sandbox.script("b", "status:503")
         post(sandbox, "a", {"notification_id": 1})
         post(sandbox, "b", {"notification_id": 1})
@@ -302,7 +300,9 @@ class TestDeliveries:
         assert [item.key for item in sandbox.deliveries(accepted=True)] == ["a"]
         assert len(sandbox.deliveries("b", 2, False)) == 1
 
-    def test_other_paths_are_no_deliveries(self, sandbox: Sandbox, connection: http.client.HTTPConnection) -> None:
+    def test_requests_to_other_paths_are_not_recorded(
+        self, sandbox: Sandbox, connection: http.client.HTTPConnection
+    ) -> None:
         for method, path in [("POST", "/"), ("POST", f"/flow/api/trigger-webhook/{KEY}/more"), ("GET", f"/{KEY}")]:
             connection.request(method, path)
             response = connection.getresponse()
@@ -319,14 +319,14 @@ class TestDeliveries:
 
             assert [item.key for item in waiting.result(10)] == ["a", "a"]
 
-    def test_wait_for_takes_a_condition(self, sandbox: Sandbox) -> None:
+    def test_wait_for_accepts_a_condition(self, sandbox: Sandbox) -> None:
         post(sandbox, body={"notification_id": 5})
 
-        found = sandbox.wait_for(lambda items: any(item.notification_id == 5 for item in items))
+        deliveries = sandbox.wait_for(lambda items: any(item.notification_id == 5 for item in items))
 
-        assert len(found) == 1
+        assert len(deliveries) == 1
 
-    def test_wait_for_says_what_arrived_instead(self, sandbox: Sandbox) -> None:
+    def test_the_error_of_wait_for_lists_what_arrived(self, sandbox: Sandbox) -> None:
         sandbox.script(KEY, "status:503")
         post(sandbox)
 
@@ -337,26 +337,26 @@ class TestDeliveries:
 
 
 class TestJournal:
-    def test_it_has_each_delivery_in_order(self, sandbox: Sandbox, tmp_path: Path) -> None:
+    def test_the_journal_has_each_delivery_in_order(self, sandbox: Sandbox, tmp_path: Path) -> None:
         for number in range(5):
             post(sandbox, body={"notification_id": number, "text": "日程 \ud800"})
 
         assert read_journal(tmp_path / "journal") == sandbox.deliveries()
         assert [item.notification_id for item in sandbox.deliveries()] == list(range(5))
 
-    def test_a_delivery_is_on_disk_before_it_is_answered(
+    def test_a_delivery_is_on_disk_before_its_response(
         self, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         synced: list[int] = []
         monkeypatch.setattr(os, "fsync", lambda _: synced.append(len(read_journal(tmp_path / "journal"))))
         sandbox.script(KEY, "reset")
 
-        with started(sandbox) as client, pytest.raises(ConnectionResetError):
+        with start_request(sandbox) as client, pytest.raises(ConnectionResetError):
             client.recv(1)
 
         assert synced == [1]
 
-    def test_a_line_that_was_cut_off_is_left_out(self, tmp_path: Path) -> None:
+    def test_an_incomplete_last_line_is_ignored(self, tmp_path: Path) -> None:
         path = tmp_path / "journal"
         journal = Journal(path)
         item = Delivery(at=1.0, key="a", notification_id=1, answer="ok", accepted=True, body=None, headers={})
@@ -367,20 +367,20 @@ class TestJournal:
 
         assert read_journal(path) == [item]
 
-    def test_a_journal_that_does_not_exist_yet_is_empty(self, tmp_path: Path) -> None:
+    def test_a_missing_journal_is_empty(self, tmp_path: Path) -> None:
         assert read_journal(tmp_path / "none") == []
 
 
 class TestServing:
     def test_a_connection_serves_many_requests(self, sandbox: Sandbox, connection: http.client.HTTPConnection) -> None:
         connection.connect()
-        used = connection.sock
+        first_socket = connection.sock
 
         for _ in range(3):
             assert send(connection).read()
-            assert connection.sock is used
+            assert connection.sock is first_socket
 
-    def test_128_requests_are_held_at_once(self, sandbox: Sandbox) -> None:
+    def test_128_requests_can_be_held_at_once(self, sandbox: Sandbox) -> None:
         sandbox.script(KEY, "hold")
         with ThreadPoolExecutor(128) as pool:
             held = [pool.submit(post, sandbox, KEY, {"notification_id": number}) for number in range(128)]
@@ -390,11 +390,11 @@ class TestServing:
 
             assert {answer.result(10)[0] for answer in held} == {200}
 
-    def test_stop_ends_all_connections_and_start_takes_the_same_port(self, sandbox: Sandbox) -> None:
+    def test_stop_closes_all_connections_and_start_uses_the_same_port(self, sandbox: Sandbox) -> None:
         origin = sandbox.origin
         for number, word in enumerate(["hold", "slow:60", "drip", "drip-body"], start=1):
             sandbox.script(KEY, word)
-            with started(sandbox) as client:
+            with start_request(sandbox) as client:
                 sandbox.wait_for(number)
 
                 sandbox.stop()
@@ -419,7 +419,7 @@ class TestServing:
 class TestProcess:
     @pytest.fixture
     def client(self, tmp_path: Path) -> Iterator[SandboxClient]:
-        """A client of a sandbox in a process of its own."""
+        """A client of a sandbox in another process."""
         program = [sys.executable, "-m", "notifications.testing.sandbox"]
         command = [*program, "--port", "0", "--journal", str(tmp_path / "journal")]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
@@ -429,12 +429,12 @@ class TestProcess:
             assert process.wait(10) == 0
 
     def deliver(self, client: SandboxClient, key: str, **body: Any) -> int:
-        """Send one delivery and return the status of the answer."""
+        """Send one delivery and return the status of the response."""
         connection = http.client.HTTPConnection(client.origin.removeprefix("http://"), timeout=10)
         with contextlib.closing(connection):
             return send(connection, key, body).status
 
-    def test_it_is_driven_from_another_process(self, client: SandboxClient, tmp_path: Path) -> None:
+    def test_another_process_can_control_the_sandbox(self, client: SandboxClient, tmp_path: Path) -> None:
         client.script("a/b", "status:503", "ok")
 
         assert [self.deliver(client, "a%2Fb", notification_id=number) for number in (1, 2)] == [503, 200]
@@ -445,7 +445,7 @@ class TestProcess:
         assert client.deliveries("a") == []
 
     @pytest.mark.parametrize("key", ["k", None])
-    def test_release(self, key: str | None, client: SandboxClient) -> None:
+    def test_another_process_can_release_requests(self, key: str | None, client: SandboxClient) -> None:
         client.script("k", "hold")
         with ThreadPoolExecutor() as pool:
             held = pool.submit(self.deliver, client, "k")
@@ -455,6 +455,6 @@ class TestProcess:
 
             assert held.result(10) == 200
 
-    def test_an_unknown_word_is_an_error(self, client: SandboxClient) -> None:
+    def test_an_unknown_word_raises_in_the_client(self, client: SandboxClient) -> None:
         with pytest.raises(ValueError, match="no such answer: 'okay'"):
             client.script("k", "okay")

@@ -1,21 +1,14 @@
-"""Email, to a real little mail server."""
+"""The email provider, with a local mail server."""
 
 from __future__ import annotations
 
-import contextlib
-import email
-import email.policy
 import smtplib
-import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from email.message import EmailMessage
 from typing import Any
 
 import pytest
-from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 from django.core import mail
 from pytest_django import Settings
@@ -29,63 +22,19 @@ from notifications.security.secrets import Secret
 from notifications.states import Outcome
 from notifications.testing.conformance import REQUEST
 from tests.integration.rows import make_record
+from tests.support.mail_server import Mailbox, StallingMailServer, configure_mail, run_mail_server
 
 ADDRESS = "canary.alice@example.com"
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Mailbox:
-    """A mail server's handler that answers as told and keeps what it took."""
-
-    def __init__(self) -> None:
-        self.mails: list[EmailMessage] = []
-        self.recipients: list[str] = []
-        self.replies: dict[str, str] = {}
-        """By step: MAIL, RCPT or DATA."""
-
-    async def handle_MAIL(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802
-        envelope.mail_from = address
-        return self.replies.get("MAIL", "250 OK")
-
-    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802
-        envelope.rcpt_tos.append(address)
-        return self.replies.get("RCPT", "250 OK")
-
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
-        reply = self.replies.get("DATA", "250 OK")
-        if reply.startswith("250"):
-            self.recipients += envelope.rcpt_tos
-            self.mails.append(email.message_from_bytes(envelope.content, policy=email.policy.default))
-        return reply
-
-
 @pytest.fixture
 def mailbox(settings: Settings) -> Iterator[Mailbox]:
-    """A mail server that the project's settings name."""
-    box = Mailbox()
-    with running(box) as controller:
-        use(settings, controller.port)
-        yield box
-
-
-@contextlib.contextmanager
-def running(box: Mailbox, **options: Any) -> Iterator[Any]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    controller = Controller(box, hostname="127.0.0.1", port=port, **options)
-    controller.start()
-    try:
-        yield controller
-    finally:
-        controller.stop()
-
-
-def use(settings: Settings, port: int, **more: Any) -> None:
-    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
-    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", port
-    settings.DEFAULT_FROM_EMAIL = "SmartMate <noreply@app.example.com>"
-    for name, value in more.items():
-        setattr(settings, name, value)
+    """A running mail server that the project's settings name."""
+    mailbox = Mailbox()
+    with run_mail_server(mailbox) as port:
+        configure_mail(settings, port)
+        yield mailbox
 
 
 def endpoint(address: str = ADDRESS, **changes: Any) -> Endpoint:
@@ -103,7 +52,7 @@ def send(target: Endpoint | None = None) -> SendResult:
 
 
 class TestMail:
-    def test_has_the_message_and_the_link(self, mailbox: Mailbox) -> None:
+    def test_the_mail_has_the_message_and_the_link(self, mailbox: Mailbox) -> None:
         result = send()
 
         [message] = mailbox.mails
@@ -125,23 +74,22 @@ class TestMail:
         assert first["Message-ID"] == second["Message-ID"] == results[0].provider_message_id
         assert first["Message-ID"].endswith("@app.example.com>")
 
-    def test_goes_to_the_users_own_address_where_the_channel_has_none(self, mailbox: Mailbox) -> None:
+    def test_the_users_own_address_is_used_if_the_channel_has_none(self, mailbox: Mailbox) -> None:
         send(endpoint("", user_email="own@example.com"))
         send(endpoint(user_email="own@example.com"))
 
         assert mailbox.recipients == ["own@example.com", ADDRESS]
 
-    def test_goes_through_whatever_backend_the_project_has(self, settings: Settings) -> None:
+    def test_the_projects_email_backend_is_used(self, settings: Settings) -> None:
         settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
 
         assert send().outcome == Outcome.SUCCESS
         assert [message.to for message in mail.outbox] == [[ADDRESS]]
 
 
-class TestRefusals:
-    @pytest.mark.parametrize(
-        ("step", "reply", "outcome", "code"),
-        [
+class TestErrorReplies:
+    def test_each_command_and_reply_class_has_its_result(self, mailbox: Mailbox) -> None:
+        rows = [
             ("RCPT", "550 5.1.1 no such user", Outcome.PERMANENT_FAIL, "provider_config"),
             ("RCPT", "550 5.7.1 relaying denied", Outcome.PERMANENT_FAIL, "provider_auth_failed"),
             ("RCPT", "450 4.2.0 greylisted", Outcome.TEMPORARY_FAIL, "provider_5xx"),
@@ -151,108 +99,71 @@ class TestRefusals:
             ("DATA", "554 5.7.1 spam", Outcome.PERMANENT_FAIL, "payload_invalid"),
             ("DATA", "552 5.3.4 too big", Outcome.PERMANENT_FAIL, "payload_invalid"),
             ("DATA", "452 4.3.1 disk full", Outcome.TEMPORARY_FAIL, "provider_5xx"),
-        ],
-    )
-    def test_each_step_and_class_has_its_meaning(
-        self, mailbox: Mailbox, step: str, reply: str, outcome: Outcome, code: str
-    ) -> None:
-        mailbox.replies[step] = reply
+        ]
 
-        result = send()
+        for command, reply, outcome, code in rows:
+            mailbox.replies = {command: reply}
 
-        assert (result.outcome, result.error_code) == (outcome, code)
-        assert reply[4:] in result.error_message
-        assert not result.maybe_delivered
-        assert mailbox.mails == []
+            result = send()
 
-    @pytest.mark.parametrize(
-        ("error", "outcome", "code"),
-        [
-            (smtplib.SMTPAuthenticationError(535, b"5.7.8 bad login"), "temporary_fail", "provider_auth_failed"),
-            (smtplib.SMTPConnectError(554, b"no service"), "temporary_fail", "provider_5xx"),
-            (smtplib.SMTPHeloError(504, b"who"), "temporary_fail", "provider_5xx"),
-            (smtplib.SMTPNotSupportedError("no STARTTLS"), "temporary_fail", "provider_auth_failed"),
-            (smtplib.SMTPException("odd"), "temporary_fail", "provider_5xx"),
-        ],
-    )
-    def test_trouble_with_the_projects_own_server_is_temporary(
-        self, error: smtplib.SMTPException, outcome: str, code: str
-    ) -> None:
-        result = smtp_failure_result(error)
+            assert (result.outcome, result.error_code) == (outcome, code), (command, reply)
+            assert reply[4:] in result.error_message
+            assert not result.maybe_delivered, (command, reply)
+            assert mailbox.mails == [], (command, reply)
 
-        assert (result.outcome, result.error_code) == (outcome, code)
+    def test_errors_of_the_projects_own_server_are_temporary(self) -> None:
+        rows: list[tuple[smtplib.SMTPException, str]] = [
+            (smtplib.SMTPAuthenticationError(535, b"5.7.8 bad login"), "provider_auth_failed"),
+            (smtplib.SMTPConnectError(554, b"no service"), "provider_5xx"),
+            (smtplib.SMTPHeloError(504, b"who"), "provider_5xx"),
+            (smtplib.SMTPNotSupportedError("no STARTTLS"), "provider_auth_failed"),
+            (smtplib.SMTPException("odd"), "provider_5xx"),
+        ]
 
-    def test_the_last_row_takes_all_that_is_left(self) -> None:
+        for error, code in rows:
+            result = smtp_failure_result(error)
+
+            assert (result.outcome, result.error_code) == (Outcome.TEMPORARY_FAIL, code), error
+
+    def test_the_last_rule_matches_every_error(self) -> None:
         last = SMTP_RULES[-1]
 
         assert (last.step, last.first, last.last, last.message) == (smtplib.SMTPException, 0, 999, "")
 
-    def test_the_address_is_in_no_result(self, mailbox: Mailbox) -> None:
+    def test_the_address_is_not_in_the_result(self, mailbox: Mailbox) -> None:
         mailbox.replies["RCPT"] = f"550 5.1.1 <{ADDRESS}> unknown"
 
         assert ADDRESS not in repr(send())
 
-    def test_a_login_that_fails_waits_for_the_settings(self, settings: Settings) -> None:
+    def test_a_refused_login_is_temporary(self, settings: Settings) -> None:
         def refuse(*args: Any) -> AuthResult:
             return AuthResult(success=False, handled=False)
 
-        with running(Mailbox(), authenticator=refuse, auth_require_tls=False) as controller:
-            use(settings, controller.port, EMAIL_HOST_USER="u", EMAIL_HOST_PASSWORD="canary-mail-password")
+        with run_mail_server(Mailbox(), authenticator=refuse, auth_require_tls=False) as port:
+            configure_mail(settings, port, EMAIL_HOST_USER="u", EMAIL_HOST_PASSWORD="canary-mail-password")
             result = send()
 
         assert (result.outcome, result.error_code) == (Outcome.TEMPORARY_FAIL, "provider_auth_failed")
         assert "canary-mail-password" not in repr(result)
 
 
-class Silent(threading.Thread):
-    """A server that speaks these lines, then nothing, or drips for ever."""
-
-    def __init__(self, *lines: bytes, drip: bool = False) -> None:
-        super().__init__()
-        self.lines, self.drip, self.dripped_out = list(lines), drip, False
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self.server.getsockname()[1]
-        self.over = threading.Event()
-        self.start()
-
-    def run(self) -> None:
-        with contextlib.suppress(OSError):
-            client, _ = self.server.accept()
-            with client:
-                for number, line in enumerate(self.lines):
-                    if number:
-                        client.recv(65536)
-                    client.sendall(line)
-                for _ in range(300 if self.drip else 0):
-                    if self.over.wait(0.1):
-                        return
-                    client.sendall(b"x")
-                self.dripped_out = self.drip
-                self.over.wait(30)
-
-    def stop(self) -> None:
-        self.over.set()
-        self.server.close()
-        self.join()
-
-
-class TestBounds:
+class TestTimeouts:
     @pytest.fixture
-    def serve(self, settings: Settings, change: Callable[..., None]) -> Iterator[Callable[..., Silent]]:
-        """Return a function that lets the settings name a server which stops speaking."""
+    def serve(self, settings: Settings, change: Callable[..., None]) -> Iterator[Callable[..., StallingMailServer]]:
+        """Return a function that starts a stalling server and configures it."""
         change(READ_TIMEOUT=0.5, TOTAL_TIMEOUT=2.0)
-        servers: list[Silent] = []
+        servers: list[StallingMailServer] = []
 
-        def start(*lines: bytes, **options: Any) -> Silent:
-            servers.append(Silent(*lines, **options))
-            use(settings, servers[-1].port)
+        def start(*lines: bytes, **options: Any) -> StallingMailServer:
+            servers.append(StallingMailServer(*lines, **options))
+            configure_mail(settings, servers[-1].port)
             return servers[-1]
 
         yield start
         for server in servers:
             server.stop()
 
-    def test_silence_before_the_message_is_a_timeout(self, serve: Callable[..., Silent]) -> None:
+    def test_no_reply_before_the_message_is_a_timeout(self, serve: Callable[..., StallingMailServer]) -> None:
         serve(b"220 here\r\n")
 
         result = send()
@@ -260,7 +171,7 @@ class TestBounds:
         assert (result.outcome, result.error_code) == (Outcome.TEMPORARY_FAIL, "provider_timeout")
         assert not result.maybe_delivered
 
-    def test_silence_after_the_message_may_hide_its_arrival(self, serve: Callable[..., Silent]) -> None:
+    def test_no_reply_after_the_message_is_maybe_delivered(self, serve: Callable[..., StallingMailServer]) -> None:
         serve(b"220 here\r\n", b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n")
 
         result = send()
@@ -269,23 +180,23 @@ class TestBounds:
         assert result.maybe_delivered
         assert "the message may have arrived" in result.error_message
 
-    def test_a_server_in_drips_cannot_outstay_the_deadline(self, serve: Callable[..., Silent]) -> None:
+    def test_total_timeout_bounds_a_slow_reply(self, serve: Callable[..., StallingMailServer]) -> None:
         server = serve(b"220 here", drip=True)
 
         result = send()
 
         assert result.outcome == Outcome.TEMPORARY_FAIL
-        assert not server.dripped_out
+        assert not server.drip_completed
 
-    def test_nobody_listening_is_network_trouble(self, settings: Settings) -> None:
-        use(settings, 1)
+    def test_a_refused_connection_is_a_network_error(self, settings: Settings) -> None:
+        configure_mail(settings, 1)
 
         result = send()
 
         assert (result.outcome, result.error_code) == (Outcome.TEMPORARY_FAIL, "network_error")
         assert not result.maybe_delivered
 
-    def test_tls_is_under_the_deadline_too(self) -> None:
+    def test_tls_connections_enforce_the_deadline(self) -> None:
         backend = EmailBackend(use_ssl=True)
 
         assert issubclass(backend.connection_class, smtplib.SMTP_SSL)
@@ -294,9 +205,8 @@ class TestBounds:
 
 
 class TestAddresses:
-    @pytest.mark.parametrize(
-        "address",
-        [
+    def test_other_texts_than_one_address_are_refused(self, mailbox: Mailbox) -> None:
+        addresses = [
             "nobody",
             "a@b@c.example",
             "a@example.com\r\nBcc: evil@example.com",
@@ -306,22 +216,21 @@ class TestAddresses:
             "a b@example.com",
             "mailto:a@example.com?cc=b@example.com",
             "https://www.feishu.cn/flow/api/trigger-webhook/canary0",
-        ],
-    )
-    def test_what_is_no_single_address_is_refused_unsent(self, mailbox: Mailbox, address: str) -> None:
-        result = send(endpoint(address))
+        ]
 
-        assert (result.outcome, result.error_code) == (Outcome.PERMANENT_FAIL, "invalid_url")
+        for address in addresses:
+            result = send(endpoint(address))
+            assert (result.outcome, result.error_code) == (Outcome.PERMANENT_FAIL, "invalid_url"), address
         assert mailbox.mails == []
 
-    def test_without_an_address_or_switched_off_nothing_is_sent(self, mailbox: Mailbox) -> None:
+    def test_a_missing_address_or_disabled_channel_is_skipped(self, mailbox: Mailbox) -> None:
         for target in (endpoint(""), endpoint(enabled=False)):
             result = attempt_send(EmailProvider(), REQUEST, target)
             assert (result.outcome, result.error_code) == (Outcome.SKIPPED, "recipient_missing")
         assert attempt_send(EmailProvider(), REQUEST, None).outcome == Outcome.SKIPPED
         assert mailbox.mails == []
 
-    def test_an_address_that_cannot_be_read_waits_for_its_key(self, mailbox: Mailbox) -> None:
+    def test_an_unreadable_address_is_a_temporary_failure(self, mailbox: Mailbox) -> None:
         result = send(endpoint(webhook_url=Secret("gAAAAnot-ours")))
 
         assert (result.outcome, result.error_code) == (Outcome.TEMPORARY_FAIL, "provider_config")
@@ -329,9 +238,7 @@ class TestAddresses:
 
 @pytest.mark.django_db(transaction=True)
 class TestEngine:
-    def test_takes_the_address_the_user_has_at_that_moment(
-        self, mailbox: Mailbox, make_user: Callable[..., Any]
-    ) -> None:
+    def test_the_users_current_address_is_used(self, mailbox: Mailbox, make_user: Callable[..., Any]) -> None:
         user = make_user(email="before@example.com")
         UserNotificationChannel.objects.create(user=user, channel="email")
         type(user).objects.filter(pk=user.pk).update(email="now@example.com")
@@ -343,7 +250,7 @@ class TestEngine:
         assert mailbox.recipients == ["now@example.com"]
 
     @pytest.mark.parametrize("enabled", [True, False, None])
-    def test_writes_to_nobody_who_has_no_such_channel(
+    def test_a_user_without_a_usable_channel_is_skipped(
         self, mailbox: Mailbox, make_user: Callable[..., Any], enabled: bool | None
     ) -> None:
         user = make_user(email="" if enabled else "a@example.com")

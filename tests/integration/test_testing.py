@@ -1,4 +1,4 @@
-"""What users' tests are given: assertions that explain themselves, deliveries on demand, nothing that leaves."""
+"""The testing kit: assertions with helpful failures, deliveries on demand, and isolation from the network."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from tests.conftest import payload
 KEY = "aliceskey1"
 
 
-def failure(assertion: Callable[..., object], *args: object, **fields: object) -> str:
-    """Return what the assertion says when it fails."""
+def failure_text(assertion: Callable[..., object], *args: object, **fields: object) -> str:
+    """Return the text of the assertion's failure."""
     with pytest.raises(AssertionError) as error:
         assertion(*args, **fields)
     return str(error.value)
@@ -37,88 +37,90 @@ def failure(assertion: Callable[..., object], *args: object, **fields: object) -
 
 @pytest.mark.django_db
 class TestAssertNotified:
-    def test_returns_the_record_that_was_requested(self) -> None:
+    def test_returns_the_requested_record(self) -> None:
         accepted = request_notification(payload())
 
         assert assert_notified(42).pk == accepted.record_id
         assert assert_notified(42, dedupe_key=payload()["dedupe_key"], status="pending").pk == accepted.record_id
 
-    def test_takes_a_user(self, make_user: Callable[..., User]) -> None:
+    def test_accepts_a_user(self, make_user: Callable[..., User]) -> None:
         alice = make_user("alice")
         request_notification(payload(user_id=alice.pk))
 
         assert_notified(alice)
-        assert f"user {alice.pk} (alice) with trace_id='other'" in failure(assert_notified, alice, trace_id="other")
+        assert f"user {alice.pk} (alice) with trace_id='other'" in failure_text(
+            assert_notified, alice, trace_id="other"
+        )
 
-    def test_a_failure_says_what_was_requested_instead(self) -> None:
+    def test_a_failure_lists_what_was_requested(self) -> None:
         request_notification(payload(dedupe_key="far", summary_text="far", target_url="/far"))
         request_notification(payload(dedupe_key="near", summary_text="close by", target_url="/near"))
         request_notification(payload(dedupe_key="theirs", user_id=7))
 
-        text = failure(assert_notified, 42, dedupe_key="near", summary_text="closer")
+        text = failure_text(assert_notified, 42, dedupe_key="near", summary_text="closer")
 
-        first, mine, near, far, theirs, other = text.splitlines()
+        first, same_user_title, near, far, others_title, other = text.splitlines()
         assert first == "no notification was requested for user 42 with dedupe_key='near', summary_text='closer'"
-        assert (mine, theirs) == ("for this user:", "for other users:")
-        assert "summary_text=close by, dedupe_key=near" in near  # the closest first, by what differs
+        assert (same_user_title, others_title) == ("for this user:", "for other users:")
+        assert "summary_text=close by, dedupe_key=near" in near  # the most similar first, with the fields that differ
         assert "dedupe_key=far, summary_text=far" in far
         assert "user 7: " in other
 
-    def test_a_failure_says_that_there_was_nothing(self) -> None:
-        assert failure(assert_notified, 42).endswith("no notification was requested")
+    def test_a_failure_says_that_nothing_was_requested(self) -> None:
+        assert failure_text(assert_notified, 42).endswith("no notification was requested")
 
-    def test_a_failure_names_what_was_refused_at_the_door(self) -> None:
+    def test_a_failure_lists_rejected_requests(self) -> None:
         RejectedRequest.objects.create(source="a task", payload="{}", errors=[{"field": "user_id", "reason": "?"}])
 
-        assert "rejected requests:\n" in failure(assert_notified, 42)
-        assert "user_id" in failure(assert_notified, 42)
+        assert "rejected requests:\n" in failure_text(assert_notified, 42)
+        assert "user_id" in failure_text(assert_notified, 42)
 
-    def test_a_long_list_is_cut(self) -> None:
+    def test_a_long_list_is_truncated(self) -> None:
         for number in range(13):
             request_notification(payload(dedupe_key=str(number)))
 
-        assert failure(assert_notified, 42, trace_id="no").endswith("  and 3 more")
+        assert failure_text(assert_notified, 42, trace_id="no").endswith("  and 3 more")
 
-    def test_a_field_that_records_do_not_have_is_no_failed_assertion(self) -> None:
+    def test_an_unknown_field_raises_a_type_error(self) -> None:
         with pytest.raises(TypeError, match=r"notifications have no sumary_text; they have .*summary_text"):
             assert_notified(42, sumary_text="x")
 
 
 @pytest.mark.django_db
 class TestAssertNotNotified:
-    def test_holds_where_nothing_was_requested_for_this_user(self) -> None:
+    def test_passes_if_nothing_was_requested_for_the_user(self) -> None:
         request_notification(payload(user_id=7))
 
         assert_not_notified(42)
         assert_not_notified(7, trigger_type="other")
 
-    def test_a_failure_shows_what_was_requested(self) -> None:
+    def test_a_failure_lists_the_matching_records(self) -> None:
         request_notification(payload(dedupe_key="unwanted"))
 
-        text = failure(assert_not_notified, 42)
+        text = failure_text(assert_not_notified, 42)
 
         assert text.startswith("1 requested for user 42:\n")
         assert "dedupe_key=unwanted" in text
 
-    def test_a_field_that_records_do_not_have_does_not_pass_for_nothing(self) -> None:
+    def test_an_unknown_field_does_not_pass(self) -> None:
         with pytest.raises(TypeError, match="no sumary_text"):
             assert_not_notified(42, sumary_text="x")
 
 
-class TestDeliverInsideATestsTransaction(TestCase):
-    """Django's own test case, which never commits."""
+class TestDeliverInATestTransaction(TestCase):
+    """Django's TestCase, whose transaction is never committed."""
 
-    def test_delivers_what_was_requested(self) -> None:
+    def test_delivers_requested_notifications(self) -> None:
         request_notification(payload())
 
         with using_memory() as provider:
-            done = deliver_notifications()
+            counts = deliver_notifications()
 
-        assert (done.scanned, done.sent, done.has_more) == (1, 1, False)
+        assert (counts.scanned, counts.sent, counts.has_more) == (1, 1, False)
         assert [request.user_id for request in provider.requests] == [42]
         assert_notified(42, status="sent", attempt_count=1)
 
-    def test_a_later_time_makes_retries_and_scheduled_ones_due(self) -> None:
+    def test_a_later_time_makes_retries_and_scheduled_notifications_due(self) -> None:
         request_notification(payload(), deliver_at=timezone.now() + timedelta(hours=1))
 
         with using_memory() as provider:
@@ -129,7 +131,7 @@ class TestDeliverInsideATestsTransaction(TestCase):
 
         assert_notified(42, status="sent", attempt_count=2)
 
-    def test_says_why_it_cannot_work_inside_a_block_of_the_test(self) -> None:
+    def test_raises_inside_an_atomic_block(self) -> None:
         with transaction.atomic():
             request_notification(payload())
             with pytest.raises(RuntimeError, match="Call it after the block"):
@@ -144,7 +146,7 @@ class TestDeliverInsideATestsTransaction(TestCase):
 
 
 class TestDeliverWithCommits(TransactionTestCase):
-    def test_delivers_what_was_committed(self) -> None:
+    def test_delivers_committed_notifications(self) -> None:
         with transaction.atomic():
             request_notification(payload())
             with pytest.raises(RuntimeError, match="Call it after the block"):
@@ -155,19 +157,19 @@ class TestDeliverWithCommits(TransactionTestCase):
 
 
 @pytest.mark.django_db
-class TestNothingLeaves:
-    def test_the_sandbox_stands_in_for_feishu(self, make_user: Callable[..., User]) -> None:
-        with using_sandbox() as feishu:
-            alice = make_user("alice", feishu.webhook_url(KEY))
-            feishu.script(KEY, "code:11246", "ok")
+class TestIsolation:
+    def test_the_sandbox_receives_messages_for_feishu(self, make_user: Callable[..., User]) -> None:
+        with using_sandbox() as sandbox:
+            alice = make_user("alice", sandbox.webhook_url(KEY))
+            sandbox.script(KEY, "code:11246", "ok")
             request_notification(payload(user_id=alice.pk))
             deliver_notifications()
 
             assert_notified(alice, status="dead", last_error_code="payload_invalid")
-            [arrived] = feishu.deliveries(KEY)
+            [arrived] = sandbox.deliveries(KEY)
             assert arrived.body["message"]["summary"].startswith(payload()["summary_text"])
 
-    def test_afterwards_the_settings_are_what_they_were(self) -> None:
+    def test_the_settings_are_restored_afterwards(self) -> None:
         before = service_options()
 
         with using_sandbox(), using_memory():
@@ -175,13 +177,13 @@ class TestNothingLeaves:
 
         assert service_options() == before
 
-    def test_no_nudge_wakes_a_real_worker(self) -> None:
+    def test_redis_is_not_used(self) -> None:
         assert service_options().redis_url
 
         with using_memory():
             assert service_options().redis_url == ""
 
-    def test_every_channel_is_silenced(self) -> None:
+    def test_every_channel_uses_the_memory_provider(self) -> None:
         with using_memory("another"):
             assert set(service_options().providers) >= {"feishu", "another"}
             assert {config.backend for config in service_options().providers.values()} == {
@@ -205,7 +207,7 @@ class TestFixtures:
         assert [arrived.accepted for arrived in notifications_sandbox.deliveries(KEY)] == [True]
 
 
-def test_importing_needs_neither_pytest_nor_a_django_that_is_set_up() -> None:
+def test_importing_requires_neither_pytest_nor_a_configured_django() -> None:
     program = (
         "import sys; sys.modules['pytest'] = None; import notifications.testing; print('django.apps' in sys.modules)"
     )
