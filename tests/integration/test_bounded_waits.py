@@ -1,4 +1,4 @@
-"""No wait is without an end, and what is late is not sent."""
+"""Every wait has a time limit, and a message is not sent after its deadline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def short_waits() -> Iterator[None]:
     bound_waits(connect=5, statement=35)
 
 
-def test_a_connection_that_is_never_answered_is_given_up(short_waits: None) -> None:
+def test_connect_to_a_silent_server_times_out(short_waits: None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://x@127.0.0.1:{silent.getsockname()[1]}/x"
 
@@ -34,7 +34,7 @@ def test_a_connection_that_is_never_answered_is_given_up(short_waits: None) -> N
             psycopg2.connect(url)
 
 
-def test_a_statement_that_is_never_answered_is_given_up_and_its_connection_closed(short_waits: None) -> None:
+def test_statement_on_a_silent_connection_times_out_and_closes_it(short_waits: None) -> None:
     url = os.environ["DATABASE_URL"]
     with Proxy(urlsplit(url).port or 5432) as proxy:
         connection = psycopg2.connect(proxy.url(url))
@@ -45,7 +45,7 @@ def test_a_statement_that_is_never_answered_is_given_up_and_its_connection_close
         assert connection.closed
 
 
-def test_a_statement_that_is_answered_is_not_hurried(short_waits: None) -> None:
+def test_answered_statement_is_not_affected(short_waits: None) -> None:
     connection = psycopg2.connect(os.environ["DATABASE_URL"])
 
     with connection.cursor() as cursor:
@@ -54,11 +54,11 @@ def test_a_statement_that_is_answered_is_not_hurried(short_waits: None) -> None:
     connection.close()
 
 
-def test_a_process_that_slept_past_its_deadline_sends_nothing_when_it_wakes() -> None:
+def test_nothing_is_sent_after_the_deadline_of_the_request() -> None:
     with Sandbox() as sandbox:
         poster = HttpPoster(ServiceOptions(sandbox_origins=(sandbox.origin,)))
         url = f"{sandbox.origin}/flow/api/trigger-webhook/abcdefgh"
-        poster.post(url, b"{}", {})  # so that there is a connection, and nothing but the sending left to do
+        poster.post(url, b"{}", {})  # opens the connection, so that only the send is left
 
         poster.options = replace(poster.options, total_timeout=1e-9)
         late = poster.post(url, b"{}", {})

@@ -13,9 +13,7 @@ from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers.base import SendResult
 from notifications.providers.memory import MemoryProvider
 from notifications.states import Outcome, Status
-from tests.integration.test_delivery import NOW, OK, TRY_LATER, Clock, clock, options, record
-
-__all__ = ["clock"]
+from tests.support.delivery import NOW, OK, TRY_LATER, Clock, make_due_record, options_with
 
 pytestmark = pytest.mark.django_db
 
@@ -31,12 +29,12 @@ def channel() -> UserNotificationChannel:
 
 def deliver(memory: MemoryProvider, clock: Clock, **changes: object) -> int:
     """Deliver what is due one after the other, and return the number of sends."""
-    settings = options(**({"send_slots": 1, "probe_interval": 30.0, "resume_rate": 1.0} | changes))
+    settings = options_with(**({"send_slots": 1, "probe_interval": 30.0, "resume_rate": 1.0} | changes))
     return Engine(options=settings, clock=clock, providers={"feishu": memory}).deliver_due().retried
 
 
 def stored(channel: UserNotificationChannel, *keys: str) -> list[NotificationRecord]:
-    return [record(key, user_id=channel.user_id) for key in keys]
+    return [make_due_record(key, user_id=channel.user_id) for key in keys]
 
 
 def states() -> list[tuple[str, str, int, str]]:
@@ -45,7 +43,7 @@ def states() -> list[tuple[str, str, int, str]]:
 
 
 class TestPause:
-    def test_an_endpoint_that_needs_a_person_is_paused_by_its_first_answer_and_its_records_wait_unspent(
+    def test_wrong_settings_pause_the_channel_and_hold_its_records_without_an_attempt(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
     ) -> None:
         stored(channel, "a", "b", "c")
@@ -60,27 +58,29 @@ class TestPause:
             ("c", "pending", 0, "channel_paused"),
         ]  # fmt: skip
 
-    def test_other_users_go_on(self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel) -> None:
+    def test_paused_channel_does_not_affect_other_users(
+        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
+    ) -> None:
         UserNotificationChannel.objects.update(paused_at=NOW)
-        stored(channel, "waits")
-        record("goes", user_id=channel.user_id + 1)
+        stored(channel, "held")
+        make_due_record("other", user_id=channel.user_id + 1)
 
         assert deliver(memory, clock) == 1
         assert dict(NotificationRecord.objects.values_list("dedupe_key", "status")) == {
-            "waits": "pending", "goes": "sent",
+            "held": "pending", "other": "sent",
         }  # fmt: skip
 
-    def test_a_record_whose_attempts_are_used_up_is_dead_all_the_same(
+    def test_refusal_of_the_last_attempt_makes_the_record_dead(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
     ) -> None:
-        record("a", user_id=channel.user_id, attempt_count=4, status=Status.FAILED)
+        make_due_record("a", user_id=channel.user_id, attempt_count=4, status=Status.FAILED)
         memory.script(REFUSED)
 
         deliver(memory, clock)
 
         assert states() == [("a", "dead", 5, "")]
 
-    def test_content_that_is_refused_says_nothing_of_the_endpoint(
+    def test_refused_message_does_not_pause_the_channel(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
     ) -> None:
         stored(channel, "a", "b")
@@ -90,38 +90,38 @@ class TestPause:
         channel.refresh_from_db()
         assert (channel.paused_at, channel.failures) == (None, 0)
 
-    def test_a_late_answer_does_not_pause_a_channel_that_was_mended_and_its_record_goes(
+    def test_late_refusal_does_not_pause_a_channel_with_a_new_address(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
     ) -> None:
-        class Mending(MemoryProvider):
+        class AddressChangingProvider(MemoryProvider):
             def send(self, *args: object) -> SendResult:
                 changed = UserNotificationChannel(webhook_url="https://www.feishu.cn/flow/api/another")
                 UserNotificationChannel.objects.update(webhook_url=changed.webhook_url)
                 return REFUSED
 
         [row] = stored(channel, "a")
-        Engine(options=options(), clock=clock, providers={"feishu": Mending()}).deliver_one(row.pk)
+        Engine(options=options_with(), clock=clock, providers={"feishu": AddressChangingProvider()}).deliver_one(row.pk)
 
         channel.refresh_from_db()
         row.refresh_from_db()
         assert channel.paused_at is None
         assert (row.status, row.next_attempt_at, row.hold_reason) == (Status.FAILED, NOW, "")
 
-    def test_a_person_who_tests_a_paused_channel_gets_through(
+    def test_test_message_is_sent_to_a_paused_channel(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
     ) -> None:
         UserNotificationChannel.objects.update(paused_at=NOW)
         [row] = stored(channel, "a")
 
-        Engine(options=options(), clock=clock, providers={"feishu": memory}, respect_circuit_breaker=False).deliver_one(
-            row.pk
-        )
+        Engine(
+            options=options_with(), clock=clock, providers={"feishu": memory}, respect_circuit_breaker=False
+        ).deliver_one(row.pk)
 
         assert len(memory.requests) == 1
 
 
 class TestResume:
-    def test_what_waited_goes_oldest_first_at_a_limited_rate(
+    def test_held_records_are_released_oldest_first_at_the_resume_rate(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
     ) -> None:
         stored(channel, "a", "b", "c")
@@ -129,27 +129,29 @@ class TestResume:
         deliver(memory, clock)
         clock.forward(seconds=10)
 
-        assert circuit_breaker.resume_channel(channel.pk, options(resume_rate=0.5, sweep_interval=60), clock)
+        assert circuit_breaker.resume_channel(channel.pk, options_with(resume_rate=0.5, sweep_interval=60), clock)
 
         due = NotificationRecord.objects.order_by("id").values_list("next_attempt_at", "hold_reason")
         assert list(due) == [(NOW + timedelta(seconds=10 + wait), "") for wait in (0, 2, 4)]
         channel.refresh_from_db()
         assert (channel.paused_at, channel.pause_reason, channel.release_at) == (None, "", None)
 
-    def test_what_does_not_fit_into_this_sweep_follows_with_the_next(
+    def test_each_sweep_releases_one_batch_for_all_processes_together(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
     ) -> None:
         stored(channel, "a", "b", "c")
         UserNotificationChannel.objects.update(paused_at=NOW)
         deliver(memory, clock)
-        slow = options(resume_rate=2, sweep_interval=1)
+        slow = options_with(resume_rate=2, sweep_interval=1)
 
         assert circuit_breaker.resume_channel(channel.pk, slow, clock)
         assert [state[3] for state in states()] == ["", "", "channel_paused"]
 
         for _process in range(3):
             held_records.release_and_probe_channels(slow, clock)
-        assert [state[3] for state in states()] == ["", "", "channel_paused"], "the rate holds for all together"
+        assert [state[3] for state in states()] == ["", "", "channel_paused"], (
+            "the rate applies to all processes together"
+        )
 
         clock.forward(seconds=1)
         held_records.release_and_probe_channels(slow, clock)
@@ -157,7 +159,7 @@ class TestResume:
         channel.refresh_from_db()
         assert channel.release_at is None
 
-    def test_nothing_of_a_channel_that_is_paused_again_goes(
+    def test_nothing_is_released_if_the_channel_is_paused_again(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
     ) -> None:
         stored(channel, "a")
@@ -165,19 +167,19 @@ class TestResume:
         deliver(memory, clock)
 
         UserNotificationChannel.objects.update(release_at=NOW)
-        held_records.release_and_probe_channels(options(), clock)
+        held_records.release_and_probe_channels(options_with(), clock)
 
         assert [state[3] for state in states()] == ["channel_paused"]
 
-    def test_one_whose_worker_had_vanished_goes_too(
+    def test_held_record_of_a_lost_worker_is_released_too(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
     ) -> None:
-        record("a", user_id=channel.user_id, status=Status.SENDING, attempt_count=1)
+        make_due_record("a", user_id=channel.user_id, status=Status.SENDING, attempt_count=1)
         UserNotificationChannel.objects.update(paused_at=NOW)
         assert deliver(memory, clock) == 0
         assert states() == [("a", "sending", 1, "channel_paused")]
 
-        circuit_breaker.resume_channel(channel.pk, options(), clock)
+        circuit_breaker.resume_channel(channel.pk, options_with(), clock)
 
         assert deliver(memory, clock) == 1
         assert states() == [("a", "sent", 2, "")]
@@ -185,13 +187,13 @@ class TestResume:
 
 class TestProbe:
     def failing(self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel) -> None:
-        """Let five records fail, so that the endpoint is only probed, and store three more."""
+        """Let five records fail, so that the endpoint is only probed, and store three more records."""
         stored(channel, *(f"failed{number}" for number in range(circuit_breaker.PROBE_AFTER_FAILURES)))
         memory.script(*[TRY_LATER] * circuit_breaker.PROBE_AFTER_FAILURES)
         assert deliver(memory, clock) == circuit_breaker.PROBE_AFTER_FAILURES
         stored(channel, "a", "b", "c")
 
-    def test_an_endpoint_that_keeps_failing_costs_one_send_an_interval(
+    def test_failing_endpoint_gets_one_probe_per_interval(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
     ) -> None:
         self.failing(memory, clock, channel)
@@ -203,12 +205,12 @@ class TestProbe:
         sends = []
         for _interval in range(3):
             clock.forward(seconds=30)
-            held_records.release_and_probe_channels(options(sweep_interval=60), clock)
+            held_records.release_and_probe_channels(options_with(sweep_interval=60), clock)
             sends.append(deliver(memory, clock))
         assert sends == [1, 1, 1]
-        assert [state[2] for state in states()[5:]] == [1, 1, 1], "each was the probe once, the oldest first"
+        assert [state[2] for state in states()[5:]] == [1, 1, 1], "each record was the probe once, the oldest first"
 
-    def test_of_many_that_ask_at_once_one_is_the_probe(
+    def test_one_of_many_claimed_records_is_the_probe(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
     ) -> None:
         self.failing(memory, clock, channel)
@@ -217,22 +219,22 @@ class TestProbe:
 
         assert deliver(memory, clock, send_slots=8) == 1
 
-    def test_a_probe_that_gets_through_lets_the_others_go(
+    def test_successful_probe_releases_the_held_records(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
     ) -> None:
         self.failing(memory, clock, channel)
         deliver(memory, clock)
         clock.forward(seconds=30)
-        held_records.release_and_probe_channels(options(), clock)
+        held_records.release_and_probe_channels(options_with(), clock)
         memory.script(OK)
 
-        assert deliver(memory, clock) == 1 + 1, "the probe, and the first of those it let go"
+        assert deliver(memory, clock) == 1 + 1, "the probe and the first released record"
         clock.forward(seconds=2)
         assert deliver(memory, clock) == 1
         channel.refresh_from_db()
         assert (channel.failures, channel.probe_at) == (0, None)
 
-    def test_one_success_ends_a_row_of_failures(
+    def test_one_success_resets_the_failure_count(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
     ) -> None:
         stored(channel, *"abcdefghi")
@@ -242,7 +244,7 @@ class TestProbe:
         channel.refresh_from_db()
         assert (channel.failures, channel.probe_at) == (4, None)
 
-    def test_a_rate_limit_is_no_failure_of_the_endpoint(
+    def test_rate_limit_does_not_count_as_a_failure(
         self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
     ) -> None:
         stored(channel, *"abcdefg")

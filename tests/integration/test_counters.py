@@ -17,9 +17,7 @@ from notifications.providers.base import SendResult
 from notifications.providers.memory import MemoryProvider
 from notifications.states import Measure, Outcome, Status
 from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS, roll_up
-from tests.integration.test_delivery import NOW, OK, TRY_LATER, Clock, clock, engine, record
-
-__all__ = ["clock"]
+from tests.support.delivery import NOW, OK, TRY_LATER, Clock, make_due_record, make_engine
 
 pytestmark = pytest.mark.django_db
 
@@ -35,7 +33,7 @@ def claimed(clock: Clock, result: SendResult, *, duration: float = 0.03) -> list
 
 
 def test_attempts_are_counted_by_outcome_and_code_in_the_bucket_of_their_duration(clock: Clock) -> None:
-    record("a"), record("b")
+    make_due_record("a"), make_due_record("b")
 
     settle_batch(claimed(clock, TRY_LATER), clock)
 
@@ -48,12 +46,12 @@ def test_attempts_are_counted_by_outcome_and_code_in_the_bucket_of_their_duratio
 def test_a_delivery_is_counted_once_with_its_attempts_and_the_time_since_its_request(
     memory: MemoryProvider, clock: Clock
 ) -> None:
-    record("a", created_at=NOW)
+    make_due_record("a", created_at=NOW)
     memory.script(TRY_LATER, OK)
 
-    engine(memory, clock).deliver_due()
+    make_engine(memory, clock).deliver_due()
     clock.forward(seconds=300)
-    engine(memory, clock).deliver_due()
+    make_engine(memory, clock).deliver_due()
 
     assert counted(Measure.DELIVERIES, "outcome", "attempts", "bucket") == {
         ("sent", 2, BUCKET_BOUNDS_SECONDS.index(300.0) + 1): 1
@@ -62,7 +60,7 @@ def test_a_delivery_is_counted_once_with_its_attempts_and_the_time_since_its_req
 
 
 def test_the_end_of_a_replayed_record_is_no_delivery_time(clock: Clock) -> None:
-    record("a", round=1)
+    make_due_record("a", round=1)
 
     settle_batch(claimed(clock, OK), clock)
 
@@ -71,7 +69,7 @@ def test_the_end_of_a_replayed_record_is_no_delivery_time(clock: Clock) -> None:
 
 
 def test_a_result_that_is_settled_again_is_not_counted_again(clock: Clock) -> None:
-    record("a")
+    make_due_record("a")
     group = claimed(clock, OK)
 
     settle_batch(group, clock)
@@ -82,7 +80,7 @@ def test_a_result_that_is_settled_again_is_not_counted_again(clock: Clock) -> No
 
 
 def test_a_stale_failure_counts_as_an_attempt_and_not_as_an_end(clock: Clock) -> None:
-    row = record("a")
+    row = make_due_record("a")
     group = claimed(clock, SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="provider_config"))
     type(row).objects.filter(pk=row.pk).update(status=Status.SENT, lease_token=None, next_attempt_at=None)
 
@@ -93,9 +91,9 @@ def test_a_stale_failure_counts_as_an_attempt_and_not_as_an_end(clock: Clock) ->
 
 
 def test_a_lost_attempt_is_counted(memory: MemoryProvider, clock: Clock) -> None:
-    record("a", status=Status.SENDING, attempt_count=1, next_attempt_at=NOW)
+    make_due_record("a", status=Status.SENDING, attempt_count=1, next_attempt_at=NOW)
 
-    engine(memory, clock).deliver_due()
+    make_engine(memory, clock).deliver_due()
 
     assert counted(Measure.ATTEMPTS, "outcome", "error_code") == {("lost", "lease_expired"): 1, ("success", ""): 1}
 
@@ -103,7 +101,7 @@ def test_a_lost_attempt_is_counted(memory: MemoryProvider, clock: Clock) -> None
 def test_processes_count_side_by_side(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     for shard in (1, 2):
         monkeypatch.setattr(os, "getpid", lambda shard=shard: shard)
-        record(f"key{shard}")
+        make_due_record(f"key{shard}")
         settle_batch(claimed(clock, OK), clock)
 
     assert counted(Measure.ATTEMPTS, "shard") == {(1,): 1, (2,): 1}

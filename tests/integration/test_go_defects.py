@@ -1,4 +1,4 @@
-"""The defects of the Go service that must not come back, one promise each."""
+"""The defects of the Go service that must not return, one promise each."""
 
 from __future__ import annotations
 
@@ -24,48 +24,26 @@ from notifications.service import HandleResult, NotificationService
 from notifications.states import Outcome, Status
 from notifications.testing.sandbox.server import Sandbox
 from tests.conftest import payload
+from tests.support.delivery import NOW, TRY_LATER, Clock, options_with
 
-NOW = datetime(2026, 5, 1, 8, tzinfo=UTC)
-LATER = SendResult(outcome=Outcome.TEMPORARY_FAIL, error_code="provider_5xx", error_message="HTTP 503")
 KEY = payload()["dedupe_key"]
 
 pytestmark = pytest.mark.django_db
 
 
-class Clock:
-    """A clock that moves when told."""
-
-    now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def forward(self, **delta: float) -> None:
-        self.now += timedelta(**delta)
-
-
 class Killed(BaseException):
-    """Stands for the end of the process: no code of ours runs any more."""
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-def options(**changes: Any) -> ServiceOptions:
-    return dataclasses.replace(service_options(), **changes)
+    """Stands for the end of the process: none of our code runs afterwards."""
 
 
 @pytest.fixture
 def service(memory: MemoryProvider, clock: Clock) -> NotificationService:
-    return NotificationService(options=options(send_slots=1), clock=clock, providers={"feishu": memory})
+    return NotificationService(options=options_with(send_slots=1), clock=clock, providers={"feishu": memory})
 
 
 def accept(service: NotificationService, *keys: str, **changes: Any) -> list[int]:
     """Store one request for each key; return the records' ids."""
     accepted = service.accept([payload(dedupe_key=key, **changes) for key in keys])
-    return [one.record_id for one in accepted]
+    return [item.record_id for item in accepted]
 
 
 def row(record_id: int | None = None) -> NotificationRecord:
@@ -75,16 +53,16 @@ def row(record_id: int | None = None) -> NotificationRecord:
 
 class TestCrash:
     @pytest.mark.parametrize("moment", ["before the send", "after the send"])
-    def test_a_record_whose_worker_died_does_not_stay_in_sending(
+    def test_record_of_a_killed_worker_does_not_stay_in_sending(
         self, memory: MemoryProvider, clock: Clock, moment: str
     ) -> None:
-        class Dying(MemoryProvider):
+        class DyingProvider(MemoryProvider):
             def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
                 if moment == "after the send":
                     super().send(request, endpoint)
                 raise Killed
 
-        dying = NotificationService(clock=clock, providers={"feishu": Dying()}, use_redis=False)
+        dying = NotificationService(clock=clock, providers={"feishu": DyingProvider()}, use_redis=False)
         with pytest.raises(Killed):
             dying.handle_feishu_requested(payload())
         assert row().status == Status.SENDING
@@ -97,13 +75,13 @@ class TestCrash:
 
         assert (row().status, row().attempt_count, len(memory.requests)) == (Status.SENT, 2, 1)
 
-    def test_a_worker_that_died_on_the_last_attempt_leaves_a_dead_record_not_one_in_sending(self, clock: Clock) -> None:
-        class Dying(MemoryProvider):
+    def test_worker_killed_in_the_last_attempt_leaves_a_dead_record(self, clock: Clock) -> None:
+        class DyingProvider(MemoryProvider):
             def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
                 raise Killed
 
         service = NotificationService(
-            options=options(max_attempts=1), clock=clock, providers={"feishu": Dying()}, use_redis=False
+            options=options_with(max_attempts=1), clock=clock, providers={"feishu": DyingProvider()}, use_redis=False
         )
         with pytest.raises(Killed):
             service.handle_feishu_requested(payload())
@@ -113,7 +91,7 @@ class TestCrash:
 
         assert (row().status, row().last_error_code, row().attempt_count) == (Status.DEAD, "lease_expired", 1)
 
-    def test_an_answer_that_is_no_json_does_not_leave_the_record_in_sending(
+    def test_response_that_is_not_json_does_not_leave_the_record_in_sending(
         self, service: NotificationService, memory: MemoryProvider
     ) -> None:
         memory.script(
@@ -125,7 +103,7 @@ class TestCrash:
         assert row().status == Status.SENT
         assert (row().provider_response or {})["v"] == "nan"
 
-    def test_a_provider_that_raises_does_not_leave_the_record_in_sending(
+    def test_exception_in_a_provider_does_not_leave_the_record_in_sending(
         self, service: NotificationService, memory: MemoryProvider
     ) -> None:
         memory.script(ZeroDivisionError())
@@ -134,9 +112,7 @@ class TestCrash:
 
         assert (row().status, row().last_error_code) == (Status.FAILED, "internal_error")
 
-    def test_a_pending_record_whose_worker_never_came_is_swept(
-        self, service: NotificationService, memory: MemoryProvider
-    ) -> None:
+    def test_pending_record_is_sent_by_the_sweep(self, service: NotificationService, memory: MemoryProvider) -> None:
         accept(service, KEY)
 
         result = service.retry_feishu_notifications()
@@ -145,10 +121,10 @@ class TestCrash:
 
 
 class TestDuplicate:
-    def test_a_duplicate_waits_for_the_backoff_and_burns_no_attempt(
+    def test_duplicate_waits_for_the_backoff_and_uses_no_attempt(
         self, service: NotificationService, memory: MemoryProvider, clock: Clock
     ) -> None:
-        memory.script(*[LATER] * 10)
+        memory.script(*[TRY_LATER] * 10)
         first = service.handle_feishu_requested(payload())
 
         for _ in range(8):
@@ -159,7 +135,7 @@ class TestDuplicate:
 
         assert len(memory.requests) == 1
 
-    def test_a_duplicate_of_a_sent_one_sends_nothing(
+    def test_duplicate_of_a_sent_message_sends_nothing(
         self, service: NotificationService, memory: MemoryProvider
     ) -> None:
         for _ in range(3):
@@ -167,9 +143,7 @@ class TestDuplicate:
 
         assert len(memory.requests) == 1
 
-    def test_another_users_event_with_the_same_key_is_a_conflict(
-        self, service: NotificationService, memory: MemoryProvider
-    ) -> None:
+    def test_same_key_of_another_user_is_a_conflict(self, service: NotificationService, memory: MemoryProvider) -> None:
         service.handle_feishu_requested(payload())
 
         with pytest.raises(DedupeConflict, match="dedupe_key"):
@@ -177,7 +151,7 @@ class TestDuplicate:
 
         assert (row().user_id, len(memory.requests)) == (42, 1)
 
-    def test_another_users_event_is_kept_as_rejected_and_not_swallowed(self, service: NotificationService) -> None:
+    def test_conflicting_event_of_another_user_is_stored_as_rejected(self, service: NotificationService) -> None:
         service.handle_feishu_requested(payload())
 
         assert tasks.handle_feishu_requested(payload(user_id=43)) is None
@@ -186,15 +160,15 @@ class TestDuplicate:
         assert rejected.errors[0]["field"] == "dedupe_key"
         assert '"user_id": 43' in rejected.payload
 
-    @pytest.mark.parametrize("name", ["\x00", "\ud800", "", "x" * 100_000])
-    def test_an_event_that_is_refused_for_an_odd_name_is_kept_too(self, name: str) -> None:
-        assert tasks.handle_feishu_requested(payload(**{name: 1})) is None
+    def test_event_with_a_field_name_that_cannot_be_stored_is_kept_as_rejected(self) -> None:
+        for number, name in enumerate(["\x00", "\ud800", "", "x" * 100_000], 1):
+            assert tasks.handle_feishu_requested(payload(**{name: 1})) is None
 
-        assert RejectedRequest.objects.count() == 1
+            assert RejectedRequest.objects.count() == number, f"field name {name[:9]!r}"
 
 
 class Gate(MemoryProvider):
-    """Keeps its sends waiting until it is opened."""
+    """A provider whose sends wait until the gate is opened."""
 
     def __init__(self, *answers: SendResult) -> None:
         super().__init__()
@@ -208,8 +182,8 @@ class Gate(MemoryProvider):
         return answer
 
 
-class Elsewhere:
-    """Runs something as another process would: in a thread, on a database connection of its own."""
+class OtherProcess:
+    """Runs a function as another process would: in a thread, with a database connection of its own."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self.result: object = None
@@ -231,20 +205,20 @@ class Elsewhere:
 @pytest.mark.django_db(transaction=True)
 class TestTwoProcesses:
     @pytest.mark.parametrize("use_redis", [True, False])
-    def test_two_sweeps_at_once_send_each_record_once(self, memory: MemoryProvider, use_redis: bool) -> None:
+    def test_sweeps_at_the_same_time_send_each_record_once(self, memory: MemoryProvider, use_redis: bool) -> None:
         accept(NotificationService(), *map(str, range(100)))
         barrier = threading.Barrier(4)
 
         def sweep() -> int:
             service = NotificationService(
-                options=options(send_slots=4), providers={"feishu": memory}, use_redis=use_redis
+                options=options_with(send_slots=4), providers={"feishu": memory}, use_redis=use_redis
             )
             barrier.wait(30)
             return service.retry_due(limit=1000)
 
-        others = [Elsewhere(sweep) for _ in range(4)]
-        for other in others:
-            other.join()
+        processes = [OtherProcess(sweep) for _ in range(4)]
+        for process in processes:
+            process.join()
 
         assert sorted(request.notification_id for request in memory.requests) == sorted(
             NotificationRecord.objects.values_list("id", flat=True)
@@ -252,7 +226,7 @@ class TestTwoProcesses:
         assert NotificationRecord.objects.by_status() == {"sent": 100}
 
     @pytest.mark.parametrize("use_redis", [True, False])
-    def test_the_same_event_at_two_workers_is_sent_once(self, memory: MemoryProvider, use_redis: bool) -> None:
+    def test_same_event_in_several_workers_is_sent_once(self, memory: MemoryProvider, use_redis: bool) -> None:
         barrier = threading.Barrier(4)
 
         def handle() -> HandleResult:
@@ -260,22 +234,22 @@ class TestTwoProcesses:
             barrier.wait(30)
             return service.handle_feishu_requested(payload())
 
-        others = [Elsewhere(handle) for _ in range(4)]
-        results = [other.join() for other in others]
+        processes = [OtherProcess(handle) for _ in range(4)]
+        results = [process.join() for process in processes]
 
         assert len(memory.requests) == 1
         assert sum(isinstance(result, HandleResult) and result.delivered for result in results) == 1
         assert row().status == Status.SENT
 
-    def test_a_record_in_another_process_hands_is_not_sent_again(self, memory: MemoryProvider) -> None:
+    def test_record_that_another_process_sends_is_not_sent_again(self, memory: MemoryProvider) -> None:
         accept(NotificationService(), KEY)
         gate = Gate()
-        slow = Elsewhere(NotificationService(providers={"feishu": gate}).retry_feishu_notifications)
+        slow = OtherProcess(NotificationService(providers={"feishu": gate}).retry_feishu_notifications)
         assert gate.reached.wait(30)
 
         swept = NotificationService(providers={"feishu": memory}).retry_feishu_notifications()
         handled = NotificationService(
-            options=options(lock_wait=0.1), providers={"feishu": memory}
+            options=options_with(lock_wait=0.1), providers={"feishu": memory}
         ).handle_feishu_requested(payload())
 
         gate.open.set()
@@ -283,10 +257,10 @@ class TestTwoProcesses:
         assert (swept.retried, handled.delivered, memory.requests) == (0, False, [])
         assert (row().status, len(gate.requests)) == (Status.SENT, 1)
 
-    def test_an_expired_lease_is_not_sent_again_while_its_worker_holds_the_key(self, memory: MemoryProvider) -> None:
+    def test_expired_lease_is_not_sent_again_while_its_worker_holds_the_key(self, memory: MemoryProvider) -> None:
         accept(NotificationService(), KEY)
         gate = Gate()
-        slow = Elsewhere(NotificationService(providers={"feishu": gate}).retry_feishu_notifications)
+        slow = OtherProcess(NotificationService(providers={"feishu": gate}).retry_feishu_notifications)
         assert gate.reached.wait(30)
         late = datetime.now(UTC) + timedelta(hours=1)
 
@@ -297,10 +271,10 @@ class TestTwoProcesses:
         assert (swept.scanned, swept.retried, swept.skipped) == (1, 0, 1)
         assert (row().status, row().attempt_count, memory.requests) == (Status.SENT, 1, [])
 
-    def test_sent_does_not_turn_back_when_a_slow_worker_fails(self, memory: MemoryProvider) -> None:
+    def test_sent_record_stays_sent_when_a_slow_worker_fails(self, memory: MemoryProvider) -> None:
         accept(NotificationService(), KEY)
-        gate = Gate(LATER)
-        slow = Elsewhere(NotificationService(providers={"feishu": gate}, use_redis=False).retry_feishu_notifications)
+        gate = Gate(TRY_LATER)
+        slow = OtherProcess(NotificationService(providers={"feishu": gate}, use_redis=False).retry_feishu_notifications)
         assert gate.reached.wait(30)
         late = datetime.now(UTC) + timedelta(hours=1)
         NotificationService(providers={"feishu": memory}, use_redis=False).retry_feishu_notifications(now=late)
@@ -314,13 +288,13 @@ class TestTwoProcesses:
         assert (row().status, row().next_attempt_at) == (Status.SENT, None)
         assert list(row().attempts.values_list("number", "outcome")) == [(1, "temporary_fail"), (2, "success")]
 
-    def test_a_slow_workers_success_stops_the_retries_of_the_others(self, memory: MemoryProvider) -> None:
+    def test_success_of_a_slow_worker_stops_the_retries(self, memory: MemoryProvider) -> None:
         accept(NotificationService(), KEY)
         gate = Gate()
-        slow = Elsewhere(NotificationService(providers={"feishu": gate}, use_redis=False).retry_feishu_notifications)
+        slow = OtherProcess(NotificationService(providers={"feishu": gate}, use_redis=False).retry_feishu_notifications)
         assert gate.reached.wait(30)
         late = datetime.now(UTC) + timedelta(hours=1)
-        memory.script(LATER)
+        memory.script(TRY_LATER)
         others = NotificationService(providers={"feishu": memory}, use_redis=False)
         others.retry_feishu_notifications(now=late)
         assert row().status == Status.FAILED
@@ -333,21 +307,23 @@ class TestTwoProcesses:
 
 
 class TestSweep:
-    def test_sends_side_by_side_and_not_one_after_the_other(self, clock: Clock) -> None:
+    def test_sends_run_at_the_same_time(self, clock: Clock) -> None:
         together = threading.Barrier(8)
 
-        class Meeting(MemoryProvider):
+        class MeetingProvider(MemoryProvider):
             def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
                 together.wait(30)  # passes only when all eight are in flight
                 return super().send(request, endpoint)
 
-        service = NotificationService(options=options(send_slots=8), clock=clock, providers={"feishu": Meeting()})
+        service = NotificationService(
+            options=options_with(send_slots=8), clock=clock, providers={"feishu": MeetingProvider()}
+        )
         accept(service, *map(str, range(8)))
 
         assert service.retry_feishu_notifications().sent == 8
 
     @pytest.mark.parametrize("answer", ["hold", "drip"])
-    def test_an_endpoint_that_never_ends_its_answer_costs_a_bounded_time(
+    def test_endpoint_that_never_finishes_its_response_takes_limited_time(
         self, change: Callable[..., None], make_user: Callable[..., User], answer: str
     ) -> None:
         with Sandbox() as sandbox:
@@ -363,31 +339,33 @@ class TestSweep:
         assert time.monotonic() - began < service.options.lease / 4
         assert (result.failed, row().last_error_code) == (1, "provider_timeout")
 
-    def test_by_default_no_send_can_take_longer_than_its_lease(self) -> None:
+    def test_default_send_timeout_is_shorter_than_the_lease(self) -> None:
         assert ServiceOptions().total_timeout < ServiceOptions().lease
 
-    def test_stops_claiming_when_its_time_is_spent_and_says_that_there_is_more(self) -> None:
+    def test_drain_stops_claiming_after_its_time_budget_and_reports_more_due_records(self) -> None:
         accept(NotificationService(), "a", "b")
-        drain = Engine(options=options(send_slots=1, drain_budget=0.05), providers={"feishu": Slow()})
+        drain = Engine(options=options_with(send_slots=1, drain_budget=0.05), providers={"feishu": SlowProvider()})
 
         result = drain.deliver_due()
 
         assert (result.sent, result.has_more) == (1, True)
         assert NotificationRecord.objects.by_status() == {"pending": 1, "sent": 1}
 
-    def test_rows_of_another_channel_starve_nobody(self, service: NotificationService, memory: MemoryProvider) -> None:
+    def test_records_of_another_channel_do_not_block_the_sweep(
+        self, service: NotificationService, memory: MemoryProvider
+    ) -> None:
         accept(service, *map(str, range(10)))
         NotificationRecord.objects.update(channel="email", next_attempt_at=NOW - timedelta(days=1))
-        [mine] = accept(service, KEY)
+        [record_id] = accept(service, KEY)
 
         result = service.retry_feishu_notifications(limit=1)
 
-        assert (result.scanned, result.sent, row(mine).status) == (1, 1, Status.SENT)
+        assert (result.scanned, result.sent, row(record_id).status) == (1, 1, Status.SENT)
         assert set(NotificationRecord.objects.filter(channel="email").values_list("status", "attempt_count")) == {
             ("pending", 0)
         }
 
-    def test_a_poison_row_starves_nobody_and_does_not_come_first_for_ever(
+    def test_failing_record_does_not_block_the_other_records(
         self, service: NotificationService, memory: MemoryProvider, clock: Clock
     ) -> None:
         poison, *others = accept(service, "poison", "a", "b")
@@ -404,20 +382,21 @@ class TestSweep:
             service.retry_feishu_notifications()
         assert (row(poison).status, row(poison).attempt_count) == (Status.DEAD, 5)
 
-    @pytest.mark.parametrize("odd", [{"response_excerpt": None}, {"response_excerpt": b"x"}, {"http_status": "200"}])
-    def test_a_result_of_odd_types_is_stored_and_starves_nobody(
-        self, service: NotificationService, memory: MemoryProvider, odd: dict[str, Any]
+    def test_result_with_wrong_types_is_stored_and_does_not_block_other_records(
+        self, service: NotificationService, memory: MemoryProvider
     ) -> None:
-        accept(service, "a", "b")
-        memory.script(dataclasses.replace(SendResult(outcome=Outcome.SUCCESS), **odd))
+        fields: list[dict[str, Any]] = [{"response_excerpt": None}, {"response_excerpt": b"x"}, {"http_status": "200"}]
+        for number, field in enumerate(fields):
+            accept(service, f"{number}-wrong", f"{number}-other")
+            memory.script(dataclasses.replace(SendResult(outcome=Outcome.SUCCESS), **field))
 
-        assert service.retry_feishu_notifications().sent == 2
+            assert service.retry_feishu_notifications().sent == 2, str(field)
 
-    def test_what_is_due_and_when_it_is_tried_again_is_told_by_one_clock(
+    def test_due_time_and_retry_time_use_the_same_clock(
         self, service: NotificationService, memory: MemoryProvider, clock: Clock
     ) -> None:
         accept(service, KEY)
-        memory.script(LATER)
+        memory.script(TRY_LATER)
         ahead = NOW + timedelta(hours=2)
 
         first, second = service.retry_due(now=ahead), service.retry_due(now=ahead)
@@ -427,7 +406,7 @@ class TestSweep:
         assert row().updated_at == ahead
         assert DeliveryAttempt.objects.get().started_at <= ahead
 
-    def test_the_clock_of_this_machine_makes_no_row_due(self, memory: MemoryProvider) -> None:
+    def test_clock_of_this_machine_does_not_make_a_record_due(self, memory: MemoryProvider) -> None:
         service = NotificationService(providers={"feishu": memory})
         accept(service, KEY)
         with connection.cursor() as cursor:
@@ -438,8 +417,8 @@ class TestSweep:
         assert service.retry_due() == 0
 
 
-class Slow(MemoryProvider):
-    """An endpoint that takes longer than the drain's budget."""
+class SlowProvider(MemoryProvider):
+    """A provider whose send takes longer than the time budget of the drain."""
 
     def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
         threading.Event().wait(0.1)
@@ -447,29 +426,23 @@ class Slow(MemoryProvider):
 
 
 class TestText:
-    @pytest.mark.parametrize(
-        "link",
-        [
-            *("https://evil.example", "ｗｗｗ.evil.example", "http：／／evil.example", "https:/\u200b/evil.example"),
-            *(
-                "w\u200bww.evil.example",
-                "www。evil.example",
-                "http:\\\\evil.example",
-                "evil.example/x",
-                "mailto:a@evil.example",
-            ),
-        ],
-    )
-    def test_no_external_link_gets_to_a_user_in_summary_or_fallback(
-        self, service: NotificationService, memory: MemoryProvider, link: str
+    def test_external_links_in_summary_and_fallback_are_not_sent(
+        self, service: NotificationService, memory: MemoryProvider
     ) -> None:
-        service.handle_feishu_requested(payload(summary_text=f"见 {link}", fallback_text=f"或 {link}"))
+        links = (
+            *("https://evil.example", "ｗｗｗ.evil.example", "http：／／evil.example", "https:/\u200b/evil.example"),
+            *("w\u200bww.evil.example", "www。evil.example", "http:\\\\evil.example", "evil.example/x"),
+            "mailto:a@evil.example",
+        )
+        for link in links:
+            event = payload(dedupe_key=link, summary_text=f"见 {link}", fallback_text=f"或 {link}")
+            result = service.handle_feishu_requested(event)
 
-        [request] = memory.requests
-        assert request.message_text == f"{service_options().fallback_text}\n/assistant/c-1"
-        assert link not in row().summary_text + row().fallback_text
+            sent, stored = memory.requests[-1].message_text, row(result.record_id)
+            assert sent == f"{service_options().fallback_text}\n/assistant/c-1", link
+            assert link not in stored.summary_text + stored.fallback_text
 
-    def test_a_fallback_that_was_stored_with_a_link_is_not_sent(
+    def test_stored_fallback_with_a_link_is_not_sent(
         self, service: NotificationService, memory: MemoryProvider
     ) -> None:
         accept(service, KEY, summary_text="")
@@ -479,26 +452,28 @@ class TestText:
 
         assert memory.requests[0].message_text == f"{service_options().fallback_text}\n/assistant/c-1"
 
-    @pytest.mark.parametrize("summary", ["点 /assistant/c-12 查看", "见 /x/assistant/c-1", "/assistant/c-1.html"])
-    def test_the_path_is_added_though_it_is_part_of_another(
-        self, service: NotificationService, memory: MemoryProvider, summary: str
+    def test_path_is_added_if_the_summary_only_contains_a_longer_path(
+        self, service: NotificationService, memory: MemoryProvider
     ) -> None:
-        service.handle_feishu_requested(payload(summary_text=summary))
+        for summary in ("点 /assistant/c-12 查看", "见 /x/assistant/c-1", "/assistant/c-1.html"):
+            service.handle_feishu_requested(payload(dedupe_key=summary, summary_text=summary))
 
-        assert memory.requests[0].message_text == f"{summary}\n/assistant/c-1"
+            assert memory.requests[-1].message_text == f"{summary}\n/assistant/c-1"
 
 
 class TestAttempts:
-    def test_an_error_with_a_useful_code_keeps_it(self, service: NotificationService, memory: MemoryProvider) -> None:
-        told = SendResult(outcome="", error_code="provider_auth_failed", error_message="bad token")
-        memory.script(ProviderError("401", told))
+    def test_provider_error_with_a_code_keeps_its_code(
+        self, service: NotificationService, memory: MemoryProvider
+    ) -> None:
+        known = SendResult(outcome="", error_code="provider_auth_failed", error_message="bad token")
+        memory.script(ProviderError("401", known))
 
         result = service.handle_feishu_requested(payload())
 
         assert result.provider_error == "provider_auth_failed"
         assert (row().last_error_code, row().last_error) == ("provider_auth_failed", "bad token")
 
-    def test_an_error_without_a_code_is_a_network_error_and_keeps_its_text(
+    def test_provider_error_without_a_code_is_a_network_error_with_its_text(
         self, service: NotificationService, memory: MemoryProvider
     ) -> None:
         memory.script(ProviderError("connection refused"))
@@ -508,9 +483,11 @@ class TestAttempts:
         assert (row().last_error_code, row().last_error) == ("network_error", "connection refused")
 
     @pytest.mark.parametrize("limit", [1, 2, 5])
-    def test_never_one_send_more_than_allowed(self, memory: MemoryProvider, clock: Clock, limit: int) -> None:
-        service = NotificationService(options=options(max_attempts=limit), clock=clock, providers={"feishu": memory})
-        memory.script(*[LATER] * 20)
+    def test_number_of_sends_never_exceeds_max_attempts(self, memory: MemoryProvider, clock: Clock, limit: int) -> None:
+        service = NotificationService(
+            options=options_with(max_attempts=limit), clock=clock, providers={"feishu": memory}
+        )
+        memory.script(*[TRY_LATER] * 20)
         service.handle_feishu_requested(payload())
 
         for _ in range(10):
@@ -521,14 +498,15 @@ class TestAttempts:
         assert len(memory.requests) == limit
         assert (row().status, row().attempt_count) == (Status.DEAD, limit)
 
-    @pytest.mark.parametrize("status", [Status.PENDING, Status.FAILED])
-    def test_a_record_whose_budget_was_cut_is_not_sent_once_more(
-        self, service: NotificationService, memory: MemoryProvider, status: Status
+    def test_record_without_attempts_left_is_not_sent(
+        self, service: NotificationService, memory: MemoryProvider
     ) -> None:
-        accept(service, KEY)
-        NotificationRecord.objects.update(status=status, attempt_count=5, max_attempts=5)
+        for status in (Status.PENDING, Status.FAILED):
+            [record_id] = accept(service, str(status))
+            NotificationRecord.objects.filter(pk=record_id).update(status=status, attempt_count=5, max_attempts=5)
 
-        result = service.retry_feishu_notifications()
+            result = service.retry_feishu_notifications()
 
-        assert (result.dead, result.retried, memory.requests) == (1, 0, [])
-        assert (row().status, row().last_error_code, row().attempt_count) == (Status.DEAD, "attempts_exhausted", 5)
+            assert (result.dead, result.retried, memory.requests) == (1, 0, []), str(status)
+            stored = row(record_id)
+            assert (stored.status, stored.last_error_code, stored.attempt_count) == ("dead", "attempts_exhausted", 5)

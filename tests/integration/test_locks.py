@@ -1,4 +1,4 @@
-"""Redis locks: one round trip, a token, a time to live, and a bounded wait."""
+"""Redis locks: one round trip, a token, a time to live, and a wait with a timeout."""
 
 from __future__ import annotations
 
@@ -24,48 +24,46 @@ def run(command: str, *arguments: object) -> object:
 
 
 class TestAcquire:
-    def test_one_of_two_gets_the_key(self, locks: Locks) -> None:
+    def test_second_acquire_of_a_key_gets_nothing(self, locks: Locks) -> None:
         assert locks.acquire(["k"]).keys == {"k"}
         assert locks.acquire(["k"]).keys == set()
 
-    def test_many_keys_are_taken_in_one_round_trip_and_those_held_are_left(
-        self, locks: Locks, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_free_keys_of_many_are_taken_in_one_round_trip(self, locks: Locks, monkeypatch: pytest.MonkeyPatch) -> None:
         locks.acquire(["b"])
         sent: list[object] = []
         send = Connection.send_packed_command
 
-        def note(self: Connection, command: Any, *args: Any, **kwargs: Any) -> None:
+        def record_command(self: Connection, command: Any, *args: Any, **kwargs: Any) -> None:
             sent.append(command)
             send(self, command, *args, **kwargs)  # type: ignore[no-untyped-call]
 
-        monkeypatch.setattr(Connection, "send_packed_command", note)
+        monkeypatch.setattr(Connection, "send_packed_command", record_command)
 
         held = locks.acquire(["a", "b", "c", "a"])
 
         assert held.keys == {"a", "c"}
         assert len(sent) == 1
 
-    def test_a_lock_ends_by_itself(self, locks: Locks) -> None:
+    def test_lock_has_a_time_to_live(self, locks: Locks) -> None:
         locks.acquire(["k"])
 
-        left = run("PTTL", gateway().key("lock:k"))
+        ttl = run("PTTL", gateway().key("lock:k"))
 
-        assert isinstance(left, int)
-        assert 59_000 < left <= 60_000
+        assert isinstance(ttl, int)
+        assert 59_000 < ttl <= 60_000
 
 
 class TestRelease:
-    def test_gives_back_only_what_is_still_ours(self, locks: Locks) -> None:
-        mine = locks.acquire(["k"])
-        run("DEL", gateway().key("lock:k"))  # it ran out, and
-        theirs = locks.acquire(["k"])  # somebody else took it
+    def test_release_keeps_a_lock_that_another_process_took(self, locks: Locks) -> None:
+        ours = locks.acquire(["k"])
+        run("DEL", gateway().key("lock:k"))  # its time to live ended
+        other = locks.acquire(["k"])  # another process took it
 
-        locks.release(mine)
+        locks.release(ours)
 
-        assert run("GET", gateway().key("lock:k")) == theirs.token.encode()
+        assert run("GET", gateway().key("lock:k")) == other.token.encode()
 
-    def test_gives_back_some_and_keeps_the_rest(self, locks: Locks) -> None:
+    def test_some_of_the_locks_can_be_released(self, locks: Locks) -> None:
         held = locks.acquire(["a", "b"])
 
         locks.release(held, ["a"])
@@ -74,7 +72,7 @@ class TestRelease:
 
 
 class TestWait:
-    def test_gets_the_key_as_soon_as_its_holder_is_done(self, locks: Locks) -> None:
+    def test_wait_ends_when_the_holder_releases_the_key(self, locks: Locks) -> None:
         held = locks.acquire(["k"])
         timer = threading.Timer(0.2, locks.release, [held])
         timer.start()
@@ -85,21 +83,21 @@ class TestWait:
         assert taken is not None
         assert taken.keys == {"k"}
 
-    def test_gives_up_when_the_patience_is_over(self, locks: Locks) -> None:
+    def test_wait_ends_after_its_timeout(self, locks: Locks) -> None:
         locks.acquire(["k"])
 
         assert locks.wait_for("k", timeout=0.1) is None
 
 
 class TestRedisAway:
-    def test_every_key_is_granted(self, away: RedisGateway) -> None:
+    def test_every_key_is_granted_without_redis(self, away: RedisGateway) -> None:
         held = Locks(away, ttl=60).acquire(["a", "b"])
 
         assert held.keys == {"a", "b"}
         Locks(away, ttl=60).release(held)
 
-    def test_it_is_said_once(self, away: RedisGateway, caplog: pytest.LogCaptureFixture) -> None:
-        away.silence = 0  # each call asks again
+    def test_lost_connection_is_logged_once(self, away: RedisGateway, caplog: pytest.LogCaptureFixture) -> None:
+        away.silence = 0  # no call is skipped
 
         with caplog.at_level(logging.INFO, "notifications.redis"):
             for _ in range(5):
@@ -107,7 +105,7 @@ class TestRedisAway:
 
         assert len(caplog.records) == 1
 
-    def test_its_return_is_noticed(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_return_of_redis_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         flaky = gateway()
         flaky.silence = 0
 
@@ -121,17 +119,17 @@ class TestRedisAway:
 
         assert [record.event for record in caplog.records] == ["redis.away", "redis.back"]  # type: ignore[attr-defined]
 
-    def test_after_a_failure_redis_is_not_asked_for_a_while(self) -> None:
+    def test_calls_are_skipped_for_a_while_after_a_failure(self) -> None:
         quiet = RedisGateway("redis://127.0.0.1:1/0", timeout=0.2, silence=60)
-        asked: list[int] = []
+        calls: list[int] = []
         with pytest.raises(RedisAway):
             quiet.run(lambda client: client.ping())
 
         with pytest.raises(RedisAway):
-            quiet.run(lambda client: asked.append(1))
+            quiet.run(lambda client: calls.append(1))
 
-        assert asked == []
+        assert calls == []
 
-    def test_no_address_means_no_redis(self) -> None:
+    def test_empty_url_means_no_redis(self) -> None:
         with pytest.raises(RedisAway):
             RedisGateway("", timeout=1, silence=1).run(lambda client: client.ping())

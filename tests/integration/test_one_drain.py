@@ -1,4 +1,4 @@
-"""One drain a process: a nudge that comes while one runs makes it look again."""
+"""One drain per process: a nudge makes the running drain claim again."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class SlowForOne:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_drain_that_waits_for_a_slow_endpoint_is_called_by_a_nudge_and_no_second_one_starts(
+def test_nudge_wakes_up_the_running_drain_and_starts_no_second_one(
     change: Callable[..., None], make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(PROVIDERS={"feishu": f"{__name__}.SlowForOne"})
-    monkeypatch.setattr(send_pool, "IDLE_RECHECK_SECONDS", 1000.0)  # so that nothing but the call lets it look
+    monkeypatch.setattr(send_pool, "IDLE_RECHECK_SECONDS", 1000.0)  # only the wakeup makes the drain claim again
     slow, fast = make_user("slow"), make_user("fast")
     SlowForOne.slow_user = slow.pk
     request_notification(payload(user_id=slow.pk, dedupe_key="slow"))
@@ -58,10 +58,10 @@ def test_a_drain_that_waits_for_a_slow_endpoint_is_called_by_a_nudge_and_no_seco
         assert SlowForOne.entered.wait(PATIENCE)
         request_notification(payload(user_id=fast.pk, dedupe_key="fast"))
 
-        tasks.deliver_due.run()  # comes back at once, though the slow one is still being sent
+        tasks.deliver_due.run()  # returns at once, while the slow message is still being sent
 
         of_fast = NotificationRecord.objects.filter(dedupe_key="fast", status=Status.SENT)
-        wait_until(of_fast.exists, "the running drain sends what was called for")
+        wait_until(of_fast.exists, "the running drain sends the new message")
         assert NotificationRecord.objects.get(dedupe_key="slow").status == Status.SENDING
     finally:
         SlowForOne.gate.set()

@@ -1,4 +1,4 @@
-"""Claiming and purging stay cheap however many rows lie beside those they take."""
+"""The cost of a claim and of a purge does not depend on the number of other rows."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def pages(node: dict[str, Any]) -> int:
 
 
 @pytest.mark.django_db
-def test_the_claim_reads_the_due_index_and_its_cost_does_not_grow_with_finished_rows() -> None:
+def test_claim_reads_the_due_index_and_its_cost_does_not_grow_with_finished_rows() -> None:
     fill("due", "pending", 1000)
     fill("done-a", "sent", 1000)
     few = next(node for node in nodes(plan_of_claim()) if node.get("Subplan Name") == "CTE due")
@@ -102,7 +102,7 @@ def test_the_claim_reads_the_due_index_and_its_cost_does_not_grow_with_finished_
 
 
 @pytest.mark.django_db
-def test_the_claim_reads_the_due_index_in_its_order_without_statistics_too() -> None:
+def test_claim_reads_the_due_index_in_its_order_without_statistics() -> None:
     fill("due", "pending", 20_000)
     with connection.cursor() as cursor:  # as in a new installation
         cursor.execute("DELETE FROM pg_statistic WHERE starelid = 'notification_records'::regclass")
@@ -121,7 +121,7 @@ def read_whole(found: list[dict[str, Any]]) -> list[str]:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("old", [1000, 200_000])
-def test_a_purge_reads_its_batch_by_indexes_however_many_rows_are_kept_or_to_go(old: int) -> None:
+def test_purge_reads_its_batch_by_indexes_whatever_the_number_of_rows(old: int) -> None:
     fill("old", "sent", old, days=31)
     fill("young", "sent", 201_000 - old)
     with connection.cursor() as cursor:
@@ -139,7 +139,7 @@ def test_a_purge_reads_its_batch_by_indexes_however_many_rows_are_kept_or_to_go(
 
 
 @pytest.mark.django_db
-def test_a_purge_with_nothing_to_do_reads_next_to_nothing() -> None:
+def test_purge_without_old_rows_reads_few_pages() -> None:
     fill("young", "sent", 200_000)
 
     # Other tests leave dead rows of up to 90 days ago in the index.
@@ -147,7 +147,7 @@ def test_a_purge_with_nothing_to_do_reads_next_to_nothing() -> None:
 
 
 @pytest.mark.django_db
-def test_a_purge_does_not_read_again_what_it_has_deleted() -> None:
+def test_purge_does_not_read_deleted_rows_again() -> None:
     fill("gone", "sent", 20_000, days=90)
     fill("next", "sent", 1000, days=80)
     NotificationRecord.objects.filter(dedupe_key__startswith="gone").delete()  # in the index until a vacuum
@@ -161,7 +161,7 @@ def test_a_purge_does_not_read_again_what_it_has_deleted() -> None:
 
 
 @pytest.mark.django_db
-def test_a_purge_reads_rejected_requests_by_their_index() -> None:
+def test_purge_reads_rejected_requests_by_their_index() -> None:
     for days, count in ((31, 1000), (0, 20_000)):
         at = cutoff(days)
         RejectedRequest.objects.bulk_create(

@@ -1,4 +1,4 @@
-"""Rate limits of endpoints: shared by all, spending no attempt, blocking no slot."""
+"""Rate limits of endpoints: shared by all processes; a record over the limit spends no attempt and no slot."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from notifications.providers import configured_providers
 from notifications.providers.memory import MemoryProvider
 from notifications.states import HoldReason, Status
 from tests.conftest import payload
-from tests.integration.test_delivery import NOW, Clock, clock, options, record
-
-__all__ = ["clock"]
+from tests.support.delivery import NOW, Clock, make_due_record, options_with
 
 pytestmark = pytest.mark.django_db
 
@@ -37,48 +35,44 @@ def users_of(*addresses: str) -> list[int]:
 
 
 def limited(memory: MemoryProvider, clock: Clock, limit: str, *, redis: RedisGateway | None = None) -> Engine:
-    chosen = options(rate_limits={"feishu": limit})
+    chosen = options_with(rate_limits={"feishu": limit})
     locks = Locks(redis or gateway(), ttl=60)
     return Engine(options=chosen, clock=clock, providers={"feishu": memory}, locks=locks)
 
 
-def waiting() -> list[tuple[str, int, str]]:
+def unsent() -> list[tuple[str, int, str]]:
     rows = NotificationRecord.objects.exclude(status=Status.SENT).order_by("id")
     return list(rows.values_list("status", "attempt_count", "hold_reason"))
 
 
-def test_both_windows_hold_and_what_is_over_waits_without_spending_an_attempt(
-    memory: MemoryProvider, clock: Clock
-) -> None:
+def test_every_window_applies_and_records_over_the_limit_spend_no_attempt(memory: MemoryProvider, clock: Clock) -> None:
     [user] = users_of("a")
     for number in range(6):
-        record(f"k{number}", user_id=user)
+        make_due_record(f"k{number}", user_id=user)
 
     result = limited(memory, clock, "100/hour;4/day").deliver_due()
 
     assert (result.sent, result.skipped, len(memory.requests)) == (4, 2, 4)
-    assert waiting() == [("pending", 0, HoldReason.RATE_LIMITED)] * 2
+    assert unsent() == [("pending", 0, HoldReason.RATE_LIMITED)] * 2
     later = NotificationRecord.objects.filter(hold_reason=HoldReason.RATE_LIMITED).order_by("next_attempt_at")
     first, second = (row.next_attempt_at or NOW for row in later)
     assert first > NOW + timedelta(hours=23)
-    assert second - first == timedelta(hours=6), "they come back one by one, as the limit allows"
+    assert second - first == timedelta(hours=6), "they become due one by one, as the limit allows"
 
 
-def test_processes_share_a_limit(memory: MemoryProvider, clock: Clock) -> None:
+def test_limit_is_shared_by_all_processes(memory: MemoryProvider, clock: Clock) -> None:
     [user] = users_of("a")
     for number in range(4):
-        record(f"k{number}", user_id=user)
+        make_due_record(f"k{number}", user_id=user)
 
     sent = [limited(memory, clock, "3/day").deliver_due(limit=2).sent for _process in range(2)]
 
     assert sent == [2, 1]
 
 
-def test_users_of_one_endpoint_share_its_limit_and_another_endpoint_has_its_own(
-    memory: MemoryProvider, clock: Clock
-) -> None:
+def test_limit_applies_per_endpoint_not_per_user(memory: MemoryProvider, clock: Clock) -> None:
     for number, user in enumerate(users_of("same", "same", "other")):
-        record(f"k{number}", user_id=user)
+        make_due_record(f"k{number}", user_id=user)
 
     limited(memory, clock, "1/day").deliver_due()
 
@@ -87,35 +81,35 @@ def test_users_of_one_endpoint_share_its_limit_and_another_endpoint_has_its_own(
     }  # fmt: skip
 
 
-def test_without_redis_each_process_takes_a_fifth(memory: MemoryProvider, clock: Clock) -> None:
+def test_each_process_uses_a_fifth_of_the_limit_without_redis(memory: MemoryProvider, clock: Clock) -> None:
     [user] = users_of("a")
     for number in range(4):
-        record(f"k{number}", user_id=user)
+        make_due_record(f"k{number}", user_id=user)
     nowhere = RedisGateway("redis://127.0.0.1:1/0", timeout=0.2, silence=60)
 
     sent = [limited(memory, clock, "10/day", redis=nowhere).deliver_due(limit=1).sent for _drain in range(4)]
 
-    assert sent == [1, 1, 0, 0], "one drain after the other, and still a fifth for the process"
+    assert sent == [1, 1, 0, 0], "all drains of the process share its fifth"
 
 
-def test_a_channel_without_a_limit_asks_nobody(memory: MemoryProvider, clock: Clock) -> None:
+def test_channel_without_a_limit_sends_everything(memory: MemoryProvider, clock: Clock) -> None:
     [user] = users_of("a")
     for number in range(20):
-        record(f"k{number}", user_id=user)
+        make_due_record(f"k{number}", user_id=user)
 
     assert limited(memory, clock, "").deliver_due().sent == 20
 
 
-def test_a_bot_has_feishus_limit_unless_the_settings_say_another() -> None:
+def test_bot_has_feishus_limit_unless_the_settings_override_it() -> None:
     own = effective_limits(configured_providers(), {})
     assert own["feishu_bot"] == "5/second;100/minute"
     assert own["feishu"] == ""
     assert effective_limits(configured_providers(), {"feishu_bot": "1/second"})["feishu_bot"] == "1/second"
 
 
-def test_an_endpoint_is_named_without_its_address(memory: MemoryProvider, clock: Clock) -> None:
+def test_redis_key_of_an_endpoint_does_not_reveal_its_address(memory: MemoryProvider, clock: Clock) -> None:
     [user] = users_of("canary0123456789")
-    record("k", user_id=user)
+    make_due_record("k", user_id=user)
     limited(memory, clock, "9/day").deliver_due()
 
     keys = gateway().run(lambda client: [key.decode() for key in client.scan_iter("*smartmate:rate*")])
@@ -123,10 +117,10 @@ def test_an_endpoint_is_named_without_its_address(memory: MemoryProvider, clock:
     assert [key for key in keys if "canary" in key] == []
 
 
-def test_accepting_a_request_costs_nothing_for_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    def costly(*args: object) -> None:
-        raise AssertionError("limits are for sending")
+def test_accepting_a_request_builds_no_rate_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise AssertionError("rate limits are built for sends only")
 
-    monkeypatch.setattr("notifications.delivery.engine.RateLimits", costly)
+    monkeypatch.setattr("notifications.delivery.engine.RateLimits", fail)
 
     request_notification(payload())

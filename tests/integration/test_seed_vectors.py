@@ -23,10 +23,10 @@ from notifications.ingest.payload import parse_payload
 from notifications.ingest.validation import InvalidNotification
 from notifications.providers.base import SendRequest
 
-pytest.register_assert_rewrite("tests.integration.seed_rules")
+pytest.register_assert_rewrite("tests.support.go_rules")
 
-from tests.integration.seed import Case, moment, read_cases  # noqa: E402
-from tests.integration.seed_rules import agrees_or_is_right, undecided  # noqa: E402
+from tests.support.go_rules import agrees_or_is_right, undecided  # noqa: E402
+from tests.support.go_vectors import Case, moment, read_cases  # noqa: E402
 
 FOLDER = Path(os.environ.get("SEED_VECTORS_DIR") or Path(__file__).parent.parent / "vectors")
 CASES = list(read_cases(FOLDER))

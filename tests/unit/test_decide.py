@@ -1,12 +1,12 @@
-"""What an attempt's result means for its record."""
+"""A settlement: what the result of an attempt means for its record."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import uuid
 from typing import Any
 
-import pytest
 from hypothesis import given, strategies as st
 
 from notifications.conf import ServiceOptions
@@ -55,70 +55,81 @@ def claimed(
 
 
 class TestDecide:
-    @pytest.mark.parametrize(
-        ("outcome", "attempt", "limit", "status", "delay"),
-        [
-            (Outcome.SUCCESS, 1, 5, Status.SENT, None),
-            (Outcome.SUCCESS, 5, 5, Status.SENT, None),
-            (Outcome.SKIPPED, 1, 5, Status.SKIPPED, None),
-            (Outcome.SKIPPED, 5, 5, Status.SKIPPED, None),
-            (Outcome.PERMANENT_FAIL, 1, 5, Status.DEAD, None),
-            (Outcome.PERMANENT_FAIL, 5, 5, Status.DEAD, None),
-            (Outcome.TEMPORARY_FAIL, 1, 5, Status.FAILED, 300),
-            (Outcome.TEMPORARY_FAIL, 2, 5, Status.FAILED, 600),
-            (Outcome.TEMPORARY_FAIL, 3, 5, Status.FAILED, 1200),
-            (Outcome.TEMPORARY_FAIL, 4, 5, Status.FAILED, 1800),
-            (Outcome.TEMPORARY_FAIL, 5, 5, Status.DEAD, None),
-            (Outcome.TEMPORARY_FAIL, 6, 5, Status.DEAD, None),
-            (Outcome.TEMPORARY_FAIL, 1, 1, Status.DEAD, None),
-            (Outcome.LOST, 1, 5, Status.DEAD, None),
-        ],
-    )
-    def test_the_table(self, outcome: str, attempt: int, limit: int, status: Status, delay: float | None) -> None:
-        assert decide(claimed(attempt, limit), SendResult(outcome=outcome), OPTIONS) == (status, delay)
+    def test_outcome_and_attempts_decide_status_and_delay(self) -> None:
+        decisions = {
+            (Outcome.SUCCESS, 1, 5): (Status.SENT, None),
+            (Outcome.SUCCESS, 5, 5): (Status.SENT, None),
+            (Outcome.SKIPPED, 1, 5): (Status.SKIPPED, None),
+            (Outcome.SKIPPED, 5, 5): (Status.SKIPPED, None),
+            (Outcome.PERMANENT_FAIL, 1, 5): (Status.DEAD, None),
+            (Outcome.PERMANENT_FAIL, 5, 5): (Status.DEAD, None),
+            (Outcome.TEMPORARY_FAIL, 1, 5): (Status.FAILED, 300),
+            (Outcome.TEMPORARY_FAIL, 2, 5): (Status.FAILED, 600),
+            (Outcome.TEMPORARY_FAIL, 3, 5): (Status.FAILED, 1200),
+            (Outcome.TEMPORARY_FAIL, 4, 5): (Status.FAILED, 1800),
+            (Outcome.TEMPORARY_FAIL, 5, 5): (Status.DEAD, None),
+            (Outcome.TEMPORARY_FAIL, 6, 5): (Status.DEAD, None),
+            (Outcome.TEMPORARY_FAIL, 1, 1): (Status.DEAD, None),
+            (Outcome.LOST, 1, 5): (Status.DEAD, None),
+        }
 
-    @pytest.mark.parametrize(
-        ("asked", "attempt", "delay"),
-        [
-            (0, 1, 300),
-            (60, 1, 300),  # asking for less than the backoff changes nothing
-            (900, 1, 900),
-            (1800, 4, 1800),
-            (3000, 4, 3000),  # asking for more than the longest backoff is believed
-            (3601, 1, 3600),  # but not for ever
-            (1e12, 1, 3600),
-        ],
-    )
-    def test_what_the_provider_asked_for_is_honoured_within_bounds(
-        self, asked: float, attempt: int, delay: float
-    ) -> None:
-        result = SendResult(outcome=Outcome.TEMPORARY_FAIL, retry_after=asked)
+        actual = {
+            (outcome, attempt, allowed): decide(claimed(attempt, allowed), SendResult(outcome=outcome), OPTIONS)
+            for outcome, attempt, allowed in decisions
+        }
 
-        assert decide(claimed(attempt), result, OPTIONS) == (Status.FAILED, delay)
+        assert actual == decisions
+
+    def test_requested_delay_applies_between_the_backoff_and_the_maximum(self) -> None:
+        delays = {
+            (0, 1): 300,
+            (60, 1): 300,  # less than the backoff changes nothing
+            (900, 1): 900,
+            (1800, 4): 1800,
+            (3000, 4): 3000,  # more than the longest backoff is accepted
+            (3601, 1): 3600,  # but not more than the maximum
+            (1e12, 1): 3600,
+        }
+
+        actual = {
+            (requested, attempt): decide(
+                claimed(attempt), SendResult(outcome=Outcome.TEMPORARY_FAIL, retry_after=requested), OPTIONS
+            )
+            for requested, attempt in delays
+        }
+
+        assert actual == {row: (Status.FAILED, delay) for row, delay in delays.items()}
 
     @given(st.floats(min_value=0, max_value=1e15), st.integers(1, 100))
-    def test_never_sooner_than_the_backoff_and_never_later_than_both_bounds(self, asked: float, attempt: int) -> None:
-        result = SendResult(outcome=Outcome.TEMPORARY_FAIL, retry_after=asked)
+    def test_delay_is_never_less_than_the_backoff_nor_more_than_both_maximums(
+        self, requested: float, attempt: int
+    ) -> None:
+        result = SendResult(outcome=Outcome.TEMPORARY_FAIL, retry_after=requested)
 
         _, delay = decide(claimed(attempt, 101), result, OPTIONS)
 
         assert delay is not None
         assert retry_delay(attempt, OPTIONS) <= delay <= max(OPTIONS.retry_max_delay, OPTIONS.retry_after_max)
 
-    @pytest.mark.parametrize("outcome", [Outcome.SUCCESS, Outcome.PERMANENT_FAIL, Outcome.SKIPPED])
-    def test_a_final_result_waits_for_nothing(self, outcome: str) -> None:
-        assert decide(claimed(), SendResult(outcome=outcome, retry_after=60), OPTIONS)[1] is None
+    def test_requested_delay_of_a_final_result_is_ignored(self) -> None:
+        outcomes = (Outcome.SUCCESS, Outcome.PERMANENT_FAIL, Outcome.SKIPPED)
+
+        delays = {
+            outcome: decide(claimed(), SendResult(outcome=outcome, retry_after=60), OPTIONS)[1] for outcome in outcomes
+        }
+
+        assert delays == dict.fromkeys(outcomes)
 
 
-class TestSettled:
-    def test_a_sent_record_holds_no_error(self) -> None:
+class TestSettlement:
+    def test_sent_record_keeps_no_error(self) -> None:
         result = SendResult(outcome=Outcome.SUCCESS, error_code="provider_5xx", error_message="odd")
 
         item = build_settlement(claimed(), result, OPTIONS, duration=1, age=2)
 
         assert (item.status, item.error_code, item.error) == (Status.SENT, "", "")
 
-    def test_what_a_provider_says_is_made_fit_for_the_row(self) -> None:
+    def test_texts_of_the_provider_are_made_to_fit_their_columns(self) -> None:
         result = SendResult(
             outcome=Outcome.PERMANENT_FAIL, error_code="x" * 99, error_message="a\x00\ud800" + "b" * 5000
         )
@@ -129,61 +140,58 @@ class TestSettled:
         assert item.error == "a\ufffd\ufffd" + "b" * 1997
 
 
-class TestWithoutAttempt:
-    def test_a_vanished_worker_is_told_from_a_spent_budget(self) -> None:
-        vanished = unsendable_result(claimed(5, previous=Status.SENDING, exhausted=True))
-        spent = unsendable_result(claimed(5, previous=Status.FAILED, exhausted=True))
+class TestUnsendableResult:
+    def test_lost_worker_and_used_up_attempts_have_different_codes(self) -> None:
+        lost = unsendable_result(claimed(5, previous=Status.SENDING, exhausted=True))
+        used_up = unsendable_result(claimed(5, previous=Status.FAILED, exhausted=True))
 
-        assert (vanished.outcome, vanished.error_code) == ("permanent_fail", "lease_expired")
-        assert (spent.outcome, spent.error_code) == ("permanent_fail", "attempts_exhausted")
+        assert (lost.outcome, lost.error_code) == ("permanent_fail", "lease_expired")
+        assert (used_up.outcome, used_up.error_code) == ("permanent_fail", "attempts_exhausted")
 
 
 class TestCause:
-    @pytest.mark.parametrize(
-        ("previous", "replay", "cause"),
-        [
-            (Status.PENDING, 0, Cause.EVENT),
-            (Status.PENDING, 1, Cause.REPLAY),
-            (Status.FAILED, 0, Cause.SWEEP),
-            (Status.FAILED, 1, Cause.SWEEP),
-            (Status.SENDING, 0, Cause.RECOVERY),
-        ],
-    )
-    def test_follows_from_what_the_row_was(self, previous: Status, replay: int, cause: Cause) -> None:
-        assert claimed(previous=previous, replay=replay).cause == cause
+    def test_cause_follows_from_the_previous_status_and_the_round(self) -> None:
+        causes = {
+            (Status.PENDING, 0): Cause.EVENT,
+            (Status.PENDING, 1): Cause.REPLAY,
+            (Status.FAILED, 0): Cause.SWEEP,
+            (Status.FAILED, 1): Cause.SWEEP,
+            (Status.SENDING, 0): Cause.RECOVERY,
+        }
+
+        actual = {(previous, replay): claimed(previous=previous, replay=replay).cause for previous, replay in causes}
+
+        assert actual == causes
 
 
-class TestNormalize:
-    @pytest.mark.parametrize(
-        ("result", "error", "outcome", "code", "message"),
-        [
-            (SendResult(outcome=""), "", "temporary_fail", "network_error", ""),
-            (SendResult(outcome="", error_code=" "), "eof", "temporary_fail", "network_error", "eof"),
-            (SendResult(outcome="", error_code=" x "), "eof", "temporary_fail", "x", "eof"),
-            (SendResult(outcome="", error_code="x", error_message=" m "), "eof", "temporary_fail", "x", "m"),
-            (SendResult(outcome="delivered", error_code="x"), "", "temporary_fail", "x", ""),
-            (SendResult(outcome="SUCCESS"), "", "temporary_fail", "", ""),
-            (SendResult(outcome="temporary_fail"), "429", "temporary_fail", "", "429"),
-            (SendResult(outcome="success"), "eof", "success", "", "eof"),
-            (SendResult(outcome="skipped", error_message="off"), "eof", "skipped", "", "off"),
-            (SendResult(outcome="lost"), "", "temporary_fail", "", ""),
-        ],
-    )
-    def test_odd_answers_are_read_with_care(
-        self, result: SendResult, error: str, outcome: str, code: str, message: str
-    ) -> None:
-        read = normalize_result(result, error)
+class TestNormalizeResult:
+    def test_incomplete_and_unknown_results_become_temporary_failures(self) -> None:
+        table = [
+            (SendResult(outcome=""), "", ("temporary_fail", "network_error", "")),
+            (SendResult(outcome="", error_code=" "), "eof", ("temporary_fail", "network_error", "eof")),
+            (SendResult(outcome="", error_code=" x "), "eof", ("temporary_fail", "x", "eof")),
+            (SendResult(outcome="", error_code="x", error_message=" m "), "eof", ("temporary_fail", "x", "m")),
+            (SendResult(outcome="delivered", error_code="x"), "", ("temporary_fail", "x", "")),
+            (SendResult(outcome="SUCCESS"), "", ("temporary_fail", "", "")),
+            (SendResult(outcome="temporary_fail"), "429", ("temporary_fail", "", "429")),
+            (SendResult(outcome="success"), "eof", ("success", "", "eof")),
+            (SendResult(outcome="skipped", error_message="off"), "eof", ("skipped", "", "off")),
+            (SendResult(outcome="lost"), "", ("temporary_fail", "", "")),
+        ]
 
-        assert (read.outcome, read.error_code, read.error_message) == (outcome, code, message)
+        for result, error, expected in table:
+            normal = normalize_result(result, error)
 
-    def test_an_exception_can_carry_a_result(self) -> None:
+            assert (normal.outcome, normal.error_code, normal.error_message) == expected, f"{result} with {error!r}"
+
+    def test_exception_can_carry_a_result(self) -> None:
         result = SendResult(outcome=Outcome.SUCCESS)
 
         assert ProviderError("read body: EOF", result).result is result
 
-    @pytest.mark.parametrize("odd", [None, 7, ["om_1"]])
-    @pytest.mark.parametrize("name", ["provider_message_id", "error_code", "error_message"])
-    def test_a_proven_send_is_one_whatever_else_its_result_holds(self, name: str, odd: Any) -> None:
-        made = dataclasses.replace(SendResult(outcome=Outcome.SUCCESS), **{name: odd})
+    def test_success_with_values_of_wrong_types_stays_a_success(self) -> None:
+        values: tuple[Any, ...] = (None, 7, ["om_1"])
+        for name, value in itertools.product(("provider_message_id", "error_code", "error_message"), values):
+            result = dataclasses.replace(SendResult(outcome=Outcome.SUCCESS), **{name: value})
 
-        assert normalize_result(made).outcome == Outcome.SUCCESS
+            assert normalize_result(result).outcome == Outcome.SUCCESS, f"{name}={value!r}"

@@ -1,4 +1,4 @@
-"""Sender threads: everything comes back, no more at once than there are slots, as many as slow work needs."""
+"""The send pool returns every item, and runs as many threads as slow work needs, up to the number of slots."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ PATIENCE = 10.0
 
 
 class Gate:
-    """Work that waits until it is let through, and counts how many wait."""
+    """Work that waits until the gate is opened, and counts how many threads wait."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
         self.entered = threading.Semaphore(0)
         self.inside = 0
-        self.most = 0
+        self.max_inside = 0
         self._lock = threading.Lock()
 
     def __call__(self, item: int) -> None:
         with self._lock:
             self.inside += 1
-            self.most = max(self.most, self.inside)
+            self.max_inside = max(self.max_inside, self.inside)
         self.entered.release()
         assert self.open.wait(PATIENCE)
         with self._lock:
             self.inside -= 1
 
 
-def test_everything_comes_back_once() -> None:
+def test_every_item_is_collected_once() -> None:
     pool = SendPool[int](4, lambda item: None)
     pool.submit(range(50))
 
@@ -40,7 +40,7 @@ def test_everything_comes_back_once() -> None:
     assert pool.collect() == []
 
 
-def test_slow_work_gets_as_many_threads_as_there_are_slots_and_no_more() -> None:
+def test_slow_work_uses_all_slots_and_no_more_threads() -> None:
     gate = Gate()
     pool = SendPool[int](4, gate)
     pool.submit(range(9))
@@ -51,10 +51,10 @@ def test_slow_work_gets_as_many_threads_as_there_are_slots_and_no_more() -> None
     gate.open.set()
 
     assert sorted(pool.collect_all()) == list(range(9))
-    assert gate.most == 4
+    assert gate.max_inside == 4
 
 
-def test_what_is_finished_does_not_wait_for_what_is_slow() -> None:
+def test_finished_items_are_collected_while_others_are_slow() -> None:
     gate = Gate()
     pool = SendPool[int](4, lambda item: gate(item) if item == 0 else None)
     pool.submit(range(3))
@@ -68,7 +68,7 @@ def test_what_is_finished_does_not_wait_for_what_is_slow() -> None:
     assert pool.collect_all() == [0]
 
 
-def test_where_no_thread_can_be_started_the_work_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_is_done_in_the_calling_thread_if_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -79,7 +79,7 @@ def test_where_no_thread_can_be_started_the_work_is_done_all_the_same(monkeypatc
     assert pool.collect_all() == list(range(5))
 
 
-def test_work_that_ends_its_thread_is_handed_back_and_costs_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_item_whose_work_ends_its_thread_is_collected_and_frees_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
 
     def work(item: int) -> None:

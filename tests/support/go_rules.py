@@ -14,7 +14,7 @@ from notifications.delivery.retry_policy import retry_delay
 from notifications.ingest.validation import DedupeConflict
 from notifications.models import DeliveryAttempt
 from notifications.states import CLAIMABLE, FINAL, Outcome, Status
-from tests.integration.seed import Case, Json, World, facts, moment, result_of
+from tests.support.go_vectors import Case, Json, World, facts, moment, result_of
 
 Rule = Callable[[Case], object]
 
