@@ -1,6 +1,7 @@
 """Generated payloads: nothing crashes, every refusal names its field, nothing is accepted that breaks a rule.
 
-`broken` says the rules a second time, from docs/events.md and the widths of the columns, so that a slip in one shows.
+`broken_fields` states the rules a second time, from docs/events.md and the widths of the columns, so that an error in
+one of them is found.
 """
 
 from __future__ import annotations
@@ -326,8 +327,8 @@ class TestThroughTheTask:
         handle()
 
         assert len(owners) == NotificationRecord.objects.count() == len(provider.requests) > 100
-        found = RejectedRequest.objects.order_by("pk").values_list("errors", flat=True)
-        assert [{error["field"] for error in errors} for errors in found] == kept
+        rejected = RejectedRequest.objects.order_by("pk").values_list("errors", flat=True)
+        assert [{error["field"] for error in errors} for errors in rejected] == kept
         assert len(kept) > 500
         self.check_pages(admin_client)
         for request in provider.requests:
