@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.site import Site, running_site
+from tests.support.environment import Site, running_site
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import requests
 
 from dev.keeper import private_directory
 from dev.pgbouncer import PgBouncer, find
-from tests.acceptance.pooled import MANUAL, POOL, SERVERS_TAKEN, PooledSite
-from tests.acceptance.site import database
-from tests.faults.site import running_fault_site, wait_until
+from tests.support.environment import database
+from tests.support.fault_environment import running_fault_site, wait_until
+from tests.support.pooled_environment import MANUAL, POOL, SERVERS_TAKEN, PooledSite
 
 pytestmark = [
     pytest.mark.acceptance,

@@ -10,8 +10,8 @@ import pytest
 
 from dev.other_app import other_app
 from dev.ports import free_port
-from tests.acceptance.site import Site, payload, wait_until
 from tests.integration.test_alerts import Bot
+from tests.support.environment import Site, payload, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -24,7 +24,7 @@ def test_a_committed_request_reaches_the_endpoint_and_a_rolled_back_one_does_not
     site.run(
         "from django.db import transaction\n"
         "from notifications.api import request_notification\n"
-        "from tests.acceptance.site import payload\n"
+        "from tests.support.environment import payload\n"
         "try:\n"
         "    with transaction.atomic():\n"
         f"        request_notification(payload({user}, 'rolled back'))\n"

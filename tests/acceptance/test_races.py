@@ -9,7 +9,7 @@ import sys
 import psycopg2
 import pytest
 
-from tests.acceptance.site import PATIENCE, ROOT, Site, wait_until
+from tests.support.environment import PATIENCE, ROOT, Site, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -22,7 +22,7 @@ from django.db import connection
 from notifications.delivery.engine import Engine, engine_with_redis
 from notifications.models import NotificationRecord
 from notifications.service import NotificationService
-from tests.acceptance.site import payload
+from tests.support.environment import payload
 with connection.cursor() as cursor:
     cursor.execute("SELECT pg_advisory_lock_shared({GATE})")
 """

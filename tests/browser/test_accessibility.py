@@ -20,7 +20,7 @@ from notifications.models import UserNotificationChannel
 from notifications.replay.criteria import Criteria
 from notifications.replay.operations import create
 from notifications.states import HoldReason
-from tests.integration.rows import make_attempt, make_record
+from tests.support.factories import make_attempt, make_record
 
 pytestmark = [
     pytest.mark.browser,

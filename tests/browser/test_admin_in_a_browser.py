@@ -20,7 +20,7 @@ from notifications.api import request_notification
 from notifications.models import NotificationRecord
 from notifications.replay import runner as replay_runner
 from tests.conftest import payload
-from tests.integration.rows import make_attempt, make_record
+from tests.support.factories import make_attempt, make_record
 
 pytestmark = [
     pytest.mark.browser,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.site import FaultSite, running_fault_site
+from tests.support.fault_environment import FaultSite, running_fault_site
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.site import ROOT
 from tests.faults import test_redis_faults as redis_faults, test_worker_faults as worker_faults
-from tests.faults.site import FaultSite, running_fault_site
+from tests.support.environment import ROOT
+from tests.support.fault_environment import FaultSite, running_fault_site
 
 pytestmark = pytest.mark.acceptance
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.site import FaultSite, payload, wait_until
+from tests.support.fault_environment import FaultSite, payload, wait_until
 
 pytestmark = pytest.mark.acceptance
 SHORT_LEASE = {"NOTIFICATIONS_LEASE": "4"}

@@ -12,7 +12,7 @@ import pytest
 from dev.keeper import private_directory
 from dev.other_app import other_app
 from dev.valkey import Valkey
-from tests.faults.site import FaultSite, payload, stopped, wait_until
+from tests.support.fault_environment import FaultSite, payload, stopped, wait_until
 
 pytestmark = pytest.mark.acceptance
 SHORT_LEASE = {"NOTIFICATIONS_LEASE": "4"}
@@ -75,7 +75,7 @@ def test_fault_08_rollback(site: FaultSite) -> None:
     site.run(
         "from django.db import transaction\n"
         "from notifications.api import request_notification\n"
-        "from tests.acceptance.site import payload\n"
+        "from tests.support.environment import payload\n"
         "try:\n"
         "    with transaction.atomic():\n"
         f"        request_notification(payload({user}, 'k'))\n"

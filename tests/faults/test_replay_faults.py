@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from notifications.replay.runner import BATCH
-from tests.acceptance.site import ROOT
-from tests.faults.site import FaultSite, wait_until
+from tests.support.environment import ROOT
+from tests.support.fault_environment import FaultSite, wait_until
 
 pytestmark = pytest.mark.acceptance
 ORDER = """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.site import FaultSite, wait_until
+from tests.support.fault_environment import FaultSite, wait_until
 
 pytestmark = pytest.mark.acceptance
 FAKETIME = [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]

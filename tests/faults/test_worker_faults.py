@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.faults.site import FaultSite, stopped, wait_until
+from tests.support.fault_environment import FaultSite, stopped, wait_until
 
 pytestmark = pytest.mark.acceptance
 SHORT_LEASE = {"NOTIFICATIONS_LEASE": "4"}

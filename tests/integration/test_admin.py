@@ -22,7 +22,7 @@ from notifications.content.error_messages import ERROR_MESSAGES
 from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord, RejectedRequest
 from notifications.states import ErrorCode, Outcome, Status, TestStatus
-from tests.integration.rows import LIST, make_attempt, make_record
+from tests.support.factories import LIST, make_attempt, make_record
 
 pytestmark = pytest.mark.django_db
 

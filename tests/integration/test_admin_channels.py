@@ -24,7 +24,7 @@ from notifications.providers.base import ChannelRules, SendResult
 from notifications.providers.feishu.flow import check_webhook_url
 from notifications.providers.memory import MemoryProvider
 from notifications.states import HoldReason
-from tests.integration.rows import LIST, make_attempt, make_record
+from tests.support.factories import LIST, make_attempt, make_record
 
 pytestmark = pytest.mark.django_db
 

@@ -16,7 +16,7 @@ from notifications.admin import record_actions
 from notifications.admin.record_operations import OPERATIONS
 from notifications.models import NotificationRecord
 from notifications.states import ErrorCode, Status
-from tests.integration.rows import LIST, make_attempt, make_record
+from tests.support.factories import LIST, make_attempt, make_record
 
 pytestmark = pytest.mark.django_db
 

@@ -26,8 +26,8 @@ from notifications.admin.overview.history import last_day, last_month, percentil
 from notifications.models import Counter, Heartbeat, NotificationRecord, RejectedRequest, UserNotificationChannel
 from notifications.states import HeartbeatKind, Measure, Outcome, Status
 from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
-from tests.integration.rows import LIST, make_record
 from tests.integration.test_query_plan import fill, nodes
+from tests.support.factories import LIST, make_record
 
 pytestmark = pytest.mark.django_db
 

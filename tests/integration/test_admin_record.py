@@ -19,7 +19,7 @@ from notifications.content.error_messages import ERROR_MESSAGES, ERROR_REMEDIES
 from notifications.delivery.claim import claim
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.states import ErrorCode, HoldReason, Status
-from tests.integration.rows import LIST, make_attempt, make_record
+from tests.support.factories import LIST, make_attempt, make_record
 
 pytestmark = pytest.mark.django_db
 

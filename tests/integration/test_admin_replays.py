@@ -21,7 +21,7 @@ from notifications.models import NotificationRecord, ReplayOperation
 from notifications.replay.criteria import Criteria
 from notifications.replay.operations import create
 from notifications.replay.runner import step
-from tests.integration.rows import LIST, make_record
+from tests.support.factories import LIST, make_record
 
 pytestmark = pytest.mark.django_db
 

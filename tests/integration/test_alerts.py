@@ -30,7 +30,7 @@ from notifications.monitoring.alerting.dispatcher import alert_sent, evaluate
 from notifications.monitoring.alerting.rules import findings
 from notifications.states import HeartbeatKind, Status
 from notifications.telemetry import heartbeats
-from tests.integration.rows import make_record
+from tests.support.factories import make_record
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

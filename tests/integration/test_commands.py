@@ -36,7 +36,7 @@ from notifications.replay import operations as replays
 from notifications.replay.criteria import Criteria
 from notifications.replay.operations import cancel, create
 from notifications.states import UNDELIVERED, Outcome
-from tests.integration.rows import make_attempt, make_record
+from tests.support.factories import make_attempt, make_record
 
 pytestmark = pytest.mark.django_db
 

@@ -25,8 +25,8 @@ from notifications.models import Heartbeat, UserNotificationChannel
 from notifications.monitoring.diagnostics.redis_and_broker import LONG_QUEUE
 from notifications.states import HeartbeatKind, Status
 from notifications.telemetry import heartbeats
-from tests.integration.rows import make_record
 from tests.integration.test_probes import ROOT
+from tests.support.factories import make_record
 
 pytestmark = pytest.mark.django_db
 

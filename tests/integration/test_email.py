@@ -21,7 +21,7 @@ from notifications.providers.smtp_backend import EmailBackend
 from notifications.security.secrets import Secret
 from notifications.states import Outcome
 from notifications.testing.conformance import REQUEST
-from tests.integration.rows import make_record
+from tests.support.factories import make_record
 from tests.support.mail_server import Mailbox, StallingMailServer, configure_mail, run_mail_server
 
 ADDRESS = "canary.alice@example.com"

@@ -18,7 +18,7 @@ from notifications.providers.base import Provider, attempt_send, stable_id
 from notifications.providers.feishu.base_automation import FeishuBaseProvider
 from notifications.testing.conformance import REQUEST, TOKEN, ProviderConformance
 from notifications.testing.sandbox.server import Sandbox
-from tests.integration.rows import make_record
+from tests.support.factories import make_record
 
 KEY = "canary0123456789abcdef0123456789"
 PATH = "/base/automation/webhook/event/"

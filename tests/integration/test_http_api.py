@@ -28,9 +28,9 @@ from notifications.security.secrets import Secret
 from notifications.states import Outcome
 from notifications.web_api import api
 from notifications.web_api.errors import SENTENCES
-from tests.acceptance.site import wait_until
-from tests.integration.rows import make_record
 from tests.integration.test_query_plan import fill, nodes, plan
+from tests.support.environment import wait_until
+from tests.support.factories import make_record
 
 pytestmark = pytest.mark.django_db
 

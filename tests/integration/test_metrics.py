@@ -16,8 +16,8 @@ from notifications.monitoring.prometheus import NAMES, exposition
 from notifications.states import HeartbeatKind, Measure, Status
 from notifications.telemetry import heartbeats
 from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
-from tests.integration.rows import make_record
 from tests.integration.test_query_plan import fill
+from tests.support.factories import make_record
 
 pytestmark = pytest.mark.django_db
 

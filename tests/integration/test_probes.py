@@ -21,7 +21,7 @@ from notifications.models import Heartbeat
 from notifications.monitoring import readiness
 from notifications.states import HeartbeatKind, Status
 from notifications.telemetry import heartbeats
-from tests.integration.rows import make_record
+from tests.support.factories import make_record
 
 ROOT = Path(__file__).resolve().parents[2]
 

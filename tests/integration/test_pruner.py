@@ -25,7 +25,7 @@ from notifications.providers.memory import MemoryProvider
 from notifications.service import NotificationService
 from notifications.states import FINAL, SCHEDULED, Status
 from tests.conftest import payload
-from tests.integration.rows import make_attempt, make_record
+from tests.support.factories import make_attempt, make_record
 
 pytestmark = pytest.mark.django_db
 

@@ -21,8 +21,8 @@ from notifications.replay import runner as replay_runner
 from notifications.replay.criteria import Criteria, InvalidCriteria, breakdown
 from notifications.replay.operations import cancel, create
 from notifications.replay.runner import pace, step
-from tests.integration.rows import make_record
 from tests.integration.test_query_plan import fill, nodes
+from tests.support.factories import make_record
 
 pytestmark = pytest.mark.django_db
 

@@ -18,7 +18,7 @@ from django.utils.translation.template import templatize
 
 from notifications import states
 from notifications.models import NotificationRecord, RejectedRequest
-from tests.integration.rows import LIST, make_attempt, make_record
+from tests.support.factories import LIST, make_attempt, make_record
 
 APP = Path(apps.get_app_config("notifications").path)
 FILES = APP / "locale" / "zh_Hans" / "LC_MESSAGES"

@@ -14,7 +14,7 @@ from notifications.delivery.engine import Engine
 from notifications.models import DeliveryAttempt, NotificationRecord
 from notifications.signals import unmapped_answer
 from notifications.testing.sandbox.server import Sandbox
-from tests.integration.rows import make_record
+from tests.support.factories import make_record
 
 pytestmark = pytest.mark.django_db(transaction=True)
 KEY = "canary0123456789abcdef0123456789"

@@ -18,8 +18,8 @@ from notifications.providers.base import SendResult
 from notifications.querysets import NotificationQuerySet
 from notifications.service import NotificationService
 from notifications.states import CLAIMABLE, FINAL, ErrorCode, Outcome
-from tests.integration.rows import make_record
 from tests.model.world import GONE, Kind, Stage, State, Step
+from tests.support.factories import make_record
 
 ANSWERS = {
     Kind.BE_ACCEPTED: SendResult(outcome=Outcome.SUCCESS),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.package.host import Host
+from tests.support.host_project import Host
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from notifications.testing.sandbox.server import Sandbox
-from tests.acceptance.site import wait_until
-from tests.package.host import Host
+from tests.support.environment import wait_until
+from tests.support.host_project import Host
 
 PAYLOAD = """
 from django.db import transaction

@@ -13,8 +13,8 @@ import pytest
 
 from dev.ports import free_port
 from tests.package.conftest import ROOT, virtual_environment
-from tests.package.host import PATIENCE, database, own_database
-from tests.package.pages import blocks, printed, promised, script
+from tests.support.doc_scripts import blocks, printed, promised, script
+from tests.support.host_project import PATIENCE, database, own_database
 
 DOCS = ROOT / "docs"
 PAGES = [DOCS / "tutorial.md", *sorted((DOCS / "howto").glob("*.md"))]

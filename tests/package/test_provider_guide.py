@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.package.host import Host
+from tests.support.host_project import Host
 from tests.support.provider_guide import read_guide
 
 

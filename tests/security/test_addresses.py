@@ -26,7 +26,7 @@ from notifications.security.secrets import Secret
 from notifications.states import Outcome
 from notifications.testing.conformance import REQUEST
 from notifications.testing.sandbox.server import Sandbox
-from tests.integration.rows import make_record
+from tests.support.factories import make_record
 from tests.support.listeners import LoopbackListener
 from tests.support.refused_addresses import GOOD, PATH, REFUSED
 

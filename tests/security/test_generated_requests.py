@@ -24,8 +24,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from smartmate.wsgi import application
-from tests.integration.rows import make_record
 from tests.support.canaries import ADDRESS, TOKEN, found_in
+from tests.support.factories import make_record
 
 pytestmark = pytest.mark.django_db
 

@@ -22,7 +22,7 @@ from notifications.models import (
 )
 from notifications.service import NotificationService
 from notifications.states import Outcome
-from tests.integration.rows import make_attempt, make_record
+from tests.support.factories import make_attempt, make_record
 
 pytestmark = pytest.mark.django_db
 

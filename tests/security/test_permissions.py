@@ -27,7 +27,7 @@ from notifications.providers import get_provider
 from notifications.replay import operations as replays
 from notifications.replay.criteria import Criteria
 from notifications.web_api import api as http_api
-from tests.integration.rows import make_attempt, make_record
+from tests.support.factories import make_attempt, make_record
 
 pytestmark = pytest.mark.django_db
 

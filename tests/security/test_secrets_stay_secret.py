@@ -42,9 +42,9 @@ from notifications.security.secrets import Secret, SecretUnreadable
 from notifications.service import NotificationService
 from notifications.tasks import FEISHU_REQUESTED, handle_feishu_requested
 from notifications.testing.sandbox.server import Sandbox
-from tests.acceptance.site import payload as acceptance_payload, running_site, wait_until
 from tests.conftest import payload
 from tests.support.canaries import ADDRESS, CORES, KEY, PATH, TOKEN, Trail, found_in, leaks, redis_keys, watched_logs
+from tests.support.environment import payload as acceptance_payload, running_site, wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -471,7 +471,7 @@ def test_fault_33_secret_leak_real_worker_at_debug(tmp_path: Path) -> None:
             "from django.contrib.auth.models import User\n"
             "from notifications.api import request_notification\n"
             "from notifications.models import UserNotificationChannel\n"
-            "from tests.acceptance.site import payload\n"
+            "from tests.support.environment import payload\n"
             f"for number in range({len(words)}):\n"
             "    user = User.objects.create(username=f'user{number}')\n"
             "    UserNotificationChannel.objects.create(user=user, auth_type='bearer', bearer_token="

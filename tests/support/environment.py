@@ -23,7 +23,7 @@ from dev.postgres import Postgres
 from dev.procfile import Handle, Processes
 from dev.valkey import Valkey
 from notifications.testing.sandbox.server import Sandbox
-from tests.acceptance.shell import Shell
+from tests.support.project_shell import Shell
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
@@ -137,7 +137,7 @@ class Site:
         done: list[int] = self.run(
             "from django.db import transaction\n"
             "from notifications.api import request_notifications\n"
-            "from tests.acceptance.site import payload\n"
+            "from tests.support.environment import payload\n"
             "with transaction.atomic():\n"
             f"    done = request_notifications([payload({user}, key) for key in {list(keys)!r}])\n"
             f"result = [one.record_id for one in done]\n{after}",

@@ -19,7 +19,7 @@ from dev.other_app import other_app
 from dev.postgres import Postgres
 from dev.procfile import Handle
 from dev.proxy import Proxy
-from tests.acceptance.site import BOUNDS, ROOT, Site, payload, running_site, wait_until
+from tests.support.environment import BOUNDS, ROOT, Site, payload, running_site, wait_until
 
 __all__ = ["BOUNDS", "FaultSite", "payload", "running_fault_site", "wait_until"]
 

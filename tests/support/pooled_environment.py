@@ -9,8 +9,8 @@ import psycopg2
 
 from dev.pgbouncer import PgBouncer
 from dev.ports import free_port
-from tests.acceptance.site import ROOT
-from tests.faults.site import FaultSite, wait_until
+from tests.support.environment import ROOT
+from tests.support.fault_environment import FaultSite, wait_until
 
 POOL = 3
 """Connections to PostgreSQL for everybody together."""
@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from django.db import InterfaceError, OperationalError, connection, transaction
 from notifications.api import request_notifications
-from tests.acceptance.site import payload
+from tests.support.environment import payload
 
 start = Barrier({THREADS})
 
