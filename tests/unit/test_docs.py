@@ -1,13 +1,11 @@
-"""The documentation names everything it promises to name."""
+"""The documentation is complete and names only what exists."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 from pathlib import Path
-
-import pytest
-from pydantic import BaseModel
 
 from notifications.conf import ServiceOptions
 from notifications.ingest.payload import FIELDS
@@ -24,50 +22,93 @@ def text(name: str) -> str:
     return (DOCS / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("option", dataclasses.fields(ServiceOptions), ids=lambda option: option.name)
-def test_every_setting_is_in_the_settings_page(option: dataclasses.Field[object]) -> None:
-    assert f"`{option.name.upper()}`" in text("settings.md")
+def test_the_settings_page_names_every_setting_with_its_default() -> None:
+    page = text("settings.md")
+
+    for option in dataclasses.fields(ServiceOptions):
+        name = option.name.upper()
+        assert f"`{name}`" in page, name
+        if isinstance(option.default, (int, float)):
+            assert f"| `{name}` | {option.default:g} |" in page, name
 
 
-@pytest.mark.parametrize("option", dataclasses.fields(ServiceOptions), ids=lambda option: option.name)
-def test_every_number_in_the_settings_page_is_the_default(option: dataclasses.Field[object]) -> None:
-    if not isinstance(option.default, (int, float)):
-        return
+def test_the_operations_page_explains_every_error_code() -> None:
+    page = text("operations.md")
 
-    assert f"| `{option.name.upper()}` | {option.default:g} |" in text("settings.md")
-
-
-@pytest.mark.parametrize("code", list(ErrorCode))
-def test_every_error_code_is_explained_to_operators(code: ErrorCode) -> None:
-    assert f"| `{code}` |" in text("operations.md")
+    for code in ErrorCode:
+        assert f"| `{code}` |" in page, code
 
 
-@pytest.mark.parametrize("status", Status.values)
-def test_every_status_is_in_the_state_picture(status: str) -> None:
-    picture = text("design.md").partition("## States")[2].partition("```")[2].partition("```")[0]
-    assert status in picture
+def test_the_state_diagram_has_every_status() -> None:
+    diagram = text("design.md").partition("## States")[2].partition("```")[2].partition("```")[0]
+
+    for status in Status.values:
+        assert status in diagram, status
 
 
-@pytest.mark.parametrize("word", [*Cause.values, *Outcome.values])
-def test_causes_and_outcomes_are_in_the_glossary(word: str) -> None:
-    assert f"`{word}`" in text("glossary.md")
+def test_the_map_of_the_design_has_every_package_and_only_those_that_exist() -> None:
+    table = text("design.md").partition("## Packages")[2].partition("## ")[0]
+    first_column = re.findall(r"^\| (`[a-z_`, ]+) \|", table, re.MULTILINE)
+    listed = {name for cell in first_column for name in re.findall(r"`(\w+)`", cell)}
+
+    app = DOCS.parent / "notifications"
+    packages = {path.parent.name for path in app.glob("*/__init__.py")} - {"migrations"}
+    modules = {path.stem for path in app.glob("*.py")} - {"__init__"}
+    forwards = {path.stem for path in app.glob("*.py") if "_moved import forward" in path.read_text(encoding="utf-8")}
+    assert listed == packages | modules - forwards
 
 
-@pytest.mark.parametrize("field", sorted(FIELDS))
-def test_every_field_of_a_request_is_described(field: str) -> None:
-    assert f"`{field}`" in text("events.md")
+def test_functions_of_the_path_of_a_request_exist() -> None:
+    table = text("design.md").partition("## The path of a request")[2].partition("## ")[0]
+    names = [
+        name
+        for cell in re.findall(r"^\| \d+ \| (.+?) \|", table, re.MULTILINE)
+        for name in re.findall(r"`([\w.]+)`", cell)
+    ]
+
+    assert len(names) >= 12
+    for name in names:
+        resolve(f"notifications.{name}")
 
 
-def test_every_operation_of_the_http_api_is_described_and_no_other() -> None:
+def resolve(path: str) -> object:
+    """Return the module, class or function that a dotted path names."""
+    parts = path.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for name in parts[length:]:
+            found = getattr(found, name)
+        return found
+    raise AssertionError(path)
+
+
+def test_the_glossary_has_every_cause_and_outcome() -> None:
+    page = text("glossary.md")
+
+    for word in [*Cause.values, *Outcome.values]:
+        assert f"`{word}`" in page, word
+
+
+def test_the_events_page_describes_every_field_of_a_request() -> None:
+    page = text("events.md")
+
+    for field in FIELDS:
+        assert f"`{field}`" in page, field
+
+
+def test_the_api_page_has_the_operations_of_the_http_api_and_no_other() -> None:
     paths = api.get_openapi_schema(path_prefix="api/")["paths"]
     served = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
     assert set(re.findall(r"^### `(.+)`$", text("api.md"), re.MULTILINE)) == served
 
 
-def test_every_refusal_of_the_http_api_is_described_and_no_other() -> None:
+def test_the_api_page_has_the_error_statuses_of_the_http_api_and_no_other() -> None:
     paths = api.get_openapi_schema(path_prefix="api/")["paths"]
-    statuses = {int(code) for path in paths.values() for one in path.values() for code in one["responses"]}
+    statuses = {int(code) for path in paths.values() for method in path.values() for code in method["responses"]}
 
     listed = text("api.md").partition("## Refusals")[2]
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", listed, re.MULTILINE)} == {
@@ -75,28 +116,29 @@ def test_every_refusal_of_the_http_api_is_described_and_no_other() -> None:
     }
 
 
-@pytest.mark.parametrize("schema", [ChannelIn, ChannelOut, TestOut, NotificationOut, PageOut])
-def test_every_field_of_the_http_api_is_described(schema: type[BaseModel]) -> None:
-    for name in schema.model_fields:
-        assert f"`{name}`" in text("api.md") or f'"{name}":' in text("api.md"), name
+def test_the_api_page_describes_every_field_of_the_http_api() -> None:
+    page = text("api.md")
+
+    for schema in (ChannelIn, ChannelOut, TestOut, NotificationOut, PageOut):
+        for name in schema.model_fields:
+            assert f"`{name}`" in page or f'"{name}":' in page, (schema, name)
 
 
 FAULTS = re.findall(r"^\| (\d+) \|.*?\| `([^`]+)` \|", text("reliability.md"), re.MULTILINE)
 
 
-def test_every_fault_of_the_plan_has_a_row() -> None:
+def test_the_reliability_page_has_a_row_for_every_fault() -> None:
     assert [int(number) for number, _test in FAULTS] == list(range(1, 38))
 
 
-@pytest.mark.parametrize(("number", "test"), FAULTS)
-def test_every_fault_names_a_test_that_is_there(number: str, test: str) -> None:
-    path, _, name = test.partition("::")
-    if path.startswith("make "):
-        assert f"\n{path.removeprefix('make ')}:" in (DOCS.parent / "Makefile").read_text()
-        return
-
-    assert f"def {name}" in (DOCS.parent / path).read_text()
-    assert not name or name.startswith(f"test_fault_{int(number):02d}_")
+def test_every_fault_names_a_test_that_exists() -> None:
+    for number, test in FAULTS:
+        path, _, name = test.partition("::")
+        if path.startswith("make "):
+            assert f"\n{path.removeprefix('make ')}:" in (DOCS.parent / "Makefile").read_text(), test
+            continue
+        assert f"def {name}" in (DOCS.parent / path).read_text(), test
+        assert not name or name.startswith(f"test_fault_{int(number):02d}_"), test
 
 
 METRIC = re.compile(r"\bnotifications_(?!doctor)[a-z_]+")
@@ -107,15 +149,37 @@ def metrics_of(page: str) -> set[str]:
     return {re.sub("_(bucket|sum|count)$", "", name) for name in METRIC.findall(text(page))}
 
 
-@pytest.mark.parametrize("page", ["observability/dashboard.json", "observability/alerts.yml"])
-def test_dashboard_and_rules_name_only_metrics_that_exist(page: str) -> None:
-    assert metrics_of(page) <= set(NAMES)
+def test_the_alert_rules_use_only_metrics_that_exist() -> None:
+    assert metrics_of("observability/alerts.yml") <= set(NAMES)
 
 
-def test_every_metric_is_described_and_drawn() -> None:
+def test_the_observability_page_and_the_dashboard_have_every_metric_and_no_other() -> None:
     assert metrics_of("observability.md") == set(NAMES) == metrics_of("observability/dashboard.json")
 
 
-def test_every_part_of_readiness_is_described() -> None:
+def test_the_observability_page_describes_every_part_of_readiness() -> None:
     for part in PARTS:
         assert f"| `{part}` |" in text("observability.md")
+
+
+def test_the_list_of_findings_has_every_script_and_no_other() -> None:
+    folder = DOCS.parent / "findings"
+
+    listed = re.findall(r"^\| `([\w-]+)` \|", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in folder.glob("*.sh"))
+
+
+def test_every_finding_states_question_guess_answer_and_versions() -> None:
+    for script in (DOCS.parent / "findings").glob("*.sh"):
+        lines = script.read_text(encoding="utf-8").splitlines()
+        header = lines[: lines.index("set -euo pipefail")]
+        marks = ("#!/usr/bin/env bash", "# Question: ", "# Common guess: ", "# True: ", "# Seen with ")
+        found = [mark for mark in marks if any(line.startswith(mark) for line in header)]
+        assert found == list(marks), script.name
+
+
+def test_the_site_lists_every_page() -> None:
+    listed = re.findall(r"^([a-z][\w/-]+)$", text("index.md"), re.MULTILINE)
+
+    pages = {str(page.relative_to(DOCS).with_suffix("")) for page in DOCS.rglob("*.md")} - {"index"}
+    assert set(listed) == pages
