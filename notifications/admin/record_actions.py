@@ -1,4 +1,7 @@
-"""Replay, send now and cancel: the first POST asks, the second acts, a GET does neither."""
+"""The admin actions replay, send now and cancel.
+
+The first POST shows a confirmation page. The second POST runs the operation. A GET never runs it.
+"""
 
 from __future__ import annotations
 
@@ -27,89 +30,94 @@ else:
     Base = admin.ModelAdmin
 
 MAX_RECORDS_PER_OPERATION = 10_000
-"""Records one operation in the admin takes: it has to end well within a web server's time limit."""
+"""Records that one operation may change. It must end within the time limit of a web request."""
 TEMPLATE = "admin/notifications/notificationrecord/confirmation.html"
 
 
 class RecordActionsAdmin(Base):
-    """Offers the operations as actions, each with its own permission."""
+    """Mixin that offers the operations as admin actions. Each requires its own permission."""
 
     actions = tuple(OPERATIONS)
 
     @admin.action(description=_("Replay selected notifications"), permissions=["replay"])
     def replay(self, request: HttpRequest, queryset: NotificationQuerySet[NotificationRecord]) -> HttpResponse:
-        """Ask, then let the selected records be sent again; all that the list has become a replay operation."""
+        """Confirm, then replay the selected records. If the whole list is selected, open the form of a replay operation."""
         if request.POST.get("select_across") == "1":
-            return self._order(request)
+            return self._redirect_to_replay_form(request)
         return self._operate(request, queryset, REPLAY)
 
     @admin.action(description=_("Cancel selected notifications"), permissions=["cancel"])
     def cancel(self, request: HttpRequest, queryset: NotificationQuerySet[NotificationRecord]) -> HttpResponse:
-        """Ask, then call off the selected records that wait."""
+        """Confirm, then cancel those of the selected records that are not sent yet."""
         return self._operate(request, queryset, CANCEL)
 
     @admin.action(description=_("Send selected notifications now"), permissions=["send_now"])
     def send_now(self, request: HttpRequest, queryset: NotificationQuerySet[NotificationRecord]) -> HttpResponse:
-        """Ask, then make the selected records that wait due at once."""
+        """Confirm, then make those of the selected records due now that are scheduled or waiting to retry."""
         return self._operate(request, queryset, SEND_NOW)
 
     def has_replay_permission(self, request: HttpRequest) -> bool:
-        """Tell whether this user may replay."""
+        """Return True if the user may replay records."""
         return request.user.has_perm("notifications.replay_notificationrecord")
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
-        """Tell whether this user may cancel."""
+        """Return True if the user may cancel records."""
         return request.user.has_perm("notifications.cancel_notificationrecord")
 
     def has_send_now_permission(self, request: HttpRequest) -> bool:
-        """Tell whether this user may send now what waits."""
+        """Return True if the user may send records now."""
         return request.user.has_perm("notifications.send_now_notificationrecord")
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Refuse an operation the user may not do and ids that are none, where Django would not say so."""
-        asked = OPERATIONS.keys() & set(request.POST.getlist("action"))
-        if not asked <= self.get_actions(request).keys():
+        """Show the list, or run an action.
+
+        Raises:
+            PermissionDenied: The user may not run the action. Django would ignore the action silently.
+            BadRequest: A selected id is not a number.
+        """
+        requested = OPERATIONS.keys() & set(request.POST.getlist("action"))
+        if not requested <= self.get_actions(request).keys():
             raise PermissionDenied
         if not all(pk.isdecimal() for pk in request.POST.getlist(ACTION_CHECKBOX_NAME)):
             raise BadRequest("not a record id")
         return super().changelist_view(request, extra_context)
 
     def operations_for(self, request: HttpRequest, record: NotificationRecord) -> list[Operation]:
-        """Return what this user may do to this record in its state."""
+        """Return the operations that the user may run and that apply to the record in its current state."""
         allowed = self.get_actions(request)
-        this = NotificationRecord.objects.filter(pk=record.pk)
+        records = NotificationRecord.objects.filter(pk=record.pk)
         return [
             operation
             for name, operation in OPERATIONS.items()
-            if name in allowed and operation.select(this, operation.can_force).exists()
+            if name in allowed and operation.select(records, operation.can_force).exists()
         ]
 
-    def _order(self, request: HttpRequest) -> HttpResponse:
+    def _redirect_to_replay_form(self, request: HttpRequest) -> HttpResponse:
         try:
-            order = criteria_query(request.GET.dict())
-        except UnsupportedFilter as filters:
-            text = gettext("A replay operation cannot keep this filter: %(filters)s. Give its criteria by hand.")
-            self.message_user(request, text % {"filters": escape_invisible(str(filters))[:200]}, messages.WARNING)
-            order = ""
-        return HttpResponseRedirect(f"{reverse('admin:notifications_replayoperation_add')}?{order}")
+            criteria = criteria_query(request.GET.dict())
+        except UnsupportedFilter as error:
+            text = gettext("A replay operation does not support this filter: %(filters)s. Enter the criteria below.")
+            self.message_user(request, text % {"filters": escape_invisible(str(error))[:200]}, messages.WARNING)
+            criteria = ""
+        return HttpResponseRedirect(f"{reverse('admin:notifications_replayoperation_add')}?{criteria}")
 
     def _operate(
         self, request: HttpRequest, records: NotificationQuerySet[NotificationRecord], operation: Operation
     ) -> HttpResponse:
         form = ConfirmationForm(operation, request.POST if "confirm" in request.POST else None)
         if form.is_valid():
-            asked = records.filter(pk__lte=form.cleaned_data["newest"] or 0)
+            confirmed = records.filter(pk__lte=form.cleaned_data["newest"] or 0)
             force = form.cleaned_data.get("force", False)
-            if operation.select(asked, force).count() <= MAX_RECORDS_PER_OPERATION:
-                selected = asked.count()
+            if operation.select(confirmed, force).count() <= MAX_RECORDS_PER_OPERATION:
+                selected = confirmed.count()
                 actor = cast(AbstractBaseUser, request.user)
-                done = operation.run(asked, actor, form.cleaned_data["reason"], force)
+                done = operation.run(confirmed, actor, form.cleaned_data["reason"], force)
                 self._report(request, operation, done, selected - done)
-                return HttpResponseRedirect(self._back(request))
-            form.add_error(None, _("These are too many for one go."))
-        return self._ask(request, records, operation, form)
+                return HttpResponseRedirect(self._previous_page(request))
+            form.add_error(None, _("Too many notifications for one operation."))
+        return self._confirm(request, records, operation, form)
 
-    def _ask(
+    def _confirm(
         self,
         request: HttpRequest,
         records: NotificationQuerySet[NotificationRecord],
@@ -117,28 +125,30 @@ class RecordActionsAdmin(Base):
         form: ConfirmationForm,
     ) -> TemplateResponse:
         selected = records.by_status()
-        taken = operation.select(records, False).by_status()
-        forced = operation.select(records, True).by_status() if operation.can_force else taken
+        selectable = operation.select(records, False).by_status()
+        forced = operation.select(records, True).by_status() if operation.can_force else selectable
         rows = [
             {
                 "status": status,
                 "selected": selected[status],
-                "taken": taken.get(status, 0),
-                "refused": selected[status] - taken.get(status, 0),
-                "why": operation.unchanged_reasons.get(status, "") if selected[status] > taken.get(status, 0) else "",
+                "changed": selectable.get(status, 0),
+                "unchanged": selected[status] - selectable.get(status, 0),
+                "reason": operation.unchanged_reasons.get(status, "")
+                if selected[status] > selectable.get(status, 0)
+                else "",
             }
             for status in Status
             if status in selected
         ]
         counts = {
             "selected_count": sum(selected.values()),
-            "taken_count": sum(taken.values()),
-            "forced_count": sum(forced.values()) - sum(taken.values()),
+            "changed_count": sum(selectable.values()),
+            "forced_count": sum(forced.values()) - sum(selectable.values()),
         }
         context = {
             **self.admin_site.each_context(request),
             **counts,
-            "asks": operation.confirm_text % {"count": counts["taken_count"]},
+            "confirm_text": operation.confirm_text % {"count": counts["changed_count"]},
             "title": operation.title,
             "operation": operation,
             "opts": self.opts,
@@ -146,30 +156,29 @@ class RecordActionsAdmin(Base):
             "form": form,
             "rows": rows,
             "newest": records.aggregate(newest=Max("pk"))["newest"],
-            "most": MAX_RECORDS_PER_OPERATION,
-            "too_many": counts["taken_count"] > MAX_RECORDS_PER_OPERATION,
-            "can_act": counts["taken_count"] <= MAX_RECORDS_PER_OPERATION
-            and counts["taken_count"] + counts["forced_count"] > 0,
+            "max_records": MAX_RECORDS_PER_OPERATION,
+            "too_many": counts["changed_count"] > MAX_RECORDS_PER_OPERATION,
+            "can_act": counts["changed_count"] <= MAX_RECORDS_PER_OPERATION
+            and counts["changed_count"] + counts["forced_count"] > 0,
             "action_checkbox_name": ACTION_CHECKBOX_NAME,
             "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
             "select_across": request.POST.get("select_across", "0"),
             "from_record": request.POST.get("from_record", ""),
-            "back": self._back(request),
+            "back": self._previous_page(request),
         }
         return TemplateResponse(request, TEMPLATE, context)
 
-    def _back(self, request: HttpRequest) -> str:
-        """Return where the operator came from: the record's page, or the list as it was filtered."""
+    def _previous_page(self, request: HttpRequest) -> str:
         selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
         if request.POST.get("from_record") and len(selected) == 1:
             return reverse("admin:notifications_notificationrecord_change", args=selected)
         return request.get_full_path()
 
-    def _report(self, request: HttpRequest, operation: Operation, done: int, left: int) -> None:
+    def _report(self, request: HttpRequest, operation: Operation, done: int, unchanged: int) -> None:
         if done:
             self.message_user(request, operation.done_text % {"count": done}, messages.SUCCESS)
         else:
             self.message_user(request, gettext("Nothing was changed."), messages.WARNING)
-        if left > 0:  # negative if the list grew meanwhile
-            text = ngettext("%(count)d was left as it is.", "%(count)d were left as they are.", left)
-            self.message_user(request, text % {"count": left}, messages.INFO)
+        if unchanged > 0:  # negative if records were added to the list in the meantime
+            text = ngettext("%(count)d was not changed.", "%(count)d were not changed.", unchanged)
+            self.message_user(request, text % {"count": unchanged}, messages.INFO)

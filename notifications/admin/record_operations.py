@@ -1,4 +1,4 @@
-"""What operators can do to records, and what they are asked first."""
+"""The operations on records (replay, send now, cancel), their texts, and the confirmation form."""
 
 from __future__ import annotations
 
@@ -20,21 +20,29 @@ from notifications.states import Status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What an operator can do to records, and the words for it."""
+    """An operation on records and its texts.
+
+    Attributes:
+        name: The name of the admin action.
+        title: The title of the confirmation page.
+        button: The label of the button.
+        confirm_text: States what will be done to `count` records.
+        done_text: States what was done to `count` records.
+        select: Returns the records the operation applies to. Arguments: records, force.
+        run: Runs the operation and returns the number of changed records. Arguments: records, user, reason, force.
+        can_force: True if the operator may force the operation.
+        unchanged_reasons: For each status, why the operation does not apply.
+    """
 
     name: str
     title: Promise
     button: Promise
     confirm_text: Promise
-    """What will be done, for a `count`."""
     done_text: Promise
-    """What was done, for a `count`."""
     select: Callable[[NotificationQuerySet[NotificationRecord], bool], NotificationQuerySet[NotificationRecord]]
-    """Selects what it takes, with force or without."""
     run: Callable[[NotificationQuerySet[NotificationRecord], AbstractBaseUser, str, bool], int]
     can_force: bool
     unchanged_reasons: Mapping[Status, Promise]
-    """Why it leaves a status alone."""
 
 
 REPLAY = Operation(
@@ -42,70 +50,72 @@ REPLAY = Operation(
     title=_("Replay notifications"),
     button=_("Replay"),
     confirm_text=ngettext_lazy("%(count)d will be sent again.", "%(count)d will be sent again.", "count"),
-    done_text=ngettext_lazy("%(count)d notification goes out again.", "%(count)d notifications go out again.", "count"),
+    done_text=ngettext_lazy(
+        "%(count)d notification is sent again.", "%(count)d notifications are sent again.", "count"
+    ),
     select=lambda records, force: records.replayable(force=force),
     run=lambda records, actor, reason, force: replay_notifications(records, actor, reason, force=force),
     can_force=True,
     unchanged_reasons={
-        Status.PENDING: _("waits already and goes out by itself"),
-        Status.SENDING: _("is in a worker's hands"),
-        Status.FAILED: _("is tried again by itself"),
-        Status.SENT: _("was delivered; only with force, and the reader gets it twice"),
-        Status.SKIPPED: _("was called off; only with force, in spite of that"),
+        Status.PENDING: _("is pending and will be sent automatically"),
+        Status.SENDING: _("is being sent"),
+        Status.FAILED: _("will be retried automatically"),
+        Status.SENT: _("was delivered; requires force, and the user receives it twice"),
+        Status.SKIPPED: _("was cancelled; requires force"),
     },
 )
 CANCEL = Operation(
     name="cancel",
     title=_("Cancel notifications"),
-    button=_("Call off"),
-    confirm_text=ngettext_lazy("%(count)d will be called off.", "%(count)d will be called off.", "count"),
+    button=_("Cancel"),
+    confirm_text=ngettext_lazy("%(count)d will be cancelled.", "%(count)d will be cancelled.", "count"),
     done_text=ngettext_lazy(
-        "%(count)d notification was called off.", "%(count)d notifications were called off.", "count"
+        "%(count)d notification was cancelled.", "%(count)d notifications were cancelled.", "count"
     ),
     select=lambda records, force: records.cancellable(),
     run=lambda records, actor, reason, force: NotificationService().cancel(records, actor, reason),
     can_force=False,
     unchanged_reasons={
-        Status.SENDING: _("is in a worker's hands"),
-        Status.SENT: _("was delivered, there is nothing to call off"),
-        Status.DEAD: _("is not sent any more, there is nothing to call off"),
-        Status.SKIPPED: _("is not sent any more, there is nothing to call off"),
+        Status.SENDING: _("is being sent"),
+        Status.SENT: _("was delivered already"),
+        Status.DEAD: _("will not be sent"),
+        Status.SKIPPED: _("will not be sent"),
     },
 )
 SEND_NOW = Operation(
     name="send_now",
     title=_("Send notifications now"),
     button=_("Send now"),
-    confirm_text=ngettext_lazy("%(count)d will be sent at once.", "%(count)d will be sent at once.", "count"),
-    done_text=ngettext_lazy("%(count)d notification goes out now.", "%(count)d notifications go out now.", "count"),
+    confirm_text=ngettext_lazy("%(count)d will be sent now.", "%(count)d will be sent now.", "count"),
+    done_text=ngettext_lazy("%(count)d notification is sent now.", "%(count)d notifications are sent now.", "count"),
     select=lambda records, force: records.deferred(),
     run=lambda records, actor, reason, force: send_notifications_now(records, actor, reason),
     can_force=False,
     unchanged_reasons={
-        Status.PENDING: _("is due already; the next free worker sends it"),
-        Status.FAILED: _("is due already; the next free worker sends it"),
-        Status.SENDING: _("is in a worker's hands"),
-        Status.SENT: _("was delivered"),
-        Status.DEAD: _("does not wait; replay it"),
-        Status.SKIPPED: _("does not wait; replay it"),
+        Status.PENDING: _("is due already; the next available worker sends it"),
+        Status.FAILED: _("is due already; the next available worker sends it"),
+        Status.SENDING: _("is being sent"),
+        Status.SENT: _("was delivered already"),
+        Status.DEAD: _("will not be sent; replay it instead"),
+        Status.SKIPPED: _("will not be sent; replay it instead"),
     },
 )
 OPERATIONS = {operation.name: operation for operation in (REPLAY, SEND_NOW, CANCEL)}
 
 
 class ConfirmationForm(forms.Form):
-    """Why, and for a replay whether the reader may get it twice."""
+    """The reason for the operation, and for a replay whether to force it."""
 
     reason = forms.CharField(
-        label=_("Reason"), max_length=500, help_text=_("Kept in the history of every notification it changes.")
+        label=_("Reason"), max_length=500, help_text=_("Stored in the history of each changed notification.")
     )
     force = forms.BooleanField(
         label=_("Force"),
         required=False,
-        help_text=_("Also what was delivered or called off. The reader gets a delivered message a second time."),
+        help_text=_("Include delivered and cancelled notifications. Users receive a delivered message twice."),
     )
     newest = forms.IntegerField(required=False)
-    """The last record there was when the page asked; what came later was not asked about."""
+    """The highest record id when the confirmation page was shown. Later records are not changed."""
 
     def __init__(self, operation: Operation, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
