@@ -41,7 +41,7 @@ class RecordActionsAdmin(Base):
 
     @admin.action(description=_("Replay selected notifications"), permissions=["replay"])
     def replay(self, request: HttpRequest, queryset: NotificationQuerySet[NotificationRecord]) -> HttpResponse:
-        """Confirm, then replay the selected records. If the whole list is selected, open the form of a replay operation."""
+        """Confirm, then replay the selected records. For the whole list, open the form of a replay operation."""
         if request.POST.get("select_across") == "1":
             return self._redirect_to_replay_form(request)
         return self._operate(request, queryset, REPLAY)

@@ -1,4 +1,4 @@
-"""Plain sentences: what a record's state means, what happens next, what an error code stands for, what to do."""
+"""Sentences that explain a record: what its state means, the cause, what happens next, and what to do."""
 
 from __future__ import annotations
 
@@ -16,89 +16,95 @@ from notifications.states import HoldReason, Status
 
 HOLD_EXPLANATIONS: dict[str, Promise] = {
     HoldReason.CHANNEL_PAUSED: _(
-        "It waits because the user's channel is paused, and spends no attempt meanwhile. Mend the endpoint, then test "
-        "or resume the channel: what waits goes out, oldest first."
+        "The notification is held because the user's channel is paused. This uses no attempts. Fix the endpoint, then "
+        "test or resume the channel: held notifications are sent, oldest first."
     ),
     HoldReason.ENDPOINT_FAILING: _(
-        "It waits because the endpoint keeps failing and is tried with one message at a time. It spends no attempt, "
-        "and goes out once the endpoint works again."
+        "The notification is held because the endpoint is failing and is probed with one message at a time. This uses "
+        "no attempts. The notification is sent after the endpoint has recovered."
     ),
-    HoldReason.RATE_LIMITED: _("It waits for the endpoint's rate limit, and spends no attempt meanwhile."),
+    HoldReason.RATE_LIMITED: _("The notification is held by the endpoint's rate limit. This uses no attempts."),
 }
-"""Why it is held up, and what ends that."""
+"""By the reason for which a record is held: the meaning, and what ends it."""
 
 _STOPPED = (Status.DEAD, Status.SKIPPED)
-"""What is not sent again unless somebody does something."""
-
-_STOPPED_BY = (Status.FAILED, *_STOPPED)
-"""What the last error still speaks of; a replayed record keeps it until the next attempt."""
+_EXPLAINED_BY_LAST_ERROR = (Status.FAILED, *_STOPPED)
+"""A replayed record keeps its last error until the next attempt, but that error does not explain its state."""
 
 
 def explain_record(record: NotificationRecord) -> list[str]:
-    """Return the sentences that stand at the top of a record's page: why, what happens next, what to do."""
-    if waits := HOLD_EXPLANATIONS.get(record.hold_reason):
-        # The time of its next attempt is a promise only where a limit made it; else it waits for its endpoint.
+    """Return the sentences at the top of a record's page.
+
+    Args:
+        record: The record to explain.
+
+    Returns:
+        Translated sentences in this order: the state and what happens next, the cause, what to do.
+    """
+    if hold := HOLD_EXPLANATIONS.get(record.hold_reason):
+        # `next_attempt_at` is the real time of the next attempt only if a rate limit set it.
         limited = record.hold_reason == HoldReason.RATE_LIMITED
-        why = ERROR_MESSAGES.get(record.last_error_code) if record.status == Status.FAILED else None
-        return [*([_state(record)] if limited else []), str(waits), *([str(why)] if why else [])]
-    sentences = [_state(record)]
-    if record.status in _STOPPED_BY and (meaning := ERROR_MESSAGES.get(record.last_error_code)):
+        meaning = ERROR_MESSAGES.get(record.last_error_code) if record.status == Status.FAILED else None
+        return [*([_describe_state(record)] if limited else []), str(hold), *([str(meaning)] if meaning else [])]
+    sentences = [_describe_state(record)]
+    if record.status in _EXPLAINED_BY_LAST_ERROR and (meaning := ERROR_MESSAGES.get(record.last_error_code)):
         sentences.append(str(meaning))
+    remedy = _STATE_REMEDIES[Status(record.status)]
     if record.status in _STOPPED:
-        remedy = ERROR_REMEDIES.get(record.last_error_code, _ADVICE[Status(record.status)])
-    else:
-        remedy = _ADVICE[Status(record.status)]
+        remedy = ERROR_REMEDIES.get(record.last_error_code, remedy)
     return [*sentences, *([str(remedy)] if remedy else [])]
 
 
-def _state(record: NotificationRecord) -> str:
+def _describe_state(record: NotificationRecord) -> str:
     due = record.next_attempt_at is not None and record.next_attempt_at <= timezone.now()
-    return str(_SENTENCES[Status(record.status), due]) % {
+    return str(_STATE_SENTENCES[Status(record.status), due]) % {
         "number": record.attempt_count,
         "allowed": record.max_attempts,
-        "when": _when(record.next_attempt_at),
-        "sent": _when(record.sent_at),
-        "worker": _last_worker(record) if record.status == Status.SENDING else "",
+        "when": _time_and_age(record.next_attempt_at),
+        "sent": _time_and_age(record.sent_at),
+        "worker": _previous_worker(record) if record.status == Status.SENDING else "",
     }
 
 
-def _last_worker(record: NotificationRecord) -> str:
-    """Return who made the last attempt that was written down; a lease names nobody."""
+def _previous_worker(record: NotificationRecord) -> str:
+    """Return the worker of the last stored attempt. The name of the current worker is not stored."""
     worker = record.attempts.exclude(worker="").order_by("-round", "-number").values_list("worker", flat=True).first()
-    return escape_invisible(worker) if worker else gettext("none so far")
+    return escape_invisible(worker) if worker else gettext("none")
 
 
-_SENTENCES: dict[tuple[Status, bool], Promise] = {
-    (Status.PENDING, False): _("Accepted; it goes out at %(when)s."),
-    (Status.PENDING, True): _("Accepted and due; the next free worker sends it."),
+_STATE_SENTENCES: dict[tuple[Status, bool], Promise] = {
+    (Status.PENDING, False): _("Accepted. It will be sent at %(when)s."),
+    (Status.PENDING, True): _("Accepted and due. The next available worker sends it."),
     (Status.SENDING, False): _(
-        "A worker sends attempt %(number)d of %(allowed)d. It has it until %(when)s; if it vanishes, another takes "
-        "over then. Worker of the attempt before: %(worker)s."
+        "A worker is sending attempt %(number)d of %(allowed)d. Its lease ends at %(when)s; if the worker is lost, "
+        "another worker takes over then. Worker of the previous attempt: %(worker)s."
     ),
     (Status.SENDING, True): _(
-        "The worker of attempt %(number)d of %(allowed)d vanished; the next free one takes over. Its time ended at "
-        "%(when)s. Worker of the attempt before: %(worker)s."
+        "The worker of attempt %(number)d of %(allowed)d was lost. Its lease ended at %(when)s. The next available "
+        "worker takes over. Worker of the previous attempt: %(worker)s."
     ),
-    (Status.FAILED, False): _("Attempt %(number)d of %(allowed)d failed. It is tried again by itself at %(when)s."),
+    (Status.FAILED, False): _(
+        "Attempt %(number)d of %(allowed)d failed. The next attempt starts automatically at %(when)s."
+    ),
     (Status.FAILED, True): _(
-        "Attempt %(number)d of %(allowed)d failed. It is due again; the next free worker sends it."
+        "Attempt %(number)d of %(allowed)d failed. The next attempt is due; the next available worker sends it."
     ),
-    (Status.SENT, False): _("Delivered: the endpoint took it at %(sent)s. Nothing more happens."),
-    (Status.DEAD, False): _("Not delivered, and it will not be tried again by itself. It needs a person."),
-    (Status.SKIPPED, False): _("Not sent, on purpose. Nothing more happens."),
+    (Status.SENT, False): _("Delivered: the endpoint accepted the message at %(sent)s. No further action follows."),
+    (Status.DEAD, False): _("Not delivered. There are no further automatic attempts. Action is needed."),
+    (Status.SKIPPED, False): _("Not sent on purpose. No further action follows."),
 }
-"""By status, and whether its time has come."""
+"""By status, and whether the next attempt is due."""
 
-_ADVICE: dict[Status, Promise | str] = {
+_STATE_REMEDIES: dict[Status, Promise | str] = {
     Status.PENDING: "",
     Status.SENDING: "",
     Status.SENT: "",
-    Status.FAILED: _("Nothing to do; who knows that the cause is gone may send it now."),
-    Status.DEAD: _("Remove the cause, then replay it."),
-    Status.SKIPPED: _("Once the user can be reached, it can be replayed."),
+    Status.FAILED: _("No action is needed. If the cause is fixed, you can send the notification now."),
+    Status.DEAD: _("Fix the cause, then replay the notification."),
+    Status.SKIPPED: _("After the user has an enabled channel, replay the notification."),
 }
-"""What a person does where the error code says nothing of it."""
+"""What an operator does if the error code has no remedy."""
 
 
-def _when(value: datetime | None) -> str:
+def _time_and_age(value: datetime | None) -> str:
     return f"{format_time(value)} ({format_age(value)})" if value else ""

@@ -1,4 +1,4 @@
-"""How a replay operation is shown, in the list and on its page."""
+"""Columns of the list of replay operations, and the details on the page of one."""
 
 from __future__ import annotations
 
@@ -15,53 +15,60 @@ from notifications.models import ReplayOperation
 
 
 class ReplayColumns:
-    """Columns of the list, and the facts of the page."""
+    """Mixin with the columns of the list and the details of the page."""
 
     @admin.display(description=_("number"))
     def number(self, operation: ReplayOperation) -> str:
-        """Return its number."""
+        """Return the id of the operation, as in "#7"."""
         return f"#{operation.pk}"
 
     @admin.display(description=_("status"))
     def state(self, operation: ReplayOperation) -> SafeString:
-        """Return the status in its colour."""
+        """Return the status as a coloured badge."""
         return badge(f"op-{operation.status}", operation.get_status_display())
 
     @admin.display(description=_("replayed"))
     def progress(self, operation: ReplayOperation) -> str:
-        """Return how many of how many."""
+        """Return the replayed and the matched records, as in "20 / 60"."""
         return f"{operation.done} / {operation.matched}"
 
-    why = column(ReplayOperation, "reason")
+    reason_text = column(ReplayOperation, "reason")
 
-    @admin.display(description=_("ordered by"))
+    @admin.display(description=_("started by"))
     def owner(self, operation: ReplayOperation) -> SafeString | str:
-        """Return the user with a link to them, or the bare id of one who is not there."""
-        if operation.created_by:  # prefetched, so that one who is not there is None and no error
+        """Return a link to the user, or the id of a user that does not exist."""
+        if operation.created_by:  # prefetched, so that a missing user is None and raises nothing
             return user_link(operation.created_by)
         return str(operation.created_by_id or EMPTY_VALUE)
 
-    @admin.display(description=_("ordered"))
-    def ordered(self, operation: ReplayOperation) -> SafeString | str:
-        """Return how long ago."""
+    @admin.display(description=_("created"))
+    def created(self, operation: ReplayOperation) -> SafeString | str:
+        """Return the time since the operation was created."""
         return age_html(operation.created_at)
 
-    def facts(self, operation: ReplayOperation) -> Iterator[tuple[Any, Any]]:
-        """Yield what was ordered, by whom and when: labels and values."""
+    def details(self, operation: ReplayOperation) -> Iterator[tuple[Any, Any]]:
+        """Yield the details of the operation.
+
+        Args:
+            operation: The replay operation.
+
+        Yields:
+            (label, value), both ready to be shown.
+        """
         yield _("Reason"), isolated(operation.reason)
-        yield _("Ordered by"), self.owner(operation)
-        for name, value in _items(operation.criteria):
+        yield _("Started by"), self.owner(operation)
+        for name, value in _criteria_items(operation.criteria):
             field = ReplayForm.base_fields.get(name)
-            label = field.label if field else _("Record numbers") if name == "ids" else name
+            label = field.label if field else _("Record ids") if name == "ids" else name
             yield label, isolated(", ".join(map(str, value)) if isinstance(value, list) else value)
-        yield _("Left alone if changed after"), time_html(operation.as_of)
+        yield _("Unchanged if modified after"), time_html(operation.as_of)
         yield _("Records per minute"), operation.rate or _("no limit")
-        yield _("Ordered"), time_html(operation.created_at)
+        yield _("Created"), time_html(operation.created_at)
         yield _("Started"), time_html(operation.started_at)
         yield _("Ended"), time_html(operation.finished_at)
         if operation.error:
             yield _("Error"), isolated(operation.error)
 
 
-def _items(criteria: Any) -> list[tuple[str, Any]]:
+def _criteria_items(criteria: Any) -> list[tuple[str, Any]]:
     return list(criteria.items()) if isinstance(criteria, dict) else [("criteria", criteria)]

@@ -1,4 +1,4 @@
-"""The form by which a replay operation is ordered: which records, why, and how fast."""
+"""The form of a new replay operation: the criteria, the reason and the rate."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from notifications.conf import service_options
+from notifications.exceptions import NotificationError
 from notifications.replay.criteria import LONGEST, Criteria, InvalidCriteria
 from notifications.replay.operations import FASTEST, LONGEST_REASON
 from notifications.states import UNDELIVERED, ErrorCode, Status
 
 DEFAULT_RATE_PER_MINUTE = 600
-"""Records per minute that the form proposes: ten a second harm no endpoint that was just mended."""
+"""The proposed rate: ten per second do not overload an endpoint that has just recovered."""
 
 
 def _text(label: Any, **kwargs: Any) -> forms.CharField:
@@ -36,9 +37,10 @@ def _channels() -> list[tuple[str, Any]]:
 
 
 class ReplayForm(forms.Form):
-    """Its fields are those of Criteria, by the same names, and what makes an order of them.
+    """Fields of the same names as in `Criteria`, plus reason and rate.
 
-    After is_valid() `criteria` holds them.
+    Attributes:
+        criteria: The criteria, after `is_valid()` returned True.
     """
 
     statuses = forms.MultipleChoiceField(
@@ -51,38 +53,38 @@ class ReplayForm(forms.Form):
         label=_("Error code"), required=False, choices=[(code.value, code.value) for code in ErrorCode]
     )
     channel = forms.ChoiceField(label=_("Channel"), required=False, choices=_channels)
-    changed_from = _time(_("Changed from"), help_text=_("When a dead or skipped one became so."))
+    changed_from = _time(_("Changed from"), help_text=_("When it became dead or skipped."))
     changed_until = _time(_("Changed before"))
     created_from = _time(_("Requested from"))
     created_until = _time(_("Requested before"))
-    user = forms.IntegerField(label=_("User number"), required=False, min_value=1)
+    user = forms.IntegerField(label=_("User id"), required=False, min_value=1)
     dedupe_key = _text(_("Dedupe key"))
     trace_id = _text(_("Trace id"))
     preview_id = _text(_("Preview id"))
-    search = _text(_("Search"), help_text=_("The whole dedupe key, trace id, user id, user name or record number."))
+    search = _text(_("Search"), help_text=_("Enter a complete dedupe key, trace id, user id, user name or record id."))
     force = forms.BooleanField(
         label=_("Force"),
         required=False,
-        help_text=_("Also what was delivered or called off. The reader gets a delivered message a second time."),
+        help_text=_("Include delivered and cancelled notifications. Users receive a delivered message twice."),
     )
     rate = forms.IntegerField(
         label=_("Records per minute"),
         required=False,
         min_value=1,
         max_value=FASTEST,
-        help_text=_("At most, over all workers. Empty: no limit."),
+        help_text=_("Limit for all workers together. Empty: no limit."),
     )
     reason = forms.CharField(
         label=_("Reason"),
         max_length=LONGEST_REASON,
         required=False,
-        help_text=_("Kept with the operation, and in the history of every notification it changes."),
+        help_text=_("Stored with the operation and in the history of each changed notification."),
         widget=forms.TextInput(attrs={"class": "vTextField"}),
     )
     counted = forms.CharField(required=False, widget=forms.HiddenInput)
-    """The criteria that were counted, so that nothing else is replayed than what was looked at."""
+    """The counted criteria as JSON, so that exactly the counted selection is replayed."""
     as_of = forms.CharField(required=False, widget=forms.HiddenInput)
-    """When; what changes later is left alone."""
+    """The time of the count. Records that change later are not replayed."""
 
     criteria: Criteria
 
@@ -91,19 +93,19 @@ class ReplayForm(forms.Form):
         self.fields["reason"].required = to_start
 
     def clean(self) -> dict[str, Any]:
-        """Make criteria of the fields."""
+        """Build the criteria from the fields and report their errors at the fields."""
         cleaned = super().clean() or {}
-        facts = {name: cleaned.get(name) for name in FIELDS}
-        lists = {name: tuple(facts.pop(name) or ()) for name in ("statuses", "codes")}
+        values = {name: cleaned.get(name) for name in CRITERIA_FIELDS}
+        lists = {name: tuple(values.pop(name) or ()) for name in ("statuses", "codes")}
         try:
-            self.criteria = Criteria(**lists, **{name: value for name, value in facts.items() if value})  # type: ignore[arg-type]
+            self.criteria = Criteria(**lists, **{name: value for name, value in values.items() if value})  # type: ignore[arg-type]
         except InvalidCriteria as error:
             for field, reason in error.errors:
                 self.add_error(field, str(reason))
         return cleaned
 
     def counted_at(self) -> datetime | None:
-        """Return when just these criteria were counted; None if they were not."""
+        """Return the time at which exactly these criteria were counted, or None if they were not counted."""
         if self.cleaned_data["counted"] != canonical_json(self.criteria):
             return None
         try:
@@ -113,51 +115,57 @@ class ReplayForm(forms.Form):
         return as_of if as_of.tzinfo else None
 
 
-FIELDS = tuple(name for name in ReplayForm.base_fields if name not in ("rate", "reason", "counted", "as_of"))
-"""Those that are criteria."""
+CRITERIA_FIELDS = tuple(name for name in ReplayForm.base_fields if name not in ("rate", "reason", "counted", "as_of"))
+"""The form fields that belong to `Criteria`."""
 
 
 def canonical_json(criteria: Criteria) -> str:
-    """Return criteria as one text: the same for the same."""
+    """Return criteria as JSON text with sorted keys, so that equal criteria give equal texts."""
     return json.dumps(criteria.as_json(), sort_keys=True)
 
 
-class UnsupportedFilter(ValueError):
-    """The list is filtered by something that criteria do not have; the message names it."""
+class UnsupportedFilter(NotificationError, ValueError):
+    """The list uses a filter that replay criteria do not support. The message names the filter."""
 
 
 def criteria_query(parameters: Mapping[str, str]) -> str:
-    """Return the query string of an order for what the list of notifications shows with these parameters.
+    """Return the query string for the form of a replay operation that selects what a list shows.
 
-    Raises UnsupportedFilter.
+    Args:
+        parameters: The query parameters of the list of notifications.
+
+    Returns:
+        An encoded query string with fields of `ReplayForm`.
+
+    Raises:
+        UnsupportedFilter: A filter of the list has no equivalent in the criteria.
     """
-    order: list[tuple[str, str]] = []
+    fields: list[tuple[str, str]] = []
     unknown: list[str] = []
     for name, value in parameters.items():
         plain = name.removesuffix("__exact")
-        if plain in _SAME:
-            order += (
-                [(_SAME[plain], one) for one in value.split(",")] if plain == "status__in" else [(_SAME[plain], value)]
-            )
-        elif plain in _TIMES:
+        if plain in _EQUAL_FIELDS:
+            values = value.split(",") if plain == "status__in" else [value]
+            fields += [(_EQUAL_FIELDS[plain], item) for item in values]
+        elif plain in _TIME_FIELDS:
             try:
-                order.append((_TIMES[plain], _local(datetime.fromisoformat(value))))
+                fields.append((_TIME_FIELDS[plain], _local(datetime.fromisoformat(value))))
             except ValueError:
                 unknown.append(name)
-        elif plain not in _NO_FILTER and plain not in _DATES:
+        elif plain not in _IGNORED_PARAMETERS and plain not in _DATE_HIERARCHY:
             unknown.append(name)
     if unknown:
         raise UnsupportedFilter(", ".join(unknown))
-    return urlencode(order + _of_hierarchy(parameters))
+    return urlencode(fields + _date_hierarchy_fields(parameters))
 
 
-def _of_hierarchy(parameters: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the window of the year, month or day that the list's date hierarchy shows."""
+def _date_hierarchy_fields(parameters: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the limits of the year, month or day that the list's date hierarchy shows."""
     if "created_at__year" not in parameters:
         return []
     try:
-        year, month, day = (int(parameters.get(name) or 0) for name in _DATES)
-        first = datetime(year, month or 1, day or 1)  # noqa: DTZ001  the list's days are local ones
+        year, month, day = (int(parameters.get(name) or 0) for name in _DATE_HIERARCHY)
+        first = datetime(year, month or 1, day or 1)  # noqa: DTZ001  the list shows local days
         longest = timedelta(days=1 if day else 31 if month else 366)
         after = first + longest
         last = after if day else after.replace(day=1) if month else after.replace(month=1, day=1)
@@ -166,12 +174,12 @@ def _of_hierarchy(parameters: Mapping[str, str]) -> list[tuple[str, str]]:
     return [("created_from", first.isoformat()), ("created_until", last.isoformat())]
 
 
-def _local(moment: datetime) -> str:
-    local = timezone.localtime(moment) if moment.tzinfo else moment
+def _local(value: datetime) -> str:
+    local = timezone.localtime(value) if value.tzinfo else value
     return local.replace(tzinfo=None).isoformat(timespec="seconds")
 
 
-_SAME = {
+_EQUAL_FIELDS = {
     "status": "statuses",
     "status__in": "statuses",
     "code": "codes",
@@ -184,11 +192,11 @@ _SAME = {
     "trace_id": "trace_id",
     "preview_id": "preview_id",
 }
-_TIMES = {
+_TIME_FIELDS = {
     "created_at__gte": "created_from",
     "created_at__lt": "created_until",
     "updated_at__gte": "changed_from",
     "updated_at__lt": "changed_until",
 }
-_DATES = ("created_at__year", "created_at__month", "created_at__day")
-_NO_FILTER = ("o", "p", "all", "e", "_facets")
+_DATE_HIERARCHY = ("created_at__year", "created_at__month", "created_at__day")
+_IGNORED_PARAMETERS = ("o", "p", "all", "e", "_facets")

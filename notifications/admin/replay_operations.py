@@ -1,4 +1,4 @@
-"""Replay operations: order one, watch it, stop it."""
+"""Replay operations: create one, show its progress, stop it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,18 @@ else:
 
 TEMPLATE_FOLDER = "admin/notifications/replayoperation/"
 MAX_GROUPS = 50
-"""Rows of a count that are shown."""
+"""Rows that the breakdown of a count shows."""
 
 
 @admin.register(ReplayOperation)
 class ReplayOperationAdmin(ReplayColumns, Base):
-    """Whoever may see notifications sees operations; whoever may replay them as well orders and stops operations."""
+    """List and pages of replay operations.
 
-    list_display = ("number", "state", "progress", "why", "owner", "ordered")
+    Users who may view notifications may view operations. Users who may also replay notifications may create and stop
+    operations.
+    """
+
+    list_display = ("number", "state", "progress", "reason_text", "owner", "created")
     list_display_links = ("number", "state")
     list_filter = ("status",)
     list_per_page = 50
@@ -53,31 +57,31 @@ class ReplayOperationAdmin(ReplayColumns, Base):
         css = STYLE
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Tell whether this user may see notifications."""
+        """Return True if the user may view notifications."""
         return request.user.has_perm("notifications.view_notificationrecord")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Tell whether this user may replay what they see."""
+        """Return True if the user may view and replay notifications."""
         return self.has_view_permission(request) and request.user.has_perm("notifications.replay_notificationrecord")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody edits what was ordered."""
+        """Return False: operations are never edited."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nor does anybody delete it."""
+        """Return False: operations are never deleted here."""
         return False
 
     def has_module_permission(self, request: HttpRequest) -> bool:
-        """Show it where it can be opened."""
+        """Return True if the user may view operations."""
         return self.has_view_permission(request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ReplayOperation]:
-        """Return operations with their users, and those of missing users too."""
+        """Return operations and prefetch their users. A join would hide the operations of deleted users."""
         return super().get_queryset(request).prefetch_related("created_by")
 
     def get_urls(self) -> list[Any]:
-        """Add the address that stops one."""
+        """Return the URLs of the admin, with the one that stops an operation."""
         stop = path(
             "<int:pk>/cancel/",
             self.admin_site.admin_view(self.cancel_view),
@@ -88,14 +92,14 @@ class ReplayOperationAdmin(ReplayColumns, Base):
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Count what the criteria match; order it once it was counted. A GET only counts."""
+        """Show the form and count the matching records. A POST of counted criteria creates the operation."""
         if not self.has_add_permission(request):
             raise PermissionDenied
         starting = "_start" in request.POST
-        asked = request.POST if request.method == "POST" else request.GET.copy()
-        if request.method != "POST" and asked:
-            asked.setdefault("rate", str(DEFAULT_RATE_PER_MINUTE))
-        form = ReplayForm(asked or None, to_start=starting, initial={"rate": DEFAULT_RATE_PER_MINUTE})
+        data = request.POST if request.method == "POST" else request.GET.copy()
+        if request.method != "POST" and data:
+            data.setdefault("rate", str(DEFAULT_RATE_PER_MINUTE))
+        form = ReplayForm(data or None, to_start=starting, initial={"rate": DEFAULT_RATE_PER_MINUTE})
         counted: dict[str, Any] = {}
         try:
             if form.is_valid():
@@ -106,9 +110,9 @@ class ReplayOperationAdmin(ReplayColumns, Base):
             elif form.is_bound and starting and hasattr(form, "criteria") and "reason" in form.errors:
                 counted = _count(form)
         except OperationalError:
-            form.add_error(None, _("These are too many to count. Narrow the criteria."))
+            form.add_error(None, _("Too many notifications to count. Narrow the criteria."))
         if starting and counted and not form.errors:
-            form.add_error(None, _("The criteria were changed. Look at the new count before you start."))
+            form.add_error(None, _("The criteria were changed. Check the new count, then start the replay."))
         context = {
             **self.admin_site.each_context(request),
             **counted,
@@ -123,7 +127,7 @@ class ReplayOperationAdmin(ReplayColumns, Base):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Show how far an operation is."""
+        """Show the progress and the details of an operation."""
         if not self.has_view_permission(request) or request.method not in ("GET", "HEAD"):
             raise PermissionDenied
         operation = self.get_object(request, object_id)
@@ -138,15 +142,15 @@ class ReplayOperationAdmin(ReplayColumns, Base):
             "operation": operation,
             "unfinished": operation.next_batch_at is not None,
             "percent": _percent(operation),
-            "left": max(operation.matched - operation.done, 0),
+            "unchanged": max(operation.matched - operation.done, 0),
             "state": self.state(operation),
-            "facts": list(self.facts(operation)),
+            "details": list(self.details(operation)),
             "can_cancel": operation.next_batch_at is not None and self.has_add_permission(request),
         }
         return TemplateResponse(request, f"{TEMPLATE_FOLDER}progress.html", context)
 
     def cancel_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Stop an operation, by POST only."""
+        """Stop an operation. Only POST is allowed."""
         if not self.has_add_permission(request):
             raise PermissionDenied
         if request.method != "POST":
@@ -155,10 +159,10 @@ class ReplayOperationAdmin(ReplayColumns, Base):
         if operation is None:
             raise Http404
         if cancel(operation, cast(AbstractBaseUser, request.user)):
-            text = gettext("Cancelled. What was replayed by now goes out.")
+            text = gettext("The replay was stopped. Notifications that were already replayed are sent.")
             self.message_user(request, text, messages.SUCCESS)
         else:
-            self.message_user(request, gettext("It had ended already."), messages.WARNING)
+            self.message_user(request, gettext("The replay had already ended."), messages.WARNING)
         return HttpResponseRedirect(_page(operation))
 
     def _start(self, request: HttpRequest, form: ReplayForm, as_of: Any) -> HttpResponse:
@@ -177,7 +181,7 @@ class ReplayOperationAdmin(ReplayColumns, Base):
 
 
 def _count(form: ReplayForm) -> dict[str, Any]:
-    """Return what the criteria match, for the page, and remember it in the form."""
+    """Return the template context with the count, and store the counted criteria and the time in the form."""
     as_of = database_now()
     groups = breakdown(form.criteria, as_of)
     count = sum(group.count for group in groups)

@@ -1,21 +1,21 @@
-// Looks again every second and puts the new state in place of the old. Without it the page reloads itself.
+// Fetches the page every second and replaces the progress section. Without JavaScript the page reloads itself.
 "use strict";
 (() => {
-  const look = async () => {
+  const refresh = async () => {
     try {
-      const answer = await fetch(location.href, { credentials: "same-origin" });
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const fresh = page.getElementById("n-progress");
-      if (!fresh) return location.reload(); // the session ended
-      const old = document.getElementById("n-progress");
-      const at = old.contains(document.activeElement) && document.activeElement.tagName === "BUTTON";
-      old.replaceWith(fresh);
-      if (at) fresh.querySelector("button")?.focus();
-      if (!fresh.hasAttribute("data-unfinished")) return;
+      const response = await fetch(location.href, { credentials: "same-origin" });
+      const page = new DOMParser().parseFromString(await response.text(), "text/html");
+      const updated = page.getElementById("n-progress");
+      if (!updated) return location.reload(); // the session ended
+      const current = document.getElementById("n-progress");
+      const buttonFocused = current.contains(document.activeElement) && document.activeElement.tagName === "BUTTON";
+      current.replaceWith(updated);
+      if (buttonFocused) updated.querySelector("button")?.focus();
+      if (!updated.hasAttribute("data-unfinished")) return;
     } catch {
-      // The server is away for a moment.
+      // The server is unavailable; try again.
     }
-    setTimeout(look, 1000);
+    setTimeout(refresh, 1000);
   };
-  setTimeout(look, 1000);
+  setTimeout(refresh, 1000);
 })();
