@@ -127,11 +127,11 @@ def test_all_that_a_list_has_is_replayed_with_progress_that_survives_a_reload_an
     page.reload()
     page.wait_for_selector("text=20 of 60 replayed")
     assert page.locator("progress").get_attribute("value") == "33"
-    page.click("text=Stop it")
+    page.click("text=Stop this replay")
 
-    page.wait_for_selector("text=Cancelled. What was replayed by now goes out.")
+    page.wait_for_selector("text=The replay was stopped.")
     assert not replay_runner.step()
-    page.click("text=The notifications it replayed")
+    page.click("text=Replayed notifications")
     page.wait_for_selector("text=20 notifications")
     assert NotificationRecord.objects.filter(status="pending").count() == 20
 
@@ -150,7 +150,7 @@ def test_the_progress_of_a_replay_goes_on_by_itself_without_javascript(
         pass
 
     plain.wait_for_selector("text=60 of 60 replayed")
-    assert plain.locator("button", has_text="Stop it").count() == 0
+    assert plain.locator("button", has_text="Stop this replay").count() == 0
 
 
 @pytest.mark.parametrize("width", [1500, 700])

@@ -115,7 +115,7 @@ class TestList:
 
     @pytest.mark.parametrize(
         ("status", "text"),
-        [("pending", "in 4 minutes"), ("sending", "under way"), ("sent", "–"), ("failed", "in 4 min")],
+        [("pending", "in 4 minutes"), ("sending", "being sent"), ("sent", "–"), ("failed", "in 4 min")],
     )
     def test_the_next_attempt_is_said_in_words(self, admin_client: Client, status: str, text: str) -> None:
         make_record(status)
@@ -249,7 +249,7 @@ class TestPage:
     def test_a_record_without_attempts_says_so(self, admin_client: Client) -> None:
         record = make_record("pending")
 
-        assert "None was made yet." in page(admin_client, f"{LIST}{record.pk}/change/")
+        assert "No attempts yet." in page(admin_client, f"{LIST}{record.pk}/change/")
 
     @pytest.mark.parametrize("status", Status.values)
     def test_says_what_the_state_means(self, admin_client: Client, status: str) -> None:
@@ -266,7 +266,7 @@ class TestPage:
             explain_record(make_record(status, next_attempt_at=past))[0] for status in ("pending", "sending", "failed")
         ]
 
-        assert all("next free" in text for text in texts)
+        assert all("next available" in text for text in texts)
         assert len(set(texts)) == 3
 
     def test_every_error_code_has_its_sentence(self) -> None:
@@ -278,7 +278,7 @@ class TestPage:
         assert len(explain_record(make_record("pending", last_error_code="payload_invalid"))) == 1
 
     def test_a_lost_message_is_not_to_be_replayed_blindly(self) -> None:
-        assert "Find out" in explain_record(make_record(last_error_code=ErrorCode.LEASE_EXPIRED))[-1]
+        assert "Check whether" in explain_record(make_record(last_error_code=ErrorCode.LEASE_EXPIRED))[-1]
 
     def test_a_record_of_an_unknown_user_has_a_page(self, admin_client: Client) -> None:
         record = make_record(user_id=987_654)
@@ -319,7 +319,7 @@ class TestHostileText:
         assert "x" * 9_000 in html
         assert "x" * 10_001 not in html
         assert "y" * 10_001 not in html
-        assert "Cut: the first 10000 of 100000 characters." in html
+        assert "Truncated: the first 10000 of 100000 characters." in html
 
     def test_json_nested_beyond_reason_has_a_page(self, admin_client: Client) -> None:
         nested = json.loads("[" * 100 + "1" + "]" * 100)  # the deepest that is kept
@@ -389,7 +389,7 @@ class TestRejected:
         html = page(admin_client, f"{self.URL}{rejected.pk}/change/")
 
         assert "z" * 10_001 not in html
-        assert "Cut: the first 10000 of 100000 characters." in html
+        assert "Truncated: the first 10000 of 100000 characters." in html
 
     def test_may_be_deleted_but_not_added_or_changed(self, admin_client: Client, viewer: Client) -> None:
         rejected = self.reject()

@@ -122,7 +122,7 @@ class TestSecrets:
         for url in (URL, f"{URL}{stored.pk}/change/"):
             response = admin_client.get(url)
             assert response.status_code == 200
-            assert "cannot be read: key missing" in response.content.decode()
+            assert "cannot be decrypted: key missing" in response.content.decode()
 
     def test_unreadable_ones_can_be_replaced(
         self, admin_client: Client, stored: UserNotificationChannel, change: Callable[..., None]
@@ -473,5 +473,5 @@ class TestActions:
             for number in range(MAX_TESTS_PER_REQUEST + 1)
         ]
 
-        assert f"Choose {MAX_TESTS_PER_REQUEST} channels at most" in self.press(admin_client, "send_test", *many)
+        assert f"Select at most {MAX_TESTS_PER_REQUEST} channels" in self.press(admin_client, "send_test", *many)
         assert provider.requests == []

@@ -149,7 +149,7 @@ class TestAsking:
 
         response = post(admin_client, "replay", *records, called_off)
 
-        facts = {row["status"]: (row["selected"], row["taken"], row["refused"]) for row in response.context["rows"]}
+        facts = {row["status"]: (row["selected"], row["changed"], row["unchanged"]) for row in response.context["rows"]}
         assert facts == {
             "pending": (1, 0, 1),
             "sending": (1, 0, 1),
@@ -158,9 +158,9 @@ class TestAsking:
             "dead": (1, 1, 0),
             "skipped": (2, 1, 1),
         }
-        assert all(bool(row["why"]) == bool(row["refused"]) for row in response.context["rows"])
+        assert all(bool(row["reason"]) == bool(row["unchanged"]) for row in response.context["rows"])
         html = response.content.decode()
-        for text in ("7 notifications are selected.", "2 will be sent again.", "With force, 2 more."):
+        for text in ("7 notifications are selected.", "2 will be sent again.", "2 more with force."):
             assert text in html
 
     def test_cancel_takes_what_waits_and_offers_no_force(self, admin_client: Client) -> None:
@@ -168,11 +168,11 @@ class TestAsking:
 
         response = post(admin_client, "cancel", *records)
 
-        assert {row["status"]: row["taken"] for row in response.context["rows"] if row["taken"]} == {
+        assert {row["status"]: row["changed"] for row in response.context["rows"] if row["changed"]} == {
             "pending": 1,
             "failed": 1,
         }
-        assert all(bool(row["why"]) == bool(row["refused"]) for row in response.context["rows"])
+        assert all(bool(row["reason"]) == bool(row["unchanged"]) for row in response.context["rows"])
         assert 'name="force"' not in response.content.decode()
 
     @pytest.mark.parametrize("reason", ["", "   ", "x" * 501, "a\x00b"])
@@ -220,7 +220,7 @@ class TestReplaying:
         record.refresh_from_db()
         assert (record.status, record.attempt_count, record.max_attempts, record.round) == ("pending", 0, 5, 1)
         assert record.attempts.count() == 1
-        assert messages == ["1 notification goes out again."]
+        assert messages == ["1 notification is sent again."]
 
     def test_goes_out_at_once_and_not_with_the_next_sweep(
         self, admin_client: Client, nudges: list[None], django_capture_on_commit_callbacks: Any
@@ -261,7 +261,7 @@ class TestReplaying:
         messages = confirm(admin_client, "replay", record)
 
         assert statuses() == ["sent"]
-        assert messages == ["Nothing was changed.", "1 was left as it is."]
+        assert messages == ["Nothing was changed.", "1 was not changed."]
 
     def test_what_was_sent_goes_again_with_force(self, admin_client: Client, nudges: list[None]) -> None:
         record = make_record("sent")
@@ -277,7 +277,7 @@ class TestReplaying:
         messages = confirm(admin_client, "replay", held, dead, force="on")
 
         assert statuses() == ["sending", "pending"]
-        assert messages == ["1 notification goes out again.", "1 was left as it is."]
+        assert messages == ["1 notification is sent again.", "1 was not changed."]
 
     def test_what_changed_after_the_question_is_left_alone(self, admin_client: Client, nudges: list[None]) -> None:
         record = make_record()
@@ -319,7 +319,7 @@ class TestCancelling:
         waiting.refresh_from_db()
         assert (waiting.status, waiting.last_error_code, waiting.next_attempt_at) == ("skipped", "cancelled", None)
         assert statuses() == ["skipped", "dead"]
-        assert messages == ["1 notification was called off.", "1 was left as it is."]
+        assert messages == ["1 notification was cancelled.", "1 was not changed."]
 
 
 class TestSendingNow:
@@ -337,7 +337,7 @@ class TestSendingNow:
             assert record.next_attempt_at <= timezone.now()
             assert (record.attempt_count, record.round) == (attempts, 0)
         assert statuses() == ["failed", "pending"]
-        assert messages == ["2 notifications go out now."]
+        assert messages == ["2 notifications are sent now."]
         assert len(nudges) == 1
 
     def test_what_does_not_wait_is_left_alone_with_the_reason(self, admin_client: Client, nudges: list[None]) -> None:
@@ -348,7 +348,7 @@ class TestSendingNow:
         facts = {"confirm": "yes", "reason": "x", "newest": asked.context["newest"]}
         post(admin_client, "send_now", *records, due, **facts)
 
-        assert all(row["why"] for row in asked.context["rows"])
+        assert all(row["reason"] for row in asked.context["rows"])
         assert statuses() == ["sending", "sent", "dead", "skipped", "pending"]
         assert nudges == []
         assert not LogEntry.objects.exists()

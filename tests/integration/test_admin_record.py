@@ -86,7 +86,7 @@ class TestSentences:
         record = make_record("sending", attempt_count=1)
         make_attempt(record, 1, worker="")
 
-        assert "none so far" in explain_record(record)[0]
+        assert "previous attempt: none." in explain_record(record)[0]
 
     def test_a_failed_record_says_when_it_goes_out_again(self) -> None:
         record = make_record("failed", attempt_count=2, last_error_code="provider_5xx")
@@ -96,7 +96,7 @@ class TestSentences:
         assert record.next_attempt_at
         assert format_time(record.next_attempt_at) in first
         assert why == str(ERROR_MESSAGES["provider_5xx"])
-        assert "send it now" in advice
+        assert "send the notification now" in advice
 
 
 class TestMessage:
@@ -140,7 +140,7 @@ class TestWhatBelongsToIt:
         listed = admin_client.get(LIST, {parameter: "a b&c"}).context["cl"].result_list
 
         assert f'href="{LIST}?{parameter}=a+b%26c"' in html
-        assert "2 notifications share it" in html
+        assert "2 notifications with this id" in html
         assert {record.pk for record in listed} == {first.pk, second.pk}
 
     def test_one_that_is_alone_leads_nowhere(self, admin_client: Client) -> None:
@@ -172,7 +172,7 @@ class TestWhatBelongsToIt:
         html = page(admin_client, make_record(user_id=user.pk))
 
         assert f'href="/admin/notifications/usernotificationchannel/{channel.pk}/change/"' in html
-        assert '<span class="n-badge n-paused">on pause</span>' in html
+        assert '<span class="n-badge n-paused">paused</span>' in html
         assert "The user has none." in page(admin_client, make_record(user_id=987_654))
 
     def test_the_channel_is_not_shown_to_who_may_not_look_at_channels(self, make_user: Callable[..., User]) -> None:
