@@ -1,4 +1,4 @@
-"""Every recorded case of the Go service: ours does the same, or what is right where the Go service was wrong.
+"""Every recorded case of the Go service: ours does the same, or the right thing where the Go service was wrong.
 
 SEED_VECTORS_DIR names another folder of vectors.
 """
@@ -25,7 +25,7 @@ from notifications.providers.base import SendRequest
 
 pytest.register_assert_rewrite("tests.support.go_rules")
 
-from tests.support.go_rules import agrees_or_is_right, undecided  # noqa: E402
+from tests.support.go_rules import check_case, fail_without_rule  # noqa: E402
 from tests.support.go_vectors import Case, moment, read_cases  # noqa: E402
 
 FOLDER = Path(os.environ.get("SEED_VECTORS_DIR") or Path(__file__).parent.parent / "vectors")
@@ -40,7 +40,7 @@ SKIP = {
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_does_what_the_go_service_did_or_what_is_right(case: Case) -> None:
+def test_result_is_the_go_services_or_the_right_one(case: Case) -> None:
     for tag in sorted(case.tags & SKIP.keys()):
         pytest.skip(f"{tag}: {SKIP[tag]}")
     if case.file not in FILES:
@@ -49,7 +49,7 @@ def test_does_what_the_go_service_did_or_what_is_right(case: Case) -> None:
     FILES[case.file](case)
 
 
-def test_the_built_in_text_is_the_go_services() -> None:
+def test_built_in_text_is_the_go_services() -> None:
     assert service_options().fallback_text == "我为你生成了一份日程调整建议，请回到系统确认是否应用。"
 
 
@@ -67,7 +67,7 @@ def backoff(case: Case) -> None:
     assert moment(given["now"]) + timedelta(seconds=delay) == moment(expected["next_retry_at"])
 
 
-def options(case: Case) -> None:
+def options_of(case: Case) -> None:
     made = ServiceOptions(**{name.removesuffix("_seconds"): value for name, value in case.given.items()})
 
     assert {name: getattr(made, name.removesuffix("_seconds")) for name in case.expected} == case.expected
@@ -78,7 +78,7 @@ def truncate(case: Case) -> None:
 
 
 def contains_link(case: Case) -> None:
-    wrong = "seed-defect" in case.tags  # the Go service missed it, or saw one where none is
+    wrong = "seed-defect" in case.tags  # the Go service missed a link, or found one where there is none
 
     assert contains_external_link(case.given) is (case.expected is not wrong)
 
@@ -91,7 +91,7 @@ def template(case: Case) -> None:
         elif case.tags & {"link-not-detected", "fallback-link"}:
             expected |= {"summary_text": "", "fallback_used": True}
         else:
-            undecided(case)
+            fail_without_rule(case)
     if "fallback-link" in case.tags and expected["fallback_used"]:
         expected["fallback_text"] = service_options().fallback_text
     runes = ServiceOptions(summary_max_runes=given["summary_max_runes"]).summary_max_runes
@@ -116,7 +116,7 @@ def send_request(case: Case) -> None:
         elif "no-link" in case.tags:
             expected["message_text"] += f"\n{url}"
         else:
-            undecided(case)
+            fail_without_rule(case)
 
     text, fallback_used = build_message_text(
         summary=record["summary_text"],
@@ -140,7 +140,7 @@ def send_request(case: Case) -> None:
 def payload_validate(case: Case) -> None:
     wrong = case.expected["error_field"]
     if wrong is None and not is_site_path(trim(case.given["target_url"])):
-        wrong = "target_url"  # ours is the stricter one
+        wrong = "target_url"  # our rule is stricter
 
     if wrong is None:
         assert parse_payload(case.given).user_id == case.given["user_id"]
@@ -159,12 +159,12 @@ FILES: dict[str, Callable[[Case], Any]] = {
     "backoff": backoff,
     "contains_link": contains_link,
     "lock_key": lock_key_of,
-    "options": options,
+    "options": options_of,
     "payload_validate": payload_validate,
-    "provider_result": agrees_or_is_right,
+    "provider_result": check_case,
     "send_request": send_request,
-    "sequences": agrees_or_is_right,
+    "sequences": check_case,
     "template": template,
-    "transitions": agrees_or_is_right,
+    "transitions": check_case,
     "truncate": truncate,
 }

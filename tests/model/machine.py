@@ -1,4 +1,4 @@
-"""The model as a hypothesis state machine: long random runs, with wider bounds than can be visited one by one."""
+"""The model as a hypothesis state machine: long random runs with bounds too wide to visit every state."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from tests.model.explorer import PROMISES, BrokenPromise
 from tests.model.protocol import start, successors
-from tests.model.world import Kind, Rules, Sort, State, Step
+from tests.model.world import Kind, Rules, State, Step, StepSource
 
 WIDE = Rules(workers=3, max_attempts=4, replays=1000, crashes=20, redis_faults=20)
-WEIGHTS = {Sort.WORK: 8, Sort.TIME: 3, Sort.FAULT: 1, Sort.OPERATOR: 1}
-RARE = {Kind.WAKE_LATE: 1, Kind.LEAVE_TO_OTHERS: 1}
-"""How often steps are chosen, so that most of a run is work and not its interruption."""
+WEIGHTS = {StepSource.WORK: 8, StepSource.TIME: 3, StepSource.FAULT: 1, StepSource.OPERATOR: 1}
+RARE = {Kind.FIND_LEASE_TOO_SHORT: 1, Kind.RELEASE_SECOND_RECOVERY: 1}
+"""How often steps are chosen: most steps of a run are work, not its interruption."""
 
 
 def runs(examples: int, steps: int, *, shrink: bool = True) -> settings:
-    """Return settings for this many runs of this many steps, the same ones every time."""
+    """Return settings for this many runs with this many steps. The runs are the same every time."""
     return settings(
         max_examples=examples,
         stateful_step_count=steps,
@@ -29,7 +29,7 @@ def runs(examples: int, steps: int, *, shrink: bool = True) -> settings:
 
 
 class ProtocolMachine(RuleBasedStateMachine):
-    """Takes one step of the model after the other and holds each against the promises."""
+    """Takes random steps of the model and checks each against the promises."""
 
     guards = WIDE
 
@@ -40,9 +40,9 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def step(self, data: st.DataObject) -> None:
-        """Take one of the steps that may happen next."""
+        """Take one of the steps that can happen next."""
         choices = list(successors(self.state, self.guards))
-        weights = [RARE.get(step.kind, WEIGHTS[step.kind.sort]) for step, _after in choices]
+        weights = [RARE.get(step.kind, WEIGHTS[step.kind.source]) for step, _after in choices]
         weighted = [number for number, weight in enumerate(weights) for _ in range(weight)]
         self.take(*choices[data.draw(st.sampled_from(weighted))])
 

@@ -1,4 +1,4 @@
-"""One real record in PostgreSQL and its real lock in Valkey, taken through the steps of the model."""
+"""One real record in PostgreSQL and its real lock in Valkey, which follow the steps of the model."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ ANSWERS = {
 }
 
 
-class RealWorld:
-    """Does what a step says with the project's own functions, and checks that they did what the model did.
+class RealRecord:
+    """Performs the steps of the model with the functions of the project, and compares the results with the model.
 
-    max_attempts: as in the model's rules. client: looks at the lock, and ends it where the model says it runs out.
+    max_attempts: as in the model's rules. client: reads the lock, and deletes it where the model ends it.
     """
 
     def __init__(self, client: redis.Redis, *, max_attempts: int) -> None:
@@ -48,18 +48,18 @@ class RealWorld:
         self.answers: dict[int, SendResult] = {}
 
     def clock(self) -> datetime:
-        """Return the time, which moves only when something has to become due."""
+        """Return the time. It moves only when something has to become due."""
         return self.now
 
     @property
     def record(self) -> NotificationQuerySet[NotificationRecord]:
-        """The record, as operators select it."""
+        """The record as a queryset, for replay and cancel."""
         return NotificationRecord.objects.filter(pk=self.row.pk)
 
-    def do(self, step: Step, before: State, after: State) -> None:
-        """Take the step. Raises AssertionError where an answer is not the model's."""
+    def take(self, step: Step, before: State, after: State) -> None:
+        """Take the step. Raises AssertionError if a result differs from the model's."""
         if step.worker != GONE:
-            self._do_of_worker(step.kind, step.worker, before, after)
+            self._take_worker_step(step.kind, step.worker, before, after)
         match step.kind:
             case Kind.BECOME_DUE:
                 self._let_time_pass()
@@ -73,23 +73,23 @@ class RealWorld:
             case Kind.CANCEL:
                 assert self.service.cancel(self.record, None, "model") == 1
 
-    def _do_of_worker(self, kind: Kind, w: int, before: State, after: State) -> None:
+    def _take_worker_step(self, kind: Kind, w: int, before: State, after: State) -> None:
         locks = Locks(RedisGateway("", timeout=1, silence=1) if before.redis_away else gateway(), ttl=600)
         match kind:
             case Kind.CLAIM:
                 [self.claims[w]] = self._claim()
                 assert self._seen(w) == self._expected(w, before, after)
-            case Kind.TAKE_LOCK | Kind.DO_WITHOUT_LOCK:
+            case Kind.TAKE_LOCK | Kind.CONTINUE_WITHOUT_LOCK:
                 self.held[w] = locks.acquire([self.key])
                 assert self.held[w].keys == {self.key}
             case Kind.FIND_KEY_HELD:
                 assert not locks.acquire([self.key]).keys
                 release_claims([self.claims[w]], delay=self.options.held_key_delay, clock=self.clock)
-            case Kind.NOTE_LOST:
+            case Kind.RECORD_LOST_ATTEMPT:
                 assert record_lost_attempts([self.claims[w]], self.clock) == set()
-            case Kind.FIND_CLAIM_GONE:
+            case Kind.FIND_CLAIM_INVALID:
                 assert record_lost_attempts([self.claims[w]], self.clock) == {self.row.pk}
-            case Kind.WAKE_LATE | Kind.LEAVE_TO_OTHERS:
+            case Kind.FIND_LEASE_TOO_SHORT | Kind.RELEASE_SECOND_RECOVERY:
                 release_claims([self.claims[w]], delay=0, clock=self.clock)
             case Kind.BEGIN:
                 assert not self.claims[w].exhausted
@@ -112,17 +112,17 @@ class RealWorld:
             locks.release(held)
 
     def check(self, state: State) -> None:
-        """Hold the record and its lock against the model."""
+        """Compare the record and its lock with the model."""
         row, model = self.row, state.record
         row.refresh_from_db()
         cancelled = row.status == "skipped" and row.last_error_code == ErrorCode.CANCELLED
         due = row.next_attempt_at is not None and row.next_attempt_at <= self.now
-        seen = (row.status, row.attempt_count, row.round, self._whose(row.lease_token), due, cancelled)
+        seen = (row.status, row.attempt_count, row.round, self._lease_owner(row.lease_token), due, cancelled)
         assert seen == (model.status, model.attempts, model.round, model.lease, model.due, model.cancelled)
-        assert self._whose_lock() == state.lock
+        assert self._lock_owner() == state.lock
 
     def check_refusals(self, state: State) -> None:
-        """See that nobody may do what the model forbids, and that what is sent has a proof in the audit."""
+        """Check that the functions refuse what the model forbids, and that a sent record has a successful attempt."""
         model = state.record
         if not model.due:
             assert self._claim() == []
@@ -143,22 +143,22 @@ class RealWorld:
         self.now = self.row.next_attempt_at
 
     def _seen(self, w: int) -> tuple[object, ...]:
-        mine = self.claims[w]
-        lease = self._whose(mine.previous_lease)
-        return mine.attempt_count, mine.round, mine.exhausted, mine.previous_status, lease
+        claimed = self.claims[w]
+        lease = self._lease_owner(claimed.previous_lease)
+        return claimed.attempt_count, claimed.round, claimed.exhausted, claimed.previous_status, lease
 
     def _expected(self, w: int, before: State, after: State) -> tuple[object, ...]:
         was, now = before.record, after.record
         return now.attempts, now.round, was.attempts == now.attempts, was.status, was.lease
 
-    def _whose(self, token: object) -> int | None:
+    def _lease_owner(self, token: object) -> int | None:
         if token is None:
             return None
-        return next((w for w, mine in self.claims.items() if mine.lease_token == str(token)), GONE)
+        return next((w for w, claimed in self.claims.items() if claimed.lease_token == str(token)), GONE)
 
-    def _whose_lock(self) -> int | None:
+    def _lock_owner(self) -> int | None:
         token = self.client.get(gateway().key(f"lock:{self.key}"))
         if token is None:
             return None
         assert isinstance(token, bytes)
-        return next((w for w, mine in self.held.items() if mine.token == token.decode()), GONE)
+        return next((w for w, claimed in self.held.items() if claimed.token == token.decode()), GONE)

@@ -1,4 +1,4 @@
-"""The values of the model: what the world of one notification looks like, and the names of what may happen in it."""
+"""The values of the model: the state of one notification and its workers, and the steps that can happen."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 GONE = -1
-"""Stands for any worker whose token nobody will use again: it crashed, or it is done."""
+"""Stands for any worker whose token is never used again: it crashed, or it has finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """Which guards of the protocol are on, and how far the model goes.
+    """The guards of the protocol that are on, and the bounds of the model.
 
-    claim_is_atomic: looking and taking are one step. locked: the Redis lock is taken before a send. rechecked: a
-    claim of somebody's expired lease is looked at once more under the lock. fenced: a failure needs its lease token
-    to settle. The rest are bounds; crashes and redis_faults per run.
+    claim_is_atomic: a claim reads and takes the row in one step. locked: the Redis lock is taken before a send.
+    rechecked: the claim of an expired lease is checked again under the lock. fenced: a failure needs its lease token
+    to settle. The other fields are bounds; crashes and redis_faults are per run.
     """
 
     claim_is_atomic: bool = True
@@ -30,8 +30,8 @@ class Rules:
     redis_faults: int = 1
 
 
-class Sort(enum.Enum):
-    """Who makes a step happen."""
+class StepSource(enum.Enum):
+    """What causes a step."""
 
     WORK = enum.auto()
     TIME = enum.auto()
@@ -40,50 +40,50 @@ class Sort(enum.Enum):
 
 
 class Kind(enum.Enum):
-    """What may happen; the text is the trace's, `{}` the worker."""
+    """The steps that can happen. The text is for the trace; `{}` is the worker."""
 
-    def __init__(self, text: str, sort: Sort) -> None:
+    def __init__(self, text: str, source: StepSource) -> None:
         self.text = text
-        self.sort = sort
+        self.source = source
 
-    LOOK = "{} sees that the row is due", Sort.WORK
-    CLAIM = "{} claims the row", Sort.WORK
-    TAKE_LOCK = "{} takes the lock", Sort.WORK
-    FIND_KEY_HELD = "{} finds the key held and gives the row back", Sort.WORK
-    DO_WITHOUT_LOCK = "{} finds Redis away and goes on without a lock", Sort.WORK
-    SKIP_LOCK = "{} goes on, as locks are switched off", Sort.WORK
-    LEAVE_TO_OTHERS = "{} has another row to recover and gives this one back", Sort.WORK
-    NOTE_LOST = "{} finds its claim still good and notes the lost attempt", Sort.WORK
-    FIND_CLAIM_GONE = "{} finds that its claim stands no more and lets go", Sort.WORK
-    WAKE_LATE = "{} finds too little of its lease left and gives the row back", Sort.WORK
-    FIND_BUDGET_SPENT = "{} finds no attempt left and sends nothing", Sort.WORK
-    BEGIN = "{} begins to send", Sort.WORK
-    BE_ACCEPTED = "the receiver accepts the message of {}", Sort.WORK
-    BE_PUT_OFF = "the receiver asks {} to try later", Sort.WORK
-    BE_REFUSED = "the receiver refuses the message of {} for good", Sort.WORK
-    BE_SKIPPED = "the provider tells {} that nothing is to be sent", Sort.WORK
-    SETTLE_SUCCESS = "{} settles its success", Sort.WORK
-    SETTLE_FAILURE = "{} settles its failure", Sort.WORK
-    RELEASE = "{} gives back the lock", Sort.WORK
+    LOOK = "{} sees that the row is due", StepSource.WORK
+    CLAIM = "{} claims the row", StepSource.WORK
+    TAKE_LOCK = "{} takes the lock", StepSource.WORK
+    FIND_KEY_HELD = "{} finds the key held and releases its claim", StepSource.WORK
+    CONTINUE_WITHOUT_LOCK = "{} finds Redis unavailable and continues without a lock", StepSource.WORK
+    SKIP_LOCK = "{} continues without a lock, because locks are switched off", StepSource.WORK
+    RELEASE_SECOND_RECOVERY = "{} has another row to recover and releases this claim", StepSource.WORK
+    RECORD_LOST_ATTEMPT = "{} finds its claim still valid and records the lost attempt", StepSource.WORK
+    FIND_CLAIM_INVALID = "{} finds its claim no longer valid and stops", StepSource.WORK
+    FIND_LEASE_TOO_SHORT = "{} finds too little of its lease left and releases its claim", StepSource.WORK
+    FIND_BUDGET_SPENT = "{} finds no attempt left and sends nothing", StepSource.WORK
+    BEGIN = "{} begins to send", StepSource.WORK
+    BE_ACCEPTED = "the receiver accepts the message of {}", StepSource.WORK
+    BE_PUT_OFF = "the receiver asks {} to try later", StepSource.WORK
+    BE_REFUSED = "the receiver refuses the message of {} for good", StepSource.WORK
+    BE_SKIPPED = "the provider skips the message of {}", StepSource.WORK
+    SETTLE_SUCCESS = "{} settles its success", StepSource.WORK
+    SETTLE_FAILURE = "{} settles its failure", StepSource.WORK
+    RELEASE = "{} releases the lock", StepSource.WORK
 
-    LEASE_ENDS = "the lease of {} runs out", Sort.TIME
-    LOCK_ENDS = "the lock of {} runs out", Sort.TIME
-    ORPHAN_LOCK_ENDS = "the lock of a worker that is gone runs out", Sort.TIME
-    BECOME_DUE = "the row becomes due", Sort.TIME
+    LEASE_ENDS = "the lease of {} ends", StepSource.TIME
+    LOCK_ENDS = "the lock of {} ends", StepSource.TIME
+    ORPHAN_LOCK_ENDS = "the lock of a crashed worker ends", StepSource.TIME
+    BECOME_DUE = "the row becomes due", StepSource.TIME
 
-    LOSE_ANSWER = "the receiver accepts the message of {}, and the answer is lost", Sort.FAULT
-    CRASH = "{} crashes", Sort.FAULT
-    REDIS_GOES = "Redis goes away", Sort.FAULT
-    REDIS_RETURNS = "Redis is back", Sort.FAULT
-    REDIS_RESTARTS_EMPTY = "Redis restarts empty", Sort.FAULT
+    LOSE_ANSWER = "the receiver accepts the message of {}, and the answer is lost", StepSource.FAULT
+    CRASH = "{} crashes", StepSource.FAULT
+    REDIS_FAILS = "Redis becomes unavailable", StepSource.FAULT
+    REDIS_RETURNS = "Redis is available again", StepSource.FAULT
+    REDIS_RESTARTS_EMPTY = "Redis restarts empty", StepSource.FAULT
 
-    REPLAY = "an operator replays the record", Sort.OPERATOR
-    FORCE_REPLAY = "an operator replays the record by force", Sort.OPERATOR
-    CANCEL = "an operator cancels the record", Sort.OPERATOR
+    REPLAY = "an operator replays the record", StepSource.OPERATOR
+    FORCE_REPLAY = "an operator replays the record by force", StepSource.OPERATOR
+    CANCEL = "an operator cancels the record", StepSource.OPERATOR
 
 
 class Step(NamedTuple):
-    """One thing that happens, to or by one worker if it is about one."""
+    """One step, by one worker if it concerns one."""
 
     kind: Kind
     worker: int = GONE
@@ -93,21 +93,21 @@ class Step(NamedTuple):
 
 
 class Stage(enum.IntEnum):
-    """Where a worker is."""
+    """How far a worker is with its delivery."""
 
     IDLE = 0
     LOOKED = 1
-    """Has seen the row due and not taken it yet; only where the claim is not atomic."""
+    """Has read that the row is due and has not taken it yet. Only if the claim is not atomic."""
     CLAIMED = 2
     LOCKED = 3
-    """Has the lock, and the claim of a lease that had expired, which may have been settled meanwhile."""
+    """Has the lock, and a claim of an expired lease, whose former worker may have settled meanwhile."""
     READY = 4
     SENDING = 5
-    """Has found its lease good; bytes may be on the wire."""
+    """Has checked its lease; bytes may have been sent."""
     ANSWERED = 6
-    """Has an answer that is not written down yet."""
+    """Has a result that is not stored yet."""
     SETTLED = 7
-    """Has written it down and still holds the lock."""
+    """Has stored the result and still holds the lock."""
 
 
 IN_FLIGHT = (Stage.CLAIMED, Stage.LOCKED, Stage.READY, Stage.SENDING, Stage.ANSWERED)
@@ -120,13 +120,13 @@ class Record(NamedTuple):
     attempts: int = 0
     round: int = 0
     lease: int | None = None
-    """Whose token it carries."""
+    """The worker whose token it has."""
     due: bool = True
     cancelled: bool = False
 
 
 class Worker(NamedTuple):
-    """One worker, and what it knows."""
+    """One worker and its knowledge."""
 
     stage: Stage = Stage.IDLE
     before: Record | None = None
@@ -135,9 +135,9 @@ class Worker(NamedTuple):
     """The outcome to settle."""
     past_lease: bool = False
     past_lock: bool = False
-    """Its lock has, or would have, run out: so late is it. The lock outlives the lease."""
+    """Its lock has ended, or would have ended. The lock lasts longer than the lease."""
     lock_failed: bool = False
-    """Redis was away or emptied, so its lock keeps nobody off."""
+    """Redis was unavailable or lost its data, so its lock does not stop other workers."""
 
     @property
     def round(self) -> int:
@@ -146,29 +146,29 @@ class Worker(NamedTuple):
 
     @property
     def unguarded(self) -> bool:
-        """It overslept both guards, by its own fault or Redis's; what it does now may be done by another too."""
+        """Both of its guards have ended, so another worker may do the same."""
         return self.past_lock or (self.past_lease and self.lock_failed)
 
 
 class Send(NamedTuple):
-    """One message the receiver accepted, and nobody has an excuse for repeating."""
+    """One message that the receiver accepted and that must not be sent again."""
 
     round: int
     worker: int
-    """Who has yet to settle it; GONE once it is settled."""
+    """The worker that has to settle it; GONE once it is settled."""
 
 
 class State(NamedTuple):
-    """The world at one moment."""
+    """The state of the record, the lock, Redis and all workers at one moment."""
 
     record: Record = Record()
     lock: int | None = None
-    """Who holds the key in Redis."""
+    """The worker that holds the key in Redis."""
     redis_away: bool = False
     workers: tuple[Worker, ...] = ()
     sends: tuple[Send, ...] = ()
-    """Without those whose worker crashed, lost the answer or was unguarded before it settled."""
+    """Without those whose worker crashed, lost the response or lost both guards before it settled."""
     made: tuple[int, ...] = (0,)
-    """Attempts begun in each round."""
+    """Attempts begun, by round."""
     crashes: int = 0
     redis_faults: int = 0

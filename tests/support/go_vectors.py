@@ -1,4 +1,4 @@
-"""The Go service as data: its recorded cases, and a service of ours to run them on."""
+"""The recorded cases of the Go service, and our service to run them on."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from notifications.states import FINAL, Status
 
 Json = dict[str, Any]
 Step = tuple[Json, Json]
-"""What a step does, and what the Go service made of it."""
+"""The input of a step, and the recorded result of the Go service."""
 
-SAME = (
+SHARED_COLUMNS = (
     *("id", "channel", "user_id", "trigger_id", "preview_id", "trigger_type", "target_type", "target_id"),
     *("dedupe_key", "target_url", "summary_text", "fallback_text", "fallback_used", "trace_id"),
     *("status", "attempt_count", "max_attempts"),
 )
-"""Columns that hold what the Go service's held."""
-BLANK = ("last_error_code", "last_error", "provider_message_id")
-"""Text columns, null in the Go service's table and blank in ours."""
+"""Columns with the same values as in the Go service."""
+TEXT_COLUMNS = ("last_error_code", "last_error", "provider_message_id")
+"""Text columns that are null in the Go service's table and empty in ours."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Case:
 
     @property
     def steps(self) -> list[Step]:
-        """The case as steps; those files that record one event only are taken as one step."""
+        """The steps of the case. A file that records one event has one step."""
         if "steps" in self.given:
             return list(zip(self.given["steps"], self.expected["steps"], strict=True))
         step = {"op": "handle"} | {name: self.given[name] for name in ("now", "payload", "provider")}
@@ -58,14 +58,14 @@ class Case:
 
     @property
     def records(self) -> list[Json]:
-        """The records that are there before the first step."""
+        """The records that exist before the first step."""
         if "steps" in self.given:
             return self.given["initial_records"] or []
         return [self.given["record"]]
 
 
 def read_cases(folder: Path) -> Iterator[Case]:
-    """Yield every case of every file in the folder. Raises FileNotFoundError if it holds none."""
+    """Yield every case of every file in the folder. Raises FileNotFoundError if the folder has no file."""
     files = sorted(folder.glob("*.json"))
     if not files:
         raise FileNotFoundError(f"no vectors in {folder}")
@@ -75,18 +75,18 @@ def read_cases(folder: Path) -> Iterator[Case]:
 
 
 @dataclass
-class Done:
-    """What our service made of a step."""
+class StepResult:
+    """The result of a step in our service."""
 
     result: Json | None
     requests: list[Json]
     error: InvalidNotification | None = None
 
 
-class World:
-    """Our service on PostgreSQL, with the case's records, its clock and its scripted provider.
+class CaseRun:
+    """Our service on PostgreSQL, with the records, the clock and the scripted provider of a case.
 
-    Raises IntegrityError where the database refuses one of the records.
+    Raises IntegrityError if the database refuses one of the records.
     """
 
     def __init__(self, case: Case) -> None:
@@ -94,7 +94,7 @@ class World:
         self.provider = MemoryProvider()
         self.options = dataclasses.replace(
             service_options(),
-            send_slots=1,  # one after the other, as the Go service sends
+            send_slots=1,  # one send at a time, like the Go service
             **{name.removesuffix("_seconds"): value for name, value in case.given["options"].items()},
         )
         self.service = NotificationService(
@@ -104,25 +104,25 @@ class World:
         for record in case.records:
             NotificationRecord.objects.create(**self._columns(record))
 
-    def run(self, step: Json) -> Done:
-        """Make one step."""
+    def execute(self, step: Json) -> StepResult:
+        """Run one step."""
         self.now = moment(step["now"])
-        self.provider.script(*map(answer, step.get("provider") or ()))
+        self.provider.script(*map(provider_result, step.get("provider") or ()))
         before = len(self.provider.requests)
-        _count_ids_up()
+        _reset_id_sequence()
         try:
-            done = Done(self._do(step), [])
+            outcome = StepResult(self._do(step), [])
         except InvalidNotification as error:
-            done = Done(None, [], error)
-        done.requests = [request.as_payload() for request in self.provider.requests[before:]]
-        return done
+            outcome = StepResult(None, [], error)
+        outcome.requests = [request.as_payload() for request in self.provider.requests[before:]]
+        return outcome
 
     def rows(self) -> dict[int, Json]:
-        """Return what can be compared of every row, by id."""
-        return {row.pk: _row_facts(row) for row in NotificationRecord.objects.all()}
+        """Return the comparable columns of every record, by id."""
+        return {row.pk: _comparable_row(row) for row in NotificationRecord.objects.all()}
 
     def due(self, at: datetime) -> list[int]:
-        """Return the ids a sweep at this time takes, in its order."""
+        """Return the ids that a sweep at this time claims, in order."""
         rows = NotificationRecord.objects.filter(channel="feishu", next_attempt_at__lte=at).order_by(
             "next_attempt_at", "id"
         )
@@ -147,17 +147,17 @@ class World:
         raise ValueError(f"unknown step {step['op']!r}")
 
     def _columns(self, record: Json) -> Json:
-        """Return our columns for a record of the Go service, at the time of the world's clock."""
+        """Return our columns for a record of the Go service, at the time of the clock."""
         due = record["next_retry_at"] and moment(record["next_retry_at"])
         if record["status"] == Status.SENDING:
-            due = self.now + self.lease  # somebody is at it, which is what the Go service always assumes
+            due = self.now + self.lease  # another worker sends it, as the Go service always assumes
         elif record["status"] == Status.PENDING:
             due = due or self.now
         elif record["status"] in FINAL:
             due = None
         return {
-            **{name: record[name] for name in SAME},
-            **{name: record[name] or "" for name in BLANK},
+            **{name: record[name] for name in SHARED_COLUMNS},
+            **{name: record[name] or "" for name in TEXT_COLUMNS},
             "provider_request": parsed(record["provider_request_json"]),
             "provider_response": parsed(record["provider_response_json"]),
             "sent_at": record["sent_at"] and moment(record["sent_at"]),
@@ -172,12 +172,12 @@ def moment(text: str) -> datetime:
 
 
 def parsed(text: str | None) -> Any:
-    """Return the value of a JSON text that may be missing."""
+    """Return the value of a JSON text, or None."""
     return None if text is None else json.loads(text)
 
 
-def answer(scripted: Json) -> SendResult | Exception:
-    """Return what our provider answers for an answer of the Go service's provider."""
+def provider_result(scripted: Json) -> SendResult | Exception:
+    """Return the result or exception of our provider for a recorded one of the Go service's provider."""
     if "panic" in scripted:
         return RuntimeError(scripted["panic"])
     names = (*("outcome", "provider_message_id", "error_code", "error_message"), "request_payload", "response_payload")
@@ -187,12 +187,12 @@ def answer(scripted: Json) -> SendResult | Exception:
     return result if scripted["error"] is None else ProviderError(scripted["error"], result)
 
 
-def facts(record: Json) -> Json:
-    """Return what can be compared of a record of the Go service."""
+def comparable(record: Json) -> Json:
+    """Return the comparable columns of a record of the Go service."""
     due = record["next_retry_at"] if record["status"] == Status.FAILED else None
     return {
-        **{name: record[name] for name in SAME},
-        **{name: record[name] or "" for name in BLANK},
+        **{name: record[name] for name in SHARED_COLUMNS},
+        **{name: record[name] or "" for name in TEXT_COLUMNS},
         "provider_request": parsed(record["provider_request_json"]),
         "provider_response": parsed(record["provider_response_json"]),
         "sent_at": record["sent_at"] and moment(record["sent_at"]),
@@ -201,22 +201,22 @@ def facts(record: Json) -> Json:
 
 
 def result_of(expected: Json | None) -> Json | None:
-    """Return the Go service's result with its time as a time."""
+    """Return the Go service's result with its time parsed."""
     if not expected or not expected.get("next_retry_at"):
         return expected
     due = moment(expected["next_retry_at"]) if expected["status"] == Status.FAILED else None
     return expected | {"next_retry_at": due}
 
 
-def _row_facts(row: NotificationRecord) -> Json:
-    compared = row.next_attempt_at if row.status == Status.FAILED or row.status in FINAL else None
-    names = (*SAME, *BLANK, "provider_request", "provider_response", "sent_at")
-    return {name: getattr(row, name) for name in names} | {"next_retry_at": compared}
+def _comparable_row(row: NotificationRecord) -> Json:
+    next_retry_at = row.next_attempt_at if row.status == Status.FAILED or row.status in FINAL else None
+    names = (*SHARED_COLUMNS, *TEXT_COLUMNS, "provider_request", "provider_response", "sent_at")
+    return {name: getattr(row, name) for name in names} | {"next_retry_at": next_retry_at}
 
 
 def _as_go(row: NotificationRecord) -> Json:
     return {
-        **{name: getattr(row, name) for name in (*SAME, *BLANK)},
+        **{name: getattr(row, name) for name in (*SHARED_COLUMNS, *TEXT_COLUMNS)},
         "provider_request_json": json.dumps(row.provider_request),
         "provider_response_json": json.dumps(row.provider_response),
         "sent_at": row.sent_at and row.sent_at.isoformat(),
@@ -224,7 +224,7 @@ def _as_go(row: NotificationRecord) -> Json:
     }
 
 
-def _count_ids_up() -> None:
+def _reset_id_sequence() -> None:
     """Let the next new record have the id after the last one, as in the Go service's store."""
     with connection.cursor() as cursor:
         cursor.execute(
