@@ -1,1 +1,4 @@
-"""The commands of this app: each module is one command, and delegates to the package that does the work."""
+"""One module per command. `_base` holds what they share: exit codes, errors and output.
+
+A command calls the package that does the work. No package imports this one.
+"""
