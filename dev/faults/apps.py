@@ -1,4 +1,4 @@
-"""Installs what the environment asks for when Django starts."""
+"""Installs the faults that the environment names when Django starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lets a process under libfaketime sleep: it refuses the call that Python's sleep makes (EINVAL), whatever the time."""
+"""Makes `time.sleep()` work under libfaketime, which refuses the system call of Python's sleep (EINVAL)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import SupportsIndex
 
 
 def install() -> None:
-    """Let time.sleep() wait for an event that never comes, where the clock is not the machine's own."""
+    """Under libfaketime, replace `time.sleep()` by a wait for an event that is never set."""
     if "libfaketime" in os.environ.get("LD_PRELOAD", ""):
         time.sleep = _sleep
 

@@ -1,10 +1,9 @@
-"""Failpoints: ``FAULTS="after_claim=kill"`` kills the process when it comes to that point.
+"""Failpoints: `FAULTS="after_claim=kill"` kills the process when it reaches that point.
 
-Points are named after the steps of a delivery, or of a replay operation. Actions: ``kill`` (SIGKILL), ``stop``
-(SIGSTOP), ``hold`` (wait until something is written into the mark), ``raise`` (a database error). An action happens
-once, whichever process comes first: it leaves a mark, a file in the folder FAULT_MARKS, that others can wait for.
-``raise/4`` happens at every fourth call instead; ``kill@TRACE`` whenever the record has that trace id. Several are
-separated by commas.
+Points are named by the steps of a delivery or of a replay operation. Actions: `kill` (SIGKILL), `stop` (SIGSTOP),
+`hold` (wait until the mark has content), `raise` (a database error). An action happens once for all processes: the
+first process creates a mark, a file in the folder FAULT_MARKS, and a test can wait for that file. `raise/4` happens at
+every fourth call instead. `kill@TRACE` happens for each record with that trace id. Commas separate several failpoints.
 """
 
 from __future__ import annotations
@@ -33,17 +32,17 @@ POINTS = {
     "within_batch": ("notifications.replay.runner", "replay_notifications", "after"),
     "after_batch": ("notifications.replay.runner", "step", "after"),
 }
-"""Name of each point: the function it lies at, and on which side of it."""
+"""Module and function of each point, and whether the point is before or after the function."""
 
 
 def install(faults: str) -> None:
-    """Put actions at points.
+    """Install actions at points.
 
     Args:
-        faults: ``point=action`` pairs, separated by commas.
+        faults: Pairs `point=action`, separated by commas.
 
     Raises:
-        ValueError: there is no such point or action.
+        ValueError: There is no such point or action.
     """
     for fault in filter(None, faults.split(",")):
         point, _, action = fault.partition("=")
@@ -63,7 +62,7 @@ def _wrap(point: str, act: Callable[[tuple[Any, ...]], None]) -> None:
             act(args)
             return function(*args, **kwargs)
         result = function(*args, **kwargs)
-        if result or result is None:  # a claim that found nothing is not the one meant
+        if result or result is None:  # a claim without rows does not count
             act(args)
         return result
 
@@ -84,7 +83,7 @@ def _action(point: str, text: str) -> Callable[[tuple[Any, ...]], None]:
 
         def raise_sometimes(args: tuple[Any, ...]) -> None:
             if next(calls) % every == 0:
-                raise OperationalError("a failpoint: the answer got lost")
+                raise OperationalError("a failpoint: the reply was lost")
 
         return raise_sometimes
     act = {"kill": _kill, "stop": _stop, "hold": _hold, "raise": _raise}.get(text)
@@ -116,4 +115,4 @@ def _hold(mark: Path) -> None:
 
 
 def _raise(mark: Path) -> None:
-    raise OperationalError("a failpoint: the answer got lost")
+    raise OperationalError("a failpoint: the reply was lost")

@@ -1,4 +1,4 @@
-"""The project's settings, plus the app that breaks things."""
+"""The project's settings and the app that installs faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lets the receiver see which process a request came from, so that `make chaos` can tell whose death explains what."""
+"""Sends the process id with each request, so that `make chaos` knows which killed process explains a duplicate."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ HEADER = "X-Sender"
 
 
 def install() -> None:
-    """Add a header with the process id to every request."""
+    """Add a header with the process id to each request."""
     post = HttpPoster.post
 
-    def traced(self: HttpPoster, url: str, body: bytes, headers: dict[str, str], *args: Any, **kwargs: Any) -> Any:
+    def post_with_process_id(
+        self: HttpPoster, url: str, body: bytes, headers: dict[str, str], *args: Any, **kwargs: Any
+    ) -> Any:
         return post(self, url, body, headers | {HEADER: str(os.getpid())}, *args, **kwargs)
 
-    HttpPoster.post = traced  # type: ignore[method-assign]
+    HttpPoster.post = post_with_process_id  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""The project's addresses, plus one by which another app's web request asks for notifications."""
+"""The project's URLs, and one URL at which a web request of another app requests notifications."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from notifications.api import request_notifications
 from smartmate.urls import urlpatterns as project_urls
 
 
-class _Undone(Exception):
-    """Rolls a transaction back."""
+class _Rollback(Exception):
+    """Rolls the transaction back."""
 
 
 @csrf_exempt
 def request_some(request: HttpRequest) -> JsonResponse:
-    """Ask for notifications inside a transaction, and roll it back if told to."""
-    asked = json.loads(request.body)
+    """Request notifications in a transaction. Roll it back if the body says so."""
+    body = json.loads(request.body)
     try:
         with transaction.atomic():
-            request_notifications(asked["payloads"])
-            if asked["undo"]:
-                raise _Undone
-    except _Undone:
+            request_notifications(body["payloads"])
+            if body["undo"]:
+                raise _Rollback
+    except _Rollback:
         return JsonResponse({"committed": False})
     return JsonResponse({"committed": True})
 

@@ -1,4 +1,4 @@
-"""Races between real processes on one database: whoever wins, the receiver sees each notification once."""
+"""Races between real processes on one database: the receiver gets each notification once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.environment import PATIENCE, ROOT, Site, wait_until
 pytestmark = pytest.mark.acceptance
 
 GATE = 7_461
-"""Key of the advisory lock the racers wait at."""
+"""Key of the advisory lock that the processes wait for."""
 
 START = f"""
 import django; django.setup()
@@ -32,32 +32,32 @@ DRAIN = "engine_with_redis().deliver_due()"
 
 
 def race(site: Site, *programs: str) -> None:
-    """Start the programs, let them go at the same moment, and wait until all have ended well."""
+    """Run the programs, all released at the same moment, and check that each ends without an error."""
     with contextlib.closing(psycopg2.connect(site.env["DATABASE_URL"])) as gate, gate.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [GATE])
         env = site.env | {"DJANGO_SETTINGS_MODULE": "smartmate.settings"}
-        racers = [
+        processes = [
             subprocess.Popen(
                 [sys.executable, "-c", START + program], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True
             )
             for program in programs
         ]
         waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        wait_until(lambda: site.rows(waiting)[0][0] == len(racers), "all racers stand at the gate")
+        wait_until(lambda: site.rows(waiting)[0][0] == len(processes), "all processes wait for the lock")
         cursor.execute("SELECT pg_advisory_unlock(%s)", [GATE])
-        for racer in racers:
-            _out, errors = racer.communicate(timeout=PATIENCE)
-            assert racer.returncode == 0, errors
+        for process in processes:
+            _out, errors = process.communicate(timeout=PATIENCE)
+            assert process.returncode == 0, errors
 
 
 def sweep_until_sent(site: Site, count: int) -> None:
-    """Sweep as beat would: a row whose key was held at the moment is left to the next sweep."""
+    """Sweep as beat does: a record whose key was held is sent by the next sweep."""
     program = "from notifications.delivery.engine import Engine\nEngine().deliver_due()"
     wait_until(lambda: site.run(program) or site.statuses() == {"sent": count}, "all are sent")
 
 
 @pytest.mark.parametrize("drain", [DRAIN, DRAIN_WITHOUT_LOCKS], ids=["with locks", "by the claim alone"])
-def test_two_drains(site: Site, drain: str) -> None:
+def test_drains_at_the_same_time_send_each_record_once(site: Site, drain: str) -> None:
     user, _key = site.add_user()
     records = site.request(user, *(f"k{number}" for number in range(400)))
 
@@ -67,7 +67,7 @@ def test_two_drains(site: Site, drain: str) -> None:
     assert site.statuses() == {"sent": 400}
 
 
-def test_a_drain_against_events_of_the_same_keys(site: Site) -> None:
+def test_drain_and_events_of_the_same_keys_send_each_record_once(site: Site) -> None:
     user, _key = site.add_user()
     keys = [f"k{number}" for number in range(150)]
     records = site.request(user, *keys)
@@ -80,7 +80,7 @@ def test_a_drain_against_events_of_the_same_keys(site: Site) -> None:
     assert site.sends() == dict.fromkeys(records, 1)
 
 
-def test_the_first_event_of_a_key_in_two_processes_at_once(site: Site) -> None:
+def test_first_event_of_a_key_in_two_processes_is_sent_once(site: Site) -> None:
     user, _key = site.add_user()
     events = f"for n in range(100): NotificationService().handle_feishu_requested(payload({user}, f'k{{n}}'))"
 
@@ -90,13 +90,13 @@ def test_the_first_event_of_a_key_in_two_processes_at_once(site: Site) -> None:
     assert site.statuses() == {"sent": 100}
 
 
-def test_a_drain_against_two_replays_of_the_same_records(site: Site) -> None:
+def test_drain_and_two_replays_send_each_record_once(site: Site) -> None:
     user, key = site.add_user("code:9499")
     records = site.request(user, *(f"k{number}" for number in range(300)))
     race(site, DRAIN)
     site.wait_for_status("dead", 300)
     site.sandbox.script(key, "ok")
-    replay = "NotificationService().replay(NotificationRecord.objects.all(), None, 'mended')"
+    replay = "NotificationService().replay(NotificationRecord.objects.all(), None, 'fixed')"
 
     race(site, replay, replay, f"for _ in range(20): {DRAIN}")
     sweep_until_sent(site, 300)

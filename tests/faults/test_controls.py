@@ -1,4 +1,4 @@
-"""Negative controls: with a guard off the tests that rest on it must fail, and so must the soak."""
+"""Negative controls: without a guard, the tests that depend on it must fail, and the soak too."""
 
 from __future__ import annotations
 
@@ -21,15 +21,13 @@ TESTS = [
     ("claim", redis_faults.test_fault_14_redis_flushall),
     ("claim", redis_faults.test_fault_15_redis_client_kill),
     ("claim", worker_faults.test_fault_18_lock_expires_while_its_holder_sends),
-    ("fence", worker_faults.test_fault_20_a_stale_failure_changes_nothing),
-    ("lock", worker_faults.test_fault_20_a_stalled_worker_that_holds_its_key_is_not_overtaken),
+    ("fence", worker_faults.test_fault_20_stale_failure_changes_nothing),
+    ("lock", worker_faults.test_fault_20_record_of_a_stopped_worker_that_holds_its_key_is_not_sent_again),
 ]
 
 
 @pytest.mark.parametrize(("control", "test"), TESTS, ids=[f"{control}-{test.__name__}" for control, test in TESTS])
-def test_without_the_guard_the_fault_test_fails(
-    control: str, test: Callable[[FaultSite], None], tmp_path: Path
-) -> None:
+def test_fault_test_fails_without_the_guard(control: str, test: Callable[[FaultSite], None], tmp_path: Path) -> None:
     with running_fault_site(tmp_path, CONTROL=control) as site, pytest.raises(AssertionError):
         test(site)
 
@@ -37,12 +35,12 @@ def test_without_the_guard_the_fault_test_fails(
 @pytest.mark.parametrize(
     ("control", "faults"), [("claim", "redis-clients"), ("fence", "long-stop"), ("lock", "short-stop")]
 )
-def test_without_the_guard_the_soak_fails(control: str, faults: str) -> None:
-    # A seed settles what is broken, not how the processes take it: the fault may miss its moment once or twice.
+def test_soak_fails_without_the_guard(control: str, faults: str) -> None:
+    # A seed decides which faults happen, not the timing of the processes: a fault may have no effect once or twice.
     soaks = (_soak(control, faults, seed) for seed in ("1", "2", "3"))
     broken = next((soak for soak in soaks if soak.returncode), None)
 
-    assert broken, f"without the {control} the promise held three times"
+    assert broken, f"the promise held three times without the {control}"
     assert broken.returncode == 1, broken.stdout
     assert "the promise was broken" in broken.stdout
     assert "duplicates_outside_window: 0\n" not in broken.stdout

@@ -1,4 +1,4 @@
-"""PostgreSQL restarted, cut off, silent or ill, alone and together with Redis."""
+"""PostgreSQL restarts, crashes, loses connections or does not answer, alone and together with Redis."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def test_fault_09_commit_reply_lost(site: FaultSite) -> None:
     user, _key = site.add_user()
     proxy.lose_reply_to(b"COMMIT")
 
-    with pytest.raises(AssertionError, match="OperationalError"):  # the caller cannot know
+    with pytest.raises(AssertionError, match="OperationalError"):  # the caller does not know whether it was committed
         site.request(user, "k", **env)
-    [record] = site.request(user, "k")  # so it asks again
+    [record] = site.request(user, "k")  # so the caller requests it again
     site.drain()
 
     assert proxy.lost_replies == 1
@@ -37,12 +37,12 @@ def test_fault_21_pg_kill_backends(site: FaultSite) -> None:
     for _ in range(8):
         sent = site.statuses().get("sent", 0)
         site.rows(f"SELECT pg_terminate_backend(pid) FROM ({others}) AS backend")
-        wait_until(lambda sent=sent: site.statuses().get("sent", 0) >= min(sent + 10, 300), "it goes on")  # type: ignore[misc]
+        wait_until(lambda sent=sent: site.statuses().get("sent", 0) >= min(sent + 10, 300), "more are sent")  # type: ignore[misc]
 
     site.wait_for_status("sent", len(records))
     assert site.sends() == dict.fromkeys(records, 1)
     worker.terminate(40)
-    wait_until(lambda: len(site.rows(others)) <= 1, "no connection is left behind")  # beat has none
+    wait_until(lambda: len(site.rows(others)) <= 1, "no connection is left open")  # beat has none
     site.assert_promise()
 
 
@@ -57,16 +57,16 @@ def test_fault_22_pg_immediate_stop(own_site: FaultSite) -> None:
     site.postgres.crash()
     site.let_go("before_settle")
     with pytest.raises(AssertionError, match="OperationalError"):
-        site.request(records[0], "fails loudly")
+        site.request(records[0], "fails")
     site.postgres.start()
 
     assert drain.wait(60) == 0
     assert site.statuses() == {"sent": len(records)}
-    assert site.sends() == dict.fromkeys(records, 1)  # the results in hand were kept
+    assert site.sends() == dict.fromkeys(records, 1)  # the results in memory were kept
     site.assert_promise()
 
 
-def test_fault_22_nothing_is_sent_unclaimed_while_postgresql_is_away(own_site: FaultSite) -> None:
+def test_fault_22_nothing_is_sent_while_postgresql_is_away(own_site: FaultSite) -> None:
     site = own_site
     assert site.postgres
     worker = site.start_worker()
@@ -98,7 +98,10 @@ def test_fault_23_pg_half_open(site: FaultSite) -> None:
     wait_until(lambda: site.statuses().get("sent", 0) > 5, "some are sent")
 
     proxy.mode = "silent"
-    wait_until(lambda: "did not answer in time" in worker.log or "settle.delayed" in worker.log, "it gives up waiting")
+    wait_until(
+        lambda: "did not answer in time" in worker.log or "settle.delayed" in worker.log,
+        "the worker logs the timeout or settle.delayed",
+    )
     proxy.mode = "pass"
     proxy.reset_all()
 
@@ -111,7 +114,7 @@ def test_fault_23_pg_half_open(site: FaultSite) -> None:
 def test_fault_24_both_down(own_site: FaultSite) -> None:
     site = own_site
     assert site.postgres
-    # Its leases end by themselves, and late enough: whoever ended them would do so under what the worker has in hand.
+    # The leases end by themselves. A test that ended them would do so while the worker still sends.
     worker = site.start_worker(NOTIFICATIONS_LEASE="15")
     beat = site.start("beat")
     user, _key = site.add_user("slow:0.05")
@@ -120,8 +123,11 @@ def test_fault_24_both_down(own_site: FaultSite) -> None:
     site.valkey.kill()
     site.postgres.crash()
     with pytest.raises(AssertionError, match="OperationalError"):
-        site.request(user, "nothing is half accepted")
-    wait_until(lambda: "Connection to broker lost" in worker.log or "Error 111" in worker.log, "the worker noticed")
+        site.request(user, "refused")
+    wait_until(
+        lambda: "Connection to broker lost" in worker.log or "Error 111" in worker.log,
+        "the worker logs the lost broker or database",
+    )
     site.postgres.start()
     site.valkey.start()
     records += site.request(user, "after")
@@ -133,7 +139,7 @@ def test_fault_24_both_down(own_site: FaultSite) -> None:
     site.assert_promise()
 
 
-def test_an_event_that_comes_while_postgresql_is_away_is_delivered_when_it_is_back(own_site: FaultSite) -> None:
+def test_event_during_a_postgresql_outage_is_delivered_afterwards(own_site: FaultSite) -> None:
     site = own_site
     assert site.postgres
     worker = site.start_worker()
@@ -141,7 +147,7 @@ def test_an_event_that_comes_while_postgresql_is_away_is_delivered_when_it_is_ba
     site.postgres.crash()
 
     site.send_event(payload(user, "k"))
-    wait_until(lambda: "event.put_back" in worker.log, "it went back to the queue")
+    wait_until(lambda: "event.put_back" in worker.log, "the worker logs event.put_back")
     site.postgres.start()
 
     site.wait_for_status("sent", 1)

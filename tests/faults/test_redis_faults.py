@@ -1,4 +1,4 @@
-"""Redis lost, frozen, full, read-only, restarted, or lying about what it did."""
+"""Redis crashes, freezes, is full or read-only, restarts, or loses replies."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ SHORT_LEASE = {"NOTIFICATIONS_LEASE": "4"}
 
 
 @contextlib.contextmanager
-def drains_going_on(site: FaultSite, number: int) -> Iterator[None]:
-    """Keep this many locked drains going while the block runs."""
+def repeated_drains(site: FaultSite, number: int) -> Iterator[None]:
+    """Run this many drains with locks, again and again, during the block."""
     over = threading.Event()
 
-    def again() -> None:
+    def drain_repeatedly() -> None:
         while not over.is_set():
             site.drain_with()
 
-    threads = [threading.Thread(target=again) for _ in range(number)]
+    threads = [threading.Thread(target=drain_repeatedly) for _ in range(number)]
     for thread in threads:
         thread.start()
     try:
@@ -42,10 +42,10 @@ def test_fault_06_brpop_gap(site: FaultSite) -> None:
     proxy, env = site.proxy("REDIS_URL")
     site.start_worker(**env)
     user, _key = site.add_user()
-    proxy.lose_reply_with(b"notifications.deliver_due")  # it leaves the queue, and never reaches the worker
+    proxy.lose_reply_with(b"notifications.deliver_due")  # the message leaves the queue and never reaches the worker
 
     [record] = site.request(user, "k")
-    wait_until(lambda: proxy.lost_replies, "the nudge is gone")
+    wait_until(lambda: proxy.lost_replies, "the nudge is lost")
     assert site.statuses() == {"pending": 1}
     site.start("beat")
 
@@ -127,7 +127,7 @@ def test_fault_11_a_worker_recovers_within_a_sweep_of_redis_return(site: FaultSi
 
     site.valkey.start()
 
-    site.wait_for_status("sent", 2)  # nobody nudged again: the sweep found them
+    site.wait_for_status("sent", 2)  # without another nudge: the sweep claimed them
     assert site.sends() == dict.fromkeys(records, 1)
     site.assert_promise()
 
@@ -138,7 +138,7 @@ def test_fault_12_redis_blackhole(site: FaultSite) -> None:
     user, _key = site.add_user()
 
     with stopped(site.valkey.pid):
-        during = site.request(user, "during")  # returns, though Redis takes the connection and never answers
+        during = site.request(user, "during")  # returns, although Redis accepts the connection and never answers
         assert site.manage("deliver_due").returncode == 0
         assert site.sends() == dict.fromkeys(during, 1)
     after = site.request(user, "after")
@@ -167,10 +167,10 @@ def test_fault_13_redis_restart_x5(site: FaultSite) -> None:
 
 def test_fault_14_redis_flushall(site: FaultSite) -> None:
     user, _key = site.add_user("slow:0.05")
-    drivers = [site.start_driver(), site.start_driver()]  # which take no locks
+    drivers = [site.start_driver(), site.start_driver()]  # without locks
     records = site.request(user, *(f"k{number}" for number in range(600)))
 
-    with drains_going_on(site, 2), site.redis() as client:
+    with repeated_drains(site, 2), site.redis() as client:
 
         def flush() -> bool:
             client.flushall()
@@ -186,12 +186,12 @@ def test_fault_14_redis_flushall(site: FaultSite) -> None:
 def test_fault_15_redis_client_kill(site: FaultSite) -> None:
     site.start_worker()
     site.start("beat")
-    drivers = [site.start_driver(), site.start_driver()]  # which take no locks
+    drivers = [site.start_driver(), site.start_driver()]  # without locks
     user, _key = site.add_user("slow:0.05")
     records = site.request(user, *(f"k{number}" for number in range(300)))
     other = other_app(site.valkey.url)
     for number in range(50):
-        event = payload(user, f"k{number}")  # each of them again, as an event
+        event = payload(user, f"k{number}")  # a duplicate event of each
         other.send_task("notification.feishu.requested", args=[event], queue="notifications")
 
     with site.redis() as client:
@@ -241,7 +241,7 @@ def test_fault_17_redis_failover(site: FaultSite, tmp_path: Path) -> None:
     [record] = site.request(user, "k")
     long = {"NOTIFICATIONS_TOTAL_TIMEOUT": "60", "NOTIFICATIONS_READ_TIMEOUT": "60"}
 
-    with private_directory() as folder, Valkey(folder) as replica:  # it never heard of the lock
+    with private_directory() as folder, Valkey(folder) as replica:  # the replica does not have the lock
         first = site.start_drain(**long)
         site.sandbox.wait_for(1, 60, key=key)
         site.drain_with(REDIS_URL=replica.url, **long)
@@ -262,7 +262,7 @@ def test_fault_19_lock_reply_lost(site: FaultSite) -> None:
     site.drain_with(**env)
     assert (proxy.lost_replies, site.sends()) == (1, {record: 1})
     with site.redis() as client:
-        assert len(list(client.scan_iter("smartmate:lock:*"))) == 1  # nobody knows whose it is
+        assert len(list(client.scan_iter("smartmate:lock:*"))) == 1  # a lock without an owner
     site.run("from notifications.models import NotificationRecord as R\n"
              "from notifications.service import NotificationService\n"
              "NotificationService().replay(R.objects.all(), None, 'again', force=True)")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Workers that die in the middle of a replay operation."""
+"""Workers that are killed during a replay operation."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from tests.support.environment import ROOT
 from tests.support.fault_environment import FaultSite, wait_until
 
 pytestmark = pytest.mark.acceptance
-ORDER = """
+CREATE_OPERATION = """
 from notifications.replay.criteria import Criteria
 from notifications.replay.operations import create
-result = create(Criteria(statuses=("dead",)), None, "mended").pk
+result = create(Criteria(statuses=("dead",)), None, "fixed").pk
 """
 RUN = "import django; django.setup()\nfrom notifications.replay.runner import run\nrun(60)"
 
 
-def test_a_killed_worker_leaves_its_operation_to_the_next_which_replays_each_record_once(site: FaultSite) -> None:
+def test_operation_of_a_killed_worker_is_continued_and_replays_each_record_once(site: FaultSite) -> None:
     user, _key = site.add_user()
     records = site.request(user, *(f"k{number}" for number in range(3 * BATCH - 1)))
     site.execute("UPDATE notification_records SET status = 'dead', next_attempt_at = NULL, updated_at = now()")
-    site.run(ORDER)
+    site.run(CREATE_OPERATION)
 
     first = site.start_worker(FAULTS="within_batch=kill")
     first.wait(60)
     assert operation(site) == ("queued", 0)
-    assert site.statuses() == {"dead": len(records)}  # it took back what it had not finished
+    assert site.statuses() == {"dead": len(records)}  # the unfinished batch was rolled back
 
     assert run(site, FAULTS="after_batch=kill") == -signal.SIGKILL
     assert operation(site) == ("running", BATCH)
@@ -52,7 +52,7 @@ def operation(site: FaultSite) -> tuple[str, int]:
 
 
 def run(site: FaultSite, **env: str) -> int:
-    """Run batches in a process of its own; return how it ended."""
+    """Run batches in another process; return its exit code."""
     return subprocess.run(
         [sys.executable, "-c", RUN], cwd=ROOT, env=site.env | env, capture_output=True, timeout=60, check=False
     ).returncode

@@ -1,4 +1,4 @@
-"""Receivers that misbehave, clocks that jump, and neighbours that hang."""
+"""Endpoints that misbehave, clocks that jump, and other endpoints that hang."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_fault_28_receiver_faults(site: FaultSite) -> None:
 
     rows = site.rows("SELECT dedupe_key, status, last_error_code, attempt_count FROM notification_records")
     assert {key: (status, code) for key, status, code, _attempts in rows} == ANSWERS
-    assert {attempts for *_rest, attempts in rows} == {1}  # each slot was freed
-    held_up = site.rows("SELECT dedupe_key FROM notification_records WHERE wait_reason = 'channel_paused'")
-    assert {key for (key,) in held_up} == {"code:19021", "code:19001"}
+    assert {attempts for *_rest, attempts in rows} == {1}  # each send slot was freed
+    held_records = site.rows("SELECT dedupe_key FROM notification_records WHERE wait_reason = 'channel_paused'")
+    assert {key for (key,) in held_records} == {"code:19021", "code:19001"}
     assert site.where_secrets_are() == []
 
 
@@ -57,7 +57,7 @@ def test_fault_30_slow_endpoint_isolation(site: FaultSite) -> None:
     drain = site.start_drain(NOTIFICATIONS_TOTAL_TIMEOUT="100", NOTIFICATIONS_READ_TIMEOUT="100")
     site.wait_for_status("sent", len(records))
 
-    assert site.statuses() == {"sent": len(records), "sending": len(held)}  # those hang on, and hold up nobody
+    assert site.statuses() == {"sent": len(records), "sending": len(held)}  # the hanging ones block no other record
     site.sandbox.release(key)
     assert drain.wait(60) == 0
     assert site.sends() == dict.fromkeys(held + records, 1)
@@ -69,19 +69,19 @@ def test_fault_30_slow_endpoint_isolation(site: FaultSite) -> None:
 def test_fault_27_clock_jump(site: FaultSite, jump: str) -> None:
     clock = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": jump, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     failing, _key = site.add_user("status:503", "ok")
-    [waiting] = site.request(failing, "waits for its backoff")
+    [waiting] = site.request(failing, "in backoff")
     site.drain_with(NOTIFICATIONS_RETRY_BASE_DELAY="3600", NOTIFICATIONS_RETRY_MAX_DELAY="3600")
     user, key = site.add_user("hold")
-    [in_hand] = site.request(user, "is being sent")
+    [in_hand] = site.request(user, "in flight")
     long = {"NOTIFICATIONS_TOTAL_TIMEOUT": "100", "NOTIFICATIONS_READ_TIMEOUT": "100"}
     sender = site.start_drain(**long)
     site.sandbox.wait_for(1, 60, key=key)
     other, _key = site.add_user()
-    [due] = site.request(other, "is due")
+    [due] = site.request(other, "due")
 
     site.start_worker(**clock)
     site.run("from notifications.broker.nudge import nudge; nudge()")
-    wait_until(lambda: due in site.sends(), "what is due is sent, whatever the worker's clock says")
+    wait_until(lambda: due in site.sends(), "the due record is sent, whatever the clock of the worker says")
 
     statuses = dict(site.rows("SELECT id, status FROM notification_records"))
     assert statuses == {waiting: "failed", in_hand: "sending", due: "sent"}  # no early retry, no early recovery

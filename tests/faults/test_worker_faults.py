@@ -1,4 +1,4 @@
-"""Workers that die, stall or fall ill at every step of a delivery."""
+"""Workers that are killed, stopped or short of resources at every step of a delivery."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_fault_02_kill_after_claim(site: FaultSite) -> None:
     assert site.drain_with(FAULTS="after_claim=kill").returncode == -signal.SIGKILL
 
     site.drain()
-    assert site.sends() == {}  # its lease holds
+    assert site.sends() == {}  # its lease has not ended
     site.leases_run_out()
     site.drain()
 
@@ -51,11 +51,11 @@ def test_fault_03_kill_after_http(site: FaultSite) -> None:
     site.drain()
     site.leases_run_out()
     site.drain()
-    assert site.sends() == {record: 1}  # its lock holds
+    assert site.sends() == {record: 1}  # its lock has not ended
     site.locks_run_out()
     site.drain_until({"sent": 1})
 
-    assert site.sends() == {record: 2}  # nobody could know
+    assert site.sends() == {record: 2}  # nobody can know that the first message arrived
     assert site.attempts("number", "outcome") == [(1, "lost"), (2, "success")]
     site.assert_promise()
 
@@ -101,21 +101,21 @@ def test_fault_05_term_storm(site: FaultSite) -> None:
         wait_until(lambda sent=sent: site.statuses().get("sent", 0) > sent, "some are sent")  # type: ignore[misc]
         workers.append(site.start_worker())
         assert workers.pop(0).terminate(40) == 0
-        assert "sending" not in site.statuses() or workers  # the next one may have claimed already
+        assert "sending" not in site.statuses() or workers  # the next worker may have claimed already
 
     assert site.sends() == dict.fromkeys(records, 1)
     assert site.attempts("outcome") == [("success",)] * len(records)
     site.assert_promise()
 
 
-def test_fault_05_a_worker_told_to_stop_leaves_nothing_in_sending(site: FaultSite) -> None:
+def test_fault_05_stopped_worker_leaves_nothing_in_sending(site: FaultSite) -> None:
     worker = site.start_worker(FAULTS="after_send=hold")
     user, _key = site.add_user()
     records = site.request(user, *(f"k{number}" for number in range(100)))
     site.wait_for_point("after_send")
 
     worker.ask_to_end()
-    wait_until(lambda: "Warm shutdown" in worker.log, "it was told")
+    wait_until(lambda: "Warm shutdown" in worker.log, "the worker logs its warm shutdown")
     site.let_go("after_send")
 
     assert worker.wait(60) == 0
@@ -140,7 +140,7 @@ def test_fault_18_lock_expires_while_its_holder_sends(site: FaultSite) -> None:
     site.assert_promise()
 
 
-def test_fault_20_a_stale_failure_changes_nothing(site: FaultSite) -> None:
+def test_fault_20_stale_failure_changes_nothing(site: FaultSite) -> None:
     user, _key = site.add_user("status:500", "ok")
     [record] = site.request(user, "k")
     stale = site.start_drain(FAULTS="after_send=stop")
@@ -157,7 +157,7 @@ def test_fault_20_a_stale_failure_changes_nothing(site: FaultSite) -> None:
     site.assert_promise()
 
 
-def test_fault_20_a_stale_success_stops_further_sends(site: FaultSite) -> None:
+def test_fault_20_stale_success_stops_further_sends(site: FaultSite) -> None:
     user, _key = site.add_user("ok", "status:500")
     [record] = site.request(user, "k")
     stale = site.start_drain(FAULTS="after_send=stop")
@@ -175,7 +175,7 @@ def test_fault_20_a_stale_success_stops_further_sends(site: FaultSite) -> None:
     site.assert_promise()
 
 
-def test_fault_20_a_stalled_worker_that_holds_its_key_is_not_overtaken(site: FaultSite) -> None:
+def test_fault_20_record_of_a_stopped_worker_that_holds_its_key_is_not_sent_again(site: FaultSite) -> None:
     user, _key = site.add_user()
     [record] = site.request(user, "k")
     stalled = site.start_drain(FAULTS="after_send=stop")
@@ -191,7 +191,7 @@ def test_fault_20_a_stalled_worker_that_holds_its_key_is_not_overtaken(site: Fau
     site.assert_promise()
 
 
-def test_fault_20_a_worker_that_slept_through_its_lease_before_the_send_does_not_send(site: FaultSite) -> None:
+def test_fault_20_worker_stopped_past_its_lease_sends_nothing(site: FaultSite) -> None:
     site.env.update(SHORT_LEASE)
     user, _key = site.add_user()
     [record] = site.request(user, "k")
@@ -254,24 +254,26 @@ def test_fault_36_deploy_mixed(site: FaultSite) -> None:
     site.start_driver()
     before = site.request(user, *(f"before-{number}" for number in range(100)))
 
-    # What a later version's migration may do while this one runs: add columns, tables, channels.
+    # A migration of a later version may add columns, tables and channels while this version runs.
     site.execute("ALTER TABLE notification_records ADD COLUMN priority smallint NOT NULL DEFAULT 0")
     site.execute("CREATE TABLE notification_later (id bigint)")
     site.start_driver()
     after = site.request(user, *(f"after-{number}" for number in range(100)))
-    [unknown] = site.request(user, "of a later version")
+    [unknown] = site.request(user, "unknown channel")
     site.execute(
         "UPDATE notification_records SET channel = 'carrier-pigeon' WHERE id = %s AND status = 'pending'", unknown
     )
 
-    wait_until(lambda: site.statuses().get("sent", 0) >= 200, "all that this version knows are sent")
+    wait_until(lambda: site.statuses().get("sent", 0) >= 200, "all records of known channels are sent")
     sends = site.sends()
     assert {record: sends[record] for record in before + after} == dict.fromkeys(before + after, 1)
-    left = site.rows("SELECT status, attempt_count FROM notification_records WHERE channel = 'carrier-pigeon'")
-    assert left in ([("pending", 0)], [])  # untouched, unless it was sent before it became one
+    unknown_channel = site.rows(
+        "SELECT status, attempt_count FROM notification_records WHERE channel = 'carrier-pigeon'"
+    )
+    assert unknown_channel in ([("pending", 0)], [])  # unchanged, unless it was sent before the update
 
 
-def test_a_worker_that_stands_still_for_a_while_loses_nothing(site: FaultSite) -> None:
+def test_stopped_and_continued_worker_loses_nothing(site: FaultSite) -> None:
     user, _key = site.add_user("slow:0.05")
     records = site.request(user, *(f"k{number}" for number in range(200)))
     driver = site.start_driver()

@@ -23,7 +23,7 @@ BAD_TEXT = SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="payload_invali
 
 @pytest.fixture
 def channel() -> UserNotificationChannel:
-    user = get_user_model().objects.create_user("somebody")
+    user = get_user_model().objects.create_user("owner")
     return UserNotificationChannel.objects.create(user=user, webhook_url="https://www.feishu.cn/flow/api/x")
 
 

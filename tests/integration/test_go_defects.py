@@ -69,7 +69,7 @@ class TestCrash:
         alive = NotificationService(clock=clock, providers={"feishu": memory}, use_redis=False)
 
         clock.forward(seconds=59)
-        assert alive.retry_due() == 0  # the lease may still be somebody's
+        assert alive.retry_due() == 0  # the lease has not ended
         clock.forward(seconds=1)
         assert alive.retry_due() == 1
 
