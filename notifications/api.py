@@ -1,8 +1,8 @@
-"""The entrance for code in the same Django project.
+"""The Python API for code in the same Django project.
 
     from notifications.api import request_notification
 
-Call it inside your own transaction: what rolls back is never sent, what commits is.
+Call the functions inside your own transaction. A request that rolls back is never sent; one that commits is.
 """
 
 from __future__ import annotations
@@ -51,13 +51,20 @@ def request_notification(
     deliver_at: datetime | None = None,
     expires_at: datetime | None = None,
 ) -> Accepted:
-    """Ask for one notification; it goes out after your transaction has committed.
+    """Request one notification. It is sent after your transaction has committed.
 
-    payload: the fields of docs/events.md. channel: by which provider, see docs/providers.md.
-    deliver_at: not before this time, with a time zone. expires_at: not from this time on; it is skipped instead.
-    Returns the record's id, and whether the dedupe key was known already (then nothing new is sent).
-    Raises InvalidNotification listing every wrong field, or naming a channel without a provider;
-    DedupeConflict if the key belongs to another user.
+    Args:
+        payload: The fields of docs/events.md.
+        channel: The channel, which selects the provider (docs/providers.md).
+        deliver_at: Time of the first possible send, with a time zone; at once by default.
+        expires_at: Time from which the notification is skipped instead of sent, with a time zone; never by default.
+
+    Returns:
+        The id of the record, and whether the dedupe key was known already. In that case nothing new is sent.
+
+    Raises:
+        InvalidNotification: A field is not valid, or the channel has no provider. Every wrong field is listed.
+        DedupeConflict: The dedupe key belongs to a notification of another user.
     """
     [accepted] = request_notifications([payload], channel=channel, deliver_at=deliver_at, expires_at=expires_at)
     return accepted
@@ -70,46 +77,78 @@ def request_notifications(
     deliver_at: datetime | None = None,
     expires_at: datetime | None = None,
 ) -> list[Accepted]:
-    """Ask for many at once: all are stored, or none and the error is raised. Arguments as for one."""
+    """Request many notifications at once: all of them are stored, or none.
+
+    Args:
+        payloads: One mapping per notification, with the fields of docs/events.md.
+        channel: The channel of all of them.
+        deliver_at: As for `request_notification`, for all of them.
+        expires_at: As for `request_notification`, for all of them.
+
+    Returns:
+        One result per payload, in the same order.
+
+    Raises:
+        InvalidNotification: A field is not valid, or the channel has no provider.
+        DedupeConflict: A dedupe key belongs to a notification of another user.
+    """
     accepted = NotificationService().accept(payloads, channel=channel, deliver_at=deliver_at, expires_at=expires_at)
-    if not all(one.reused for one in accepted):
+    if not all(result.reused for result in accepted):
         transaction.on_commit(_nudge, robust=True)
     return accepted
 
 
 def request_triggered(payload: object) -> list[Accepted]:
-    """Let a trigger happen: what the composer makes of it is asked for, all of it or nothing.
+    """Handle a trigger: request every notification that the composer makes of it, or none.
 
-    payload: the fields of a trigger, docs/events.md. One that comes twice makes its notifications once.
-    Raises InvalidNotification listing every wrong field of the trigger, or of what the composer made.
+    A trigger that comes twice makes its notifications once.
+
+    Args:
+        payload: The fields of a trigger (docs/events.md).
+
+    Returns:
+        One result per notification.
+
+    Raises:
+        InvalidNotification: A field of the trigger, or of a composed payload, is not valid, or the composer failed.
+        ImproperlyConfigured: The project has no TRIGGER_COMPOSER.
     """
     trigger = parse_trigger(payload, max_user_id=max_user_id())
     try:
-        made = compose(trigger)
+        payloads = compose(trigger)
     except (InvalidNotification, OperationalError, InterfaceError):
-        raise  # the last two: PostgreSQL is away, and the trigger can happen later
+        raise  # with PostgreSQL away, the trigger can be handled later
     except Exception as error:
-        # Kept as refused by the entrances, so that a bug of a composer loses no trigger. The type only, it is foreign.
+        # The entrances store a rejected trigger, so that a bug in a composer loses none. Only the type is shown: the
+        # text of a foreign exception may hold secrets.
         text = _("the composer failed: %(error)s") % {"error": type(error).__name__}
         raise InvalidNotification([("payload", text)]) from error
-    return request_notifications(cast("list[NotificationPayload]", made))  # checked there, whoever composed it
+    return request_notifications(cast("list[NotificationPayload]", payloads))  # the payloads are checked there
 
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """What became of one job."""
+    """The result of `schedule_job`."""
 
     job_id: int
     reused: bool
-    """Whether the key was known before; then that job stays as it is."""
+    """Whether the key was known already. In that case the existing job is not changed."""
 
 
 def schedule_job(event: str, payload: object, run_at: datetime, key: str) -> Scheduled:
-    """Let an event happen at a time, once your transaction has committed.
+    """Schedule an event. It is published at its time, if your transaction commits.
 
-    event: "active_schedule.triggered". payload: the event's, checked now; `requested_at` is `run_at` by default.
-    run_at: with a time zone. key: names the job, one job for each, whatever else differs.
-    Raises InvalidNotification listing every wrong field.
+    Args:
+        event: "active_schedule.triggered".
+        payload: The payload of the event. It is checked now. `requested_at` is `run_at` by default.
+        run_at: The time of the event, with a time zone.
+        key: The name of the job, at most 191 characters. Each key has one job, even if other arguments differ.
+
+    Returns:
+        The id of the job, and whether the key was known already.
+
+    Raises:
+        InvalidNotification: An argument or a field of the payload is not valid. Every wrong one is listed.
     """
     check = Check({"event": event, "run_at": run_at, "key": key}, ("event", "run_at", "key"))
     check.choice("event", (TRIGGERED,))
@@ -132,7 +171,19 @@ def replay_notifications(
     progress: Progress | None = None,
     operation: ReplayOperation | None = None,
 ) -> int:
-    """Let records be sent again, and at once rather than with the next sweep. Arguments and result: the service's."""
+    """Replay records and wake a worker, so that they are sent at once.
+
+    Args:
+        records: The selected records. Only dead and skipped ones are replayed.
+        actor: The user who replays them, for the admin's log; None for code.
+        reason: The reason, for the logs.
+        force: Also replay sent and cancelled records. The recipient then gets a sent message twice.
+        progress: Called after each batch with the number of processed records and the number of all records.
+        operation: The replay operation whose batch this is.
+
+    Returns:
+        The number of replayed records.
+    """
     replayed = NotificationService().replay(records, actor, reason, force=force, progress=progress, operation=operation)
     if replayed:
         transaction.on_commit(_nudge, robust=True)
@@ -142,26 +193,45 @@ def replay_notifications(
 def send_notifications_now(
     records: NotificationQuerySet[NotificationRecord], actor: AbstractBaseUser | None, reason: str
 ) -> int:
-    """Let records that wait for a later time go out at once. Arguments and result: the service's."""
-    hastened = NotificationService().send_now(records, actor, reason)
-    if hastened:
+    """Make waiting records due now and wake a worker.
+
+    Args:
+        records: The selected records. Only those that wait for a later time are changed.
+        actor: The user who does it, for the admin's log; None for code.
+        reason: The reason, for the logs.
+
+    Returns:
+        The number of records that became due.
+    """
+    changed = NotificationService().send_now(records, actor, reason)
+    if changed:
         transaction.on_commit(_nudge, robust=True)
-    return hastened
+    return changed
 
 
 def cancel_notification(dedupe_key: str, *, channel: str = "feishu", reason: str = "by its producer") -> bool:
-    """Call off a notification that still waits, by the key it was requested with.
+    """Cancel a notification that still waits.
 
-    Returns whether it was called off; False for one that is unknown, in a worker's hands, or done.
+    Args:
+        dedupe_key: The key that the notification was requested with.
+        channel: Its channel.
+        reason: The reason, for the logs.
+
+    Returns:
+        Whether it was cancelled. False if it is unknown, is being sent, or is final.
     """
     records = NotificationRecord.objects.filter(dedupe_key=dedupe_key, channel=channel)
     return NotificationService().cancel(records, None, reason) > 0
 
 
 def resume_channel(channel_id: int) -> bool:
-    """Take a user's paused or failing endpoint for well: what waits for it goes out, oldest first, at RESUME_RATE.
+    """Resume a user's paused or failing channel. Its held records are sent, oldest first, at RESUME_RATE.
 
-    Returns whether there is such a channel.
+    Args:
+        channel_id: The id of the UserNotificationChannel.
+
+    Returns:
+        Whether there is such a channel.
     """
     resumed = circuit_breaker.resume_channel(channel_id, service_options())
     if resumed:
@@ -170,5 +240,5 @@ def resume_channel(channel_id: int) -> bool:
 
 
 def _nudge() -> None:
-    # A named function: Django's handler for a failing robust hook reads its __qualname__.
+    # Not a lambda: Django reads the __qualname__ of a robust hook that fails.
     nudge()

@@ -1,4 +1,4 @@
-"""Which rows: the vocabulary of selections on NotificationRecord."""
+"""The selections of notification records that admin, service and replay share."""
 
 from __future__ import annotations
 
@@ -13,40 +13,45 @@ from notifications.states import CLAIMABLE, ErrorCode, Status
 
 Record = TypeVar("Record", bound=models.Model, covariant=True)
 
-LONGEST_NUMBER = 19
-"""Digits of a number no column can hold."""
+BIGINT_OVERFLOW_DIGITS = 19
+"""A number of so many digits may not fit into a bigint column."""
 
 
 class NotificationQuerySet(models.QuerySet[Record, Record]):
     """Selections of notification records."""
 
     def replayable(self, *, force: bool = False) -> Self:
-        """Return what an operator may send again.
+        """Return the records that an operator may replay: dead ones, and skipped ones that were not cancelled.
 
-        force: also what was sent already or called off; the reader then gets it twice or in spite of it.
+        Args:
+            force: Also sent and cancelled records. The recipient then gets a sent message twice.
         """
-        again = Q(status=Status.DEAD) | Q(status=Status.SKIPPED) & ~Q(last_error_code=ErrorCode.CANCELLED)
+        allowed = Q(status=Status.DEAD) | Q(status=Status.SKIPPED) & ~Q(last_error_code=ErrorCode.CANCELLED)
         if force:
-            again |= Q(status__in=(Status.SENT, Status.SKIPPED))
-        return self.filter(again)
+            allowed |= Q(status__in=(Status.SENT, Status.SKIPPED))
+        return self.filter(allowed)
 
-    def found_by(self, term: str) -> Self:
-        """Return what the search box finds: whole values only, each with an index, however many records there are."""
+    def search(self, term: str) -> Self:
+        """Return the records that the search box finds: exact values of indexed columns, so that a large table is no problem.
+
+        Args:
+            term: A dedupe key, a trace id, a user name, a record id or a user id.
+        """
         users = get_user_model()._default_manager
         owners = list(users.filter(**{get_user_model().USERNAME_FIELD: term}).values_list("pk", flat=True))
-        found = Q(dedupe_key=term) | Q(trace_id=term) | Q(user_id__in=owners)
-        if term.isascii() and term.isdigit() and len(term) < LONGEST_NUMBER:
-            found |= Q(pk=int(term))
+        condition = Q(dedupe_key=term) | Q(trace_id=term) | Q(user_id__in=owners)
+        if term.isascii() and term.isdigit() and len(term) < BIGINT_OVERFLOW_DIGITS:
+            condition |= Q(pk=int(term))
             if int(term) <= max_user_id():
-                found |= Q(user_id=int(term))
-        return self.filter(found)
+                condition |= Q(user_id=int(term))
+        return self.filter(condition)
 
     def cancellable(self) -> Self:
-        """Return what has not gone out and is in nobody's hands."""
+        """Return the records that wait and that no worker holds."""
         return self.filter(status__in=CLAIMABLE)
 
     def deferred(self) -> Self:
-        """Return what waits for a later time: a schedule of its own, or the end of a backoff."""
+        """Return the records that wait for a later time: a scheduled send, the end of a backoff or of a hold."""
         return self.filter(status__in=CLAIMABLE, next_attempt_at__gt=Now())
 
     def by_status(self) -> dict[str, int]:
@@ -56,6 +61,6 @@ class NotificationQuerySet(models.QuerySet[Record, Record]):
 
 
 def max_user_id() -> int:
-    """Return the largest key the user table can hold."""
+    """Return the largest primary key that the user table can hold."""
     key = get_user_model()._meta.pk
     return connection.ops.integer_field_range(key.get_internal_type())[1] or models.BigIntegerField.MAX_BIGINT

@@ -1,4 +1,8 @@
-"""Celery's side: the event entrance and the drain. A message is only a nudge, the row is the truth."""
+"""The Celery tasks: the two event entrances, the drain, and the periodic work.
+
+A message to a task is only a nudge, except an event's: its payload is all there is of the request until its row is
+committed. Celery names its tasks and signals here; the work is done in the packages below.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +18,15 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 
 from notifications.api import request_triggered
 from notifications.beat import BEAT_HEADER, PURGE, RUN_DUE_JOBS, RUN_REPLAYS, WATCH
-from notifications.broker.nudge import TASK, nudge, nudge_arrived, publish_event
+from notifications.broker.nudge import TASK, mark_nudge_received, nudge, publish_event
 from notifications.conf import service_options
 from notifications.delivery.engine import engine_with_redis
 from notifications.ingest.triggers import TRIGGERED
 from notifications.ingest.validation import InvalidNotification
 from notifications.maintenance.job_scheduler import run_due_jobs
-from notifications.maintenance.pruner import cutoff, purge
+from notifications.maintenance.pruner import purge, retention_cutoff
 from notifications.monitoring.alerting import dispatcher as alerts
-from notifications.replay.runner import run as run_operations
+from notifications.replay.runner import run_due_batches
 from notifications.service import NotificationService
 from notifications.states import HeartbeatKind
 from notifications.telemetry import heartbeats
@@ -31,30 +35,27 @@ from notifications.telemetry.counters import roll_up
 logger = logging.getLogger("notifications.tasks")
 
 FEISHU_REQUESTED = "notification.feishu.requested"
-DATABASE_PAUSE = 2.0
-"""Seconds an event waits before it goes back to the queue when PostgreSQL is away."""
-
-PURGE_BUDGET = 5.0
-"""Seconds one purge holds a worker's slot; beat's next one goes on."""
-
-REPLAY_BUDGET = 10.0
-"""Seconds one run of replay operations goes on; as long as beat's interval, so that one follows the other."""
-
-JOBS_BUDGET = 10.0
-"""Seconds one scan goes on while there are due jobs."""
+REQUEUE_DELAY_SECONDS = 2.0
+"""How long an event waits before it returns to the queue while PostgreSQL is away."""
+PURGE_BUDGET_SECONDS = 5.0
+"""How long one purge holds a worker's slot. The next purge that beat requests continues it."""
+REPLAY_BUDGET_SECONDS = 10.0
+"""How long one run of replay operations lasts: as long as beat's interval, so that the next run follows at once."""
+DUE_JOBS_BUDGET_SECONDS = 10.0
+"""How long one run publishes due jobs."""
 
 _stopping = threading.Event()
-_called = threading.Event()
-_draining = threading.Lock()
-_pools: list[Any] = []
-"""The one this worker has, once it is ready."""
-_called_to_replay = threading.Event()
-_replaying = threading.Lock()
+_drain_wakeup = threading.Event()
+_drain_lock = threading.Lock()
+_replay_wakeup = threading.Event()
+_replay_lock = threading.Lock()
+_worker_pools: list[Any] = []
+"""The pool of this worker, once the worker is ready."""
 
 
 @signals.task_prerun.connect
-def _drop_broken_connections(**kwargs: object) -> None:
-    """A thread keeps its connection from task to task; one that PostgreSQL has closed must not fail them all."""
+def _close_broken_connections(**kwargs: object) -> None:
+    """A thread keeps its connection between tasks. One that PostgreSQL closed must not fail every later task."""
     close_old_connections()
 
 
@@ -64,116 +65,126 @@ def _stop_claiming(**kwargs: object) -> None:
 
 
 @signals.worker_ready.connect
-def _know_the_pool(sender: Any, **kwargs: object) -> None:
-    _pools[:] = [sender.pool]
+def _remember_pool(sender: Any, **kwargs: object) -> None:
+    _worker_pools[:] = [sender.pool]
 
 
-@signals.heartbeat_sent.connect  # now and not later: Celery looks for receivers before the worker is ready
-def _say_from_the_pool(**kwargs: object) -> None:
-    """Let a slot write the heartbeat, on the connection it has: a worker whose slots are all stuck falls silent."""
-    for pool in _pools:
+# Connected at import: Celery looks for receivers of this signal before the worker is ready.
+@signals.heartbeat_sent.connect
+def _write_heartbeat_from_pool(**kwargs: object) -> None:
+    """Let a slot of the pool write the heartbeat. A worker whose slots are all stuck then has no heartbeat."""
+    for pool in _worker_pools:
         if heartbeats.reserve_write(HeartbeatKind.WORKER):
-            pool.apply_async(_say)
+            pool.apply_async(_write_heartbeat)
 
 
-def _say() -> None:
+def _write_heartbeat() -> None:
     close_old_connections()
     heartbeats.write_heartbeat(HeartbeatKind.WORKER)
 
 
 @signals.worker_shutdown.connect
-def _take_leave(**kwargs: object) -> None:
+def _unregister_worker(**kwargs: object) -> None:
     heartbeats.delete_worker_heartbeat()
     connection.close()
 
 
-# Acked late, so that the acknowledgement does not keep a first send waiting; a drain that runs twice does no harm.
+# Acknowledged late, so that a first send does not wait for the acknowledgement. A second drain does no harm.
 @shared_task(name=TASK, ignore_result=True, acks_late=True, bind=True)
 def deliver_due(self: Task[[], None]) -> None:
-    """Drain what is due. Beat runs it as the retry sweep, nudges run it at once; any number may run together.
+    """Drain the due records. Beat requests it as the retry sweep; a nudge requests it at once.
 
-    One drain a process: where one runs already it is called to look again, so that slow sends cost threads and neither
-    a worker's slot nor a database connection, and Python's one lock is not fought over.
+    A process runs one drain at a time. A call that finds a drain running wakes it up instead: it looks for due records
+    again. So slow sends hold neither a worker's slot nor a database connection.
     """
     by_beat = bool((self.request.headers or {}).get(BEAT_HEADER))
     if by_beat:
         heartbeats.record_heartbeat(HeartbeatKind.BEAT)
-    if _draining.locked():
-        nudge_arrived()  # the drain that runs has said so long ago
-    _called.set()
-    # Whoever calls while the other is about to end finds the lock free, or is seen by its next look at the flag.
-    while _called.is_set() and _draining.acquire(blocking=False):
+    if _drain_lock.locked():
+        mark_nudge_received()  # the running drain marked its own nudge long ago
+    _drain_wakeup.set()
+    # A call that comes while the drain ends finds the lock free, or the drain sees its wakeup in the next iteration.
+    while _drain_wakeup.is_set() and _drain_lock.acquire(blocking=False):
         try:
-            _called.clear()
-            engine = engine_with_redis(should_stop=_stopping.is_set, wakeup=_called)
-            more = engine.deliver_due(on_backlog=nudge, on_started=nudge_arrived).has_more
+            _drain_wakeup.clear()
+            engine = engine_with_redis(should_stop=_stopping.is_set, wakeup=_drain_wakeup)
+            has_more = engine.deliver_due(on_backlog=nudge, on_started=mark_nudge_received).has_more
         finally:
-            _draining.release()
-        if more or _stopping.is_set():  # what is left is for another worker, or for this one when it is up again
+            _drain_lock.release()
+        if has_more or _stopping.is_set():  # another worker continues, or this one after its restart
             nudge()
     if by_beat:
         heartbeats.record_heartbeat(HeartbeatKind.SWEEP)
 
 
-# Acked early: the next look sees the same.
+# Acknowledged early: the next evaluation sees the same.
 @shared_task(name=WATCH, ignore_result=True, acks_late=False)
 def watch() -> None:
-    """See whether something needs a person, and tell. A task of its own, so that a slow sink delays no sweep."""
+    """Evaluate the alert conditions and send alerts. A separate task, so that a slow receiver delays no sweep."""
     alerts.evaluate()
 
 
-# Acked early: a purge that was lost is made up for by the next.
+# Acknowledged early: the next purge makes up for a lost one.
 @shared_task(name=PURGE, ignore_result=True, acks_late=False)
 def purge_notifications() -> None:
-    """Delete what is older than RETENTION_DAYS, for a few seconds. Without that setting everything is kept.
+    """Delete final records older than RETENTION_DAYS, for some seconds. Without that setting nothing is deleted.
 
-    Old tallies are added up as well: what they count is kept, only their hours are not.
+    Old counters are rolled up as well: the counts stay, only their hours are merged.
     """
     roll_up()
     if days := service_options().retention_days:
-        purge(cutoff(days), budget=PURGE_BUDGET, should_stop=_stopping.is_set)
+        purge(retention_cutoff(days), budget=PURGE_BUDGET_SECONDS, should_stop=_stopping.is_set)
 
 
-# Acked early: beat sends the next in some seconds.
+# Acknowledged early: beat sends the next message within seconds.
 @shared_task(name=RUN_REPLAYS, ignore_result=True, acks_late=False)
 def run_replays() -> None:
-    """Run the batches of replay operations that become due within some seconds; one run a process."""
-    _called_to_replay.set()
-    while _called_to_replay.is_set() and _replaying.acquire(blocking=False):
+    """Run the batches of replay operations that become due within some seconds. A process has one run at a time."""
+    _replay_wakeup.set()
+    while _replay_wakeup.is_set() and _replay_lock.acquire(blocking=False):
         try:
-            _called_to_replay.clear()
-            run_operations(REPLAY_BUDGET, should_stop=_stopping.is_set)
+            _replay_wakeup.clear()
+            run_due_batches(REPLAY_BUDGET_SECONDS, should_stop=_stopping.is_set)
         finally:
-            _replaying.release()
+            _replay_lock.release()
 
 
-# Acked early: beat sends the next in some seconds.
+# Acknowledged early: beat sends the next message within seconds.
 @shared_task(name=RUN_DUE_JOBS, ignore_result=True, acks_late=False)
 def publish_due_jobs() -> None:
-    """Publish the events whose time has come."""
-    run_due_jobs(publish_event, budget=JOBS_BUDGET, should_stop=_stopping.is_set)
+    """Publish the events of due jobs."""
+    run_due_jobs(publish_event, budget=DUE_JOBS_BUDGET_SECONDS, should_stop=_stopping.is_set)
 
 
-# Acked late: until the row is committed this message is all there is of the request.
+# Acknowledged late: until the row is committed this message is all there is of the request.
 @shared_task(name=FEISHU_REQUESTED, ignore_result=True, acks_late=True, typing=False)
 def handle_feishu_requested(*args: Any, **kwargs: Any) -> dict[str, Any] | None:
-    """Take one event from another Celery app: one argument, the payload of docs/events.md.
+    """Handle one event from another Celery app. docs/events.md describes its payload.
 
-    Returns the HandleResult as a dict; None for a payload that was refused and is kept as a RejectedRequest.
+    Args:
+        args: Exactly one positional argument, the payload. The keyword `payload` is accepted as well.
+        kwargs: Nothing else.
+
+    Returns:
+        The HandleResult as JSON values, or None for a payload that was rejected and stored as a RejectedRequest.
     """
     service = NotificationService()
-    result = _take(FEISHU_REQUESTED, lambda payload: service.handle_feishu_requested(payload).as_json(), args, kwargs)
+    result = _handle_event(
+        FEISHU_REQUESTED, lambda payload: service.handle_feishu_requested(payload).as_json(), args, kwargs
+    )
     return cast("dict[str, Any] | None", result)
 
 
 @shared_task(name=TRIGGERED, ignore_result=True, acks_late=True, typing=False)
 def handle_triggered(*args: Any, **kwargs: Any) -> None:
-    """Take one trigger: one argument, its payload of docs/events.md. One that is refused is kept."""
-    _take(TRIGGERED, request_triggered, args, kwargs)
+    """Handle one trigger. Its only argument is the payload of docs/events.md. A rejected payload is stored."""
+    _handle_event(TRIGGERED, request_triggered, args, kwargs)
 
 
-def _take(source: str, handle: Callable[[Any], object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-    """Handle the one argument of an event; keep it if it is refused, put it back while PostgreSQL is away."""
+def _handle_event(
+    source: str, handle: Callable[[Any], object], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> object:
+    """Handle an event's only argument. Store a rejected payload; requeue the event while PostgreSQL is away."""
     payload: Any = args[0] if args else kwargs.pop("payload", None)
     try:
         if args[1:] or kwargs:
@@ -181,21 +192,21 @@ def _take(source: str, handle: Callable[[Any], object], args: tuple[Any, ...], k
             raise InvalidNotification([("payload", "must be the only argument")])
         return handle(payload)
     except InvalidNotification as error:
-        _keep(source, payload, error)
+        _store_rejected(source, payload, error)
     except (OperationalError, InterfaceError) as error:
-        _put_back(error)
+        _requeue(error)
     return None
 
 
-def _keep(source: str, payload: Any, error: InvalidNotification) -> None:
+def _store_rejected(source: str, payload: Any, error: InvalidNotification) -> None:
     try:
         NotificationService().reject(source, payload, error)
-    except (OperationalError, InterfaceError) as away:
-        _put_back(away)
+    except (OperationalError, InterfaceError) as database_error:
+        _requeue(database_error)
 
 
-def _put_back(error: Exception) -> NoReturn:
-    """Return the message to the queue. Handling it again is safe, its dedupe key sees to that."""
-    logger.warning("event put back: %s", type(error).__name__, extra={"event": "event.put_back"})
-    time.sleep(DATABASE_PAUSE)
+def _requeue(error: Exception) -> NoReturn:
+    """Return the message to the queue. A second handling is safe because of the dedupe key."""
+    logger.warning("event requeued: %s", type(error).__name__, extra={"event": "event.put_back"})
+    time.sleep(REQUEUE_DELAY_SECONDS)
     raise Reject(type(error).__name__, requeue=True) from None

@@ -113,7 +113,7 @@ class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
     def get_search_results(self, request: HttpRequest, queryset: Records, search_term: str) -> tuple[Records, bool]:
         """Return the records that match the complete search term. Each searched column has an index."""
         term = search_term.strip()
-        return (cast(AdminQuerySet, queryset).found_by(term) if term else queryset), False
+        return (cast(AdminQuerySet, queryset).search(term) if term else queryset), False
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

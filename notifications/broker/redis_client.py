@@ -1,4 +1,4 @@
-"""Redis with a short temper: bounded calls, and silence for a while after one that failed."""
+"""The Redis client with short timeouts. After a failure, calls are skipped for REDIS_SILENCE seconds."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from notifications.conf import service_options
+from notifications.exceptions import NotificationError
 
 logger = logging.getLogger("notifications.redis")
 T = TypeVar("T")
 
 
-class RedisAway(Exception):
-    """Redis is not configured, did not answer in time, or did not lately."""
+class RedisUnavailable(NotificationError):
+    """Redis is not configured, did not answer in time, or failed within the last REDIS_SILENCE seconds."""
 
 
 class RedisGateway:
-    """Runs commands and remembers for `silence` seconds that Redis did not answer.
+    """Runs Redis commands with a bound on each, and skips them for some seconds after one that failed.
 
-    url: redis:// address; empty means there is none. timeout: bound on connecting and on each answer, in seconds.
-    prefix: what every key of this app begins with; `key()` puts it there.
+    Args:
+        url: A redis:// address; empty if the project has no Redis.
+        timeout: Bound on the connection and on each answer, in seconds.
+        silence: Seconds without commands after a failure.
+        prefix: Prefix of every key; `key()` adds it.
     """
 
     def __init__(self, url: str, *, timeout: float, silence: float, prefix: str = "") -> None:
@@ -40,7 +44,7 @@ class RedisGateway:
         self._lock = threading.Lock()
         self._client: redis.Redis | None = None
         if url:
-            # No retries of the client's own: a lock is asked for again by whoever needs it.
+            # The client's own retries would run a command twice whose answer was lost.
             self._client = redis.Redis.from_url(
                 url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
             )
@@ -50,36 +54,46 @@ class RedisGateway:
         return self.prefix + name
 
     def run(self, command: Callable[[redis.Redis], T]) -> T:
-        """Return what `command` returns. Raises RedisAway instead of any Redis error."""
+        """Run a command.
+
+        Args:
+            command: Takes the client of redis-py and returns a result.
+
+        Returns:
+            The result of the command.
+
+        Raises:
+            RedisUnavailable: Instead of any error of Redis.
+        """
         if self._client is None or time.monotonic() < self._away_until:
-            raise RedisAway
+            raise RedisUnavailable
         try:
             result = command(self._client)
         except redis.RedisError as error:
-            self._note(type(error).__name__)
-            raise RedisAway from None
-        self._note("")
+            self._record_outcome(type(error).__name__)
+            raise RedisUnavailable from None
+        self._record_outcome("")
         return result
 
-    def _note(self, trouble: str) -> None:
-        """Log the change between there and away once, not every call."""
+    def _record_outcome(self, failure: str) -> None:
+        """Log a change between available and unavailable once, not at every call. An empty `failure` is a success."""
         with self._lock:
-            if trouble:
+            if failure:
                 self._away_until = time.monotonic() + self.silence
-            if bool(trouble) == self._away:
+            if bool(failure) == self._away:
                 return
-            self._away = bool(trouble)
-        if trouble:
+            self._away = bool(failure)
+        if failure:
             logger.warning(
-                "redis is away, going on without locks and nudges: %s", trouble, extra={"event": "redis.away"}
+                "redis is unavailable, continuing without locks and nudges: %s", failure, extra={"event": "redis.away"}
             )
         else:
-            logger.info("redis is back", extra={"event": "redis.back"})
+            logger.info("redis is available again", extra={"event": "redis.back"})
 
 
 @lru_cache(maxsize=1)
 def gateway() -> RedisGateway:
-    """Return the one gateway of this process, for the configured Redis."""
+    """Return the gateway of this process to the configured Redis."""
     options = service_options()
     return RedisGateway(
         options.redis_url,

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from notifications.broker.redis_client import RedisAway, RedisGateway
+from notifications.broker.redis_client import RedisUnavailable, RedisGateway
 from notifications.content.text import trim
 
 POLL_INTERVAL_SECONDS = 0.05
@@ -80,7 +80,7 @@ class Locks:
             granted = self.gateway.run(
                 lambda client: client.eval(_ACQUIRE, len(names), *names, token, int(self.ttl * 1000))
             )
-        except RedisAway:
+        except RedisUnavailable:
             return HeldLocks(token, frozenset(wanted))
         return HeldLocks(token, frozenset(wanted[index - 1] for index in granted))
 
@@ -113,5 +113,5 @@ class Locks:
             return
         try:
             self.gateway.run(lambda client: client.eval(_RELEASE, len(names), *names, held.token))
-        except RedisAway:
+        except RedisUnavailable:
             pass

@@ -17,7 +17,7 @@ from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import MovingWindowRateLimiter
 
-from notifications.broker.redis_client import RedisAway, RedisGateway
+from notifications.broker.redis_client import RedisUnavailable, RedisGateway
 from notifications.delivery.claim import Claimed
 from notifications.providers.base import Provider
 from notifications.security.secrets import SecretUnreadable
@@ -71,10 +71,10 @@ class RateLimits:
         """Count one send and return 0, or return the seconds until one is allowed."""
         try:
             if self.gateway is None:
-                raise RedisAway
+                raise RedisUnavailable
             prefix = self.gateway.key("rate")
             return self.gateway.run(lambda client: _hit(_redis_limiter(client.connection_pool, prefix), windows, key))
-        except RedisAway:
+        except RedisUnavailable:
             lower = [
                 type(item)(math.ceil(item.amount / LIMIT_DIVISOR_WITHOUT_REDIS), item.multiples) for item in windows
             ]

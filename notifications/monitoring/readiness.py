@@ -10,7 +10,7 @@ from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils.translation import gettext, gettext_lazy as _
 
-from notifications.broker.redis_client import RedisAway, gateway
+from notifications.broker.redis_client import RedisUnavailable, gateway
 from notifications.conf import service_options
 from notifications.monitoring.indicators import oldest_due_age, silence
 
@@ -73,7 +73,7 @@ def _redis() -> Part:
         return OK
     try:
         gateway().run(lambda client: client.ping())
-    except RedisAway:
+    except RedisUnavailable:
         return Part(state="degraded", reason=gettext("Redis does not answer; delivery goes on with the sweeps"))
     return OK
 

@@ -102,7 +102,7 @@ class Criteria:
         if not self._takes_sent:
             records = records.filter(status__in=UNDELIVERED)  # what the index notification_undelivered is for
         if self.search:
-            records = records.found_by(self.search)
+            records = records.search(self.search)
         lookups = {lookup: getattr(self, name) for name, lookup in _LOOKUPS.items() if getattr(self, name)}
         return records.filter(**lookups)
 

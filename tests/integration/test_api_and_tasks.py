@@ -11,7 +11,7 @@ from django.db import OperationalError, transaction
 
 from notifications import tasks
 from notifications.api import request_notification, request_notifications
-from notifications.broker.nudge import NUDGE_KEY, nudge, nudge_arrived
+from notifications.broker.nudge import NUDGE_KEY, mark_nudge_received, nudge
 from notifications.broker.redis_client import gateway
 from notifications.ingest.validation import DedupeConflict, InvalidNotification
 from notifications.models import NotificationRecord, RejectedRequest
@@ -81,7 +81,7 @@ class TestApi:
     def test_a_duplicate_is_answered_and_nudges_nobody(self) -> None:
         first = request_notification(payload())
         queued("deliver")
-        nudge_arrived()
+        mark_nudge_received()
 
         again = request_notification(payload())
 
@@ -129,7 +129,7 @@ class TestNudge:
         assert [nudge(), nudge(), nudge()] == [True, False, False]
         assert queued("deliver") == 1
 
-        nudge_arrived()
+        mark_nudge_received()
 
         assert nudge()
 
@@ -226,9 +226,9 @@ class TestDrainTask:
 
         def arrive_late() -> None:
             request_notification(payload())  # queues no nudge, since one is on its way still
-            nudge_arrived()
+            mark_nudge_received()
 
-        monkeypatch.setattr(tasks, "nudge_arrived", arrive_late)
+        monkeypatch.setattr(tasks, "mark_nudge_received", arrive_late)
 
         tasks.deliver_due.run()
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 from redis.connection import Connection
 
-from notifications.broker.redis_client import RedisAway, RedisGateway, gateway
+from notifications.broker.redis_client import RedisUnavailable, RedisGateway, gateway
 from notifications.delivery.locks import Locks
 
 
@@ -113,7 +113,7 @@ class TestRedisAway:
             raise redis.TimeoutError
 
         with caplog.at_level(logging.INFO, "notifications.redis"):
-            with pytest.raises(RedisAway):
+            with pytest.raises(RedisUnavailable):
                 flaky.run(fail)
             flaky.run(lambda client: client.ping())
 
@@ -122,14 +122,14 @@ class TestRedisAway:
     def test_calls_are_skipped_for_a_while_after_a_failure(self) -> None:
         quiet = RedisGateway("redis://127.0.0.1:1/0", timeout=0.2, silence=60)
         calls: list[int] = []
-        with pytest.raises(RedisAway):
+        with pytest.raises(RedisUnavailable):
             quiet.run(lambda client: client.ping())
 
-        with pytest.raises(RedisAway):
+        with pytest.raises(RedisUnavailable):
             quiet.run(lambda client: calls.append(1))
 
         assert calls == []
 
     def test_empty_url_means_no_redis(self) -> None:
-        with pytest.raises(RedisAway):
+        with pytest.raises(RedisUnavailable):
             RedisGateway("", timeout=1, silence=1).run(lambda client: client.ping())

@@ -354,7 +354,7 @@ class TestBesideOthers:
         assert record.status == Status.PENDING
 
     def test_a_record_purged_in_the_midst_of_a_replay_is_left_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("notifications.service.OPERATION_BATCH", 1)
+        monkeypatch.setattr("notifications.record_operations.OPERATION_BATCH_RECORDS", 1)
         old(Status.DEAD)
         old(Status.DEAD)
 

@@ -220,7 +220,7 @@ class TestReplay:
     def test_more_than_one_batch_is_replayed_whole(
         self, service: NotificationService, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("notifications.service.OPERATION_BATCH", 3)
+        monkeypatch.setattr("notifications.record_operations.OPERATION_BATCH_RECORDS", 3)
         service.accept([payload(dedupe_key=f"k{number}") for number in range(10)])
         NotificationRecord.objects.update(status=Status.DEAD, next_attempt_at=None)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from django.db import connection
 
-from notifications.broker.redis_client import RedisAway, gateway
+from notifications.broker.redis_client import RedisUnavailable, gateway
 from notifications.conf import service_options
 
 _POSTGRES = """
@@ -61,6 +61,6 @@ def ask_redis() -> Redis:
     began = time.perf_counter()
     try:
         gateway().run(lambda client: client.ping())
-    except RedisAway:
+    except RedisUnavailable:
         return Redis(configured=True)
     return Redis(configured=True, milliseconds=(time.perf_counter() - began) * 1000)
