@@ -9,7 +9,14 @@ from django.core.exceptions import ValidationError
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
-from notifications.channels.rules import LONGEST, Refused, Settings, apply, conflicts, seal
+from notifications.channels.rules import (
+    MAX_SECRET_CHARACTERS,
+    ChannelSettings,
+    InvalidChannel,
+    apply_changes,
+    encrypt_validated,
+    validate_combination,
+)
 from notifications.conf import service_options
 from notifications.models import UserNotificationChannel
 from notifications.security.secrets import Secret
@@ -26,7 +33,7 @@ SECRETS = ("new_webhook_url", "new_bearer_token")
 def _secret(**kwargs: Any) -> forms.CharField:
     # With "new-password" a browser does not fill in the operator's own password.
     widget = forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password", "spellcheck": "false"})
-    return forms.CharField(required=False, max_length=LONGEST, widget=widget, **kwargs)
+    return forms.CharField(required=False, max_length=MAX_SECRET_CHARACTERS, widget=widget, **kwargs)
 
 
 def _channels() -> list[tuple[str, str]]:
@@ -84,7 +91,7 @@ class ChannelForm(Base):
         if data.get("new_bearer_token") and data.get("clear_token"):
             self.add_error("clear_token", _("Either delete the stored token or enter a new one."))
         self.instance.channel = data.get("channel", self.instance.channel)  # the validation rules depend on it
-        for name, reason in conflicts(self._submitted_settings(), self.instance, user=data.get("user")):
+        for name, reason in validate_combination(self._submitted_settings(), self.instance, user=data.get("user")):
             field = name if name in self.fields else f"new_{name}"
             if field not in self.errors:
                 self.add_error(field, str(reason))
@@ -92,12 +99,12 @@ class ChannelForm(Base):
 
     def save(self, commit: bool = True) -> UserNotificationChannel:
         """Store the channel. The last test result is cleared if an endpoint setting changed."""
-        self.touched = apply(self._submitted_settings(), self.instance)
+        self.touched = apply_changes(self._submitted_settings(), self.instance)
         return super().save(commit)
 
-    def _submitted_settings(self) -> Settings:
+    def _submitted_settings(self) -> ChannelSettings:
         data = self.cleaned_data
-        return Settings(
+        return ChannelSettings(
             enabled=data.get("enabled"),
             auth_type=data.get("auth_type") if "auth_type" in self.changed_data else None,
             webhook_url=data.get("new_webhook_url") or None,
@@ -107,6 +114,6 @@ class ChannelForm(Base):
     def _encrypt(self, field: str) -> Secret:
         channel: str = self.cleaned_data.get("channel", self.instance.channel)
         try:
-            return seal(field, self.cleaned_data[f"new_{field}"], channel)
-        except Refused as refused:
+            return encrypt_validated(field, self.cleaned_data[f"new_{field}"], channel)
+        except InvalidChannel as refused:
             raise ValidationError([str(reason) for _field, reason in refused.errors]) from None

@@ -18,7 +18,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from notifications.admin.channel_form import SECRETS, ChannelForm
 from notifications.admin.display import EMPTY_VALUE, STYLE, age_html, badge, column, isolated, user_link
 from notifications.api import resume_channel
-from notifications.channels.test_message import error_of, send_test
+from notifications.channels.test_message import describe_error, send_test_message
 from notifications.models import UserNotificationChannel
 from notifications.security.secrets import Secret, SecretUnreadable, mask_url
 from notifications.states import Status
@@ -78,9 +78,9 @@ class UserNotificationChannelAdmin(Base):
             self.message_user(request, text % {"count": MAX_TESTS_PER_REQUEST}, messages.WARNING)
             return
         for channel in selected:
-            record = send_test(channel.user, channel=channel.channel)
+            record = send_test_message(channel.user, channel=channel.channel)
             self.log_change(request, channel, "Sent a test message.")
-            values = {"channel": str(channel), "error": error_of(record)}
+            values = {"channel": str(channel), "error": describe_error(record)}
             if record.status == Status.SENT:
                 self.message_user(request, gettext("%(channel)s: the test message was delivered.") % values)
             else:

@@ -14,8 +14,8 @@ from django.utils.translation import gettext_lazy as _
 
 from notifications.conf import service_options
 from notifications.exceptions import NotificationError
-from notifications.replay.criteria import LONGEST, Criteria, InvalidCriteria
-from notifications.replay.operations import FASTEST, LONGEST_REASON
+from notifications.replay.criteria import MAX_TEXT_CHARACTERS, Criteria, InvalidCriteria
+from notifications.replay.operations import MAX_RATE_PER_MINUTE, MAX_REASON_CHARACTERS
 from notifications.states import UNDELIVERED, ErrorCode, Status
 
 DEFAULT_RATE_PER_MINUTE = 600
@@ -24,7 +24,7 @@ DEFAULT_RATE_PER_MINUTE = 600
 
 def _text(label: Any, **kwargs: Any) -> forms.CharField:
     widget = forms.TextInput(attrs={"class": "vTextField"})
-    return forms.CharField(label=label, required=False, max_length=LONGEST, widget=widget, **kwargs)
+    return forms.CharField(label=label, required=False, max_length=MAX_TEXT_CHARACTERS, widget=widget, **kwargs)
 
 
 def _time(label: Any, **kwargs: Any) -> forms.DateTimeField:
@@ -71,12 +71,12 @@ class ReplayForm(forms.Form):
         label=_("Records per minute"),
         required=False,
         min_value=1,
-        max_value=FASTEST,
+        max_value=MAX_RATE_PER_MINUTE,
         help_text=_("Limit for all workers together. Empty: no limit."),
     )
     reason = forms.CharField(
         label=_("Reason"),
-        max_length=LONGEST_REASON,
+        max_length=MAX_REASON_CHARACTERS,
         required=False,
         help_text=_("Stored with the operation and in the history of each changed notification."),
         widget=forms.TextInput(attrs={"class": "vTextField"}),

@@ -20,7 +20,7 @@ from notifications.admin.replay_form import DEFAULT_RATE_PER_MINUTE, ReplayForm,
 from notifications.clock import database_now
 from notifications.models import ReplayOperation
 from notifications.replay.criteria import breakdown
-from notifications.replay.operations import cancel, create
+from notifications.replay.operations import cancel_operation, create_operation
 from notifications.states import Status
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class ReplayOperationAdmin(ReplayColumns, Base):
         operation = self.get_object(request, str(pk))
         if operation is None:
             raise Http404
-        if cancel(operation, cast(AbstractBaseUser, request.user)):
+        if cancel_operation(operation, cast(AbstractBaseUser, request.user)):
             text = gettext("The replay was stopped. Notifications that were already replayed are sent.")
             self.message_user(request, text, messages.SUCCESS)
         else:
@@ -166,7 +166,7 @@ class ReplayOperationAdmin(ReplayColumns, Base):
         return HttpResponseRedirect(_page(operation))
 
     def _start(self, request: HttpRequest, form: ReplayForm, as_of: Any) -> HttpResponse:
-        operation = create(
+        operation = create_operation(
             form.criteria,
             cast(AbstractBaseUser, request.user),
             form.cleaned_data["reason"],

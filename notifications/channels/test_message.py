@@ -1,4 +1,4 @@
-"""A test message to a user's channel: it goes the way of every notification, with one attempt, and is remembered."""
+"""Test messages: a notification with one attempt, whose result is stored with the channel."""
 
 from __future__ import annotations
 
@@ -14,52 +14,83 @@ from django.utils.translation import gettext
 from notifications.clock import database_now
 from notifications.conf import service_options
 from notifications.delivery import circuit_breaker
+from notifications.exceptions import NotificationError
 from notifications.ingest.validation import EVENT_VERSION
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.service import HandleResult, NotificationService
 from notifications.states import FINAL, Status, TestStatus
 
 
-class TooSoon(Exception):
-    """The user's last test is too short a time ago; nothing was sent. `seconds`: until the next one may be."""
+class TestRateLimited(NotificationError):
+    """The user sent a test message less than TEST_INTERVAL ago, so nothing was sent.
+
+    Args:
+        seconds: Seconds until the next test message is allowed.
+    """
+
+    __test__ = False  # pytest would take the class for a test
 
     def __init__(self, seconds: int) -> None:
         self.seconds = seconds
         super().__init__(f"the next test may be sent in {seconds} s")
 
 
-def send_test(user: AbstractBaseUser, text: str = "", *, channel: str = "feishu") -> NotificationRecord:
-    """Send one message now, as often as an operator likes, and return its record.
+def send_test_message(user: AbstractBaseUser, text: str = "", *, channel: str = "feishu") -> NotificationRecord:
+    """Send a test message now, without a rate limit, for operators.
 
-    text: what it says, by default that the channel works. Raises InvalidNotification for a text that cannot be sent.
+    Args:
+        user: The owner of the channel.
+        text: The text; a sentence that the channel works by default.
+        channel: The name of the channel.
+
+    Returns:
+        The record of the message.
+
+    Raises:
+        InvalidNotification: The text cannot be sent.
     """
-    return _noted(_service().handle_feishu_requested(_payload(user, f"{uuid.uuid4()}", text), channel=channel))
+    return _store_test_result(
+        _service().handle_feishu_requested(_payload(user, f"{uuid.uuid4()}", text), channel=channel)
+    )
 
 
-def send_own_test(user: AbstractBaseUser) -> NotificationRecord:
-    """Send one message now, at most one in each TEST_INTERVAL, and return its record. Raises TooSoon.
+def send_own_test_message(user: AbstractBaseUser) -> NotificationRecord:
+    """Send a test message to the user's own channel, at most one per TEST_INTERVAL.
 
-    The interval's number is in the dedupe key, so the table itself holds everybody to it: all processes, on
-    PostgreSQL's clock, and a user who deletes the channel and makes it anew.
+    The number of the interval is part of the dedupe key, so the database enforces the limit: for all processes, by
+    PostgreSQL's clock, and also for a user who deletes the channel and creates it again.
+
+    Args:
+        user: The owner of the channel.
+
+    Returns:
+        The record of the message.
+
+    Raises:
+        TestRateLimited: The user sent a test message in this interval already.
     """
     interval, now = service_options().test_interval, database_now()
     number = math.floor(now.timestamp() / interval)
     result = _service().handle_feishu_requested(_payload(user, f"{interval:g}:{number}", ""))
     if result.reused and not result.delivered:
-        raise TooSoon(max(1, math.ceil((number + 1) * interval - now.timestamp())))
-    return _noted(result)
+        raise TestRateLimited(max(1, math.ceil((number + 1) * interval - now.timestamp())))
+    return _store_test_result(result)
 
 
-def error_of(record: NotificationRecord) -> str:
-    """Return what went wrong with a test, in one line."""
+def describe_error(record: NotificationRecord) -> str:
+    """Return the error of a test message in one line.
+
+    Args:
+        record: The record of a message that was not sent.
+    """
     if not record.last_error_code and not record.last_error:
-        return gettext("it is in a worker's hands")
+        return gettext("it is being sent")
     return f"{record.last_error_code}: {record.last_error}".strip(": ")
 
 
 def _service() -> NotificationService:
-    # One attempt: a test that comes through half an hour later would only puzzle its reader. A paused channel is tested
-    # as well: that is how its user finds out whether it works again.
+    # One attempt, because a test message that arrives half an hour later confuses its reader. A paused channel is tested
+    # too: that is how its user finds out whether it works again.
     return NotificationService(
         options=dataclasses.replace(service_options(), max_attempts=1), respect_circuit_breaker=False
     )
@@ -79,18 +110,18 @@ def _payload(user: AbstractBaseUser, number: str, text: str) -> dict[str, Any]:
     }
 
 
-def _noted(result: HandleResult) -> NotificationRecord:
-    """Write down beside the channel what came of a test, and return its record."""
+def _store_test_result(result: HandleResult) -> NotificationRecord:
+    """Store the result of a test with the channel, resume the channel if it worked, and return the record."""
     record = NotificationRecord.objects.get(pk=result.record_id)
     if record.status in FINAL:
         sent = record.status == Status.SENT
         rows = UserNotificationChannel.objects.filter(user_id=record.user_id, channel=record.channel)
         rows.update(
             last_test_status=TestStatus.SUCCESS if sent else TestStatus.FAILED,
-            last_test_error="" if sent else error_of(record)[:191],
+            last_test_error="" if sent else describe_error(record)[:191],
             last_test_at=timezone.now(),
         )
-        unwell = rows.exclude(paused_at=None, probe_at=None).values_list("pk", flat=True)
-        for channel_id in unwell if sent else ():
+        held_channels = rows.exclude(paused_at=None, probe_at=None).values_list("pk", flat=True)
+        for channel_id in held_channels if sent else ():
             circuit_breaker.resume_channel(channel_id, service_options())
     return record

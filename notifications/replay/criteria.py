@@ -1,4 +1,4 @@
-"""Criteria: which records a replay operation takes. A closed set of fields, kept as JSON with the operation."""
+"""Criteria of a replay operation: which records it replays. They are stored as JSON with the operation."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from django.db.models import BigIntegerField, Count, Max, Min
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from notifications.exceptions import NotificationError
 from notifications.models import NotificationRecord
 from notifications.querysets import NotificationQuerySet
 from notifications.states import UNDELIVERED, Status
 
-LONGEST = 191
-"""Characters of a text, as in the columns."""
-MOST = 1000
-"""Values of one list."""
+MAX_TEXT_CHARACTERS = 191
+"""Longest text, as in the columns."""
+MAX_LIST_VALUES = 1000
+"""Most values of one list."""
 
 Problem = tuple[str, str | Promise]
 
 
-class InvalidCriteria(ValueError):
-    """Criteria that cannot be used; `errors` has (field, reason) for each that is wrong."""
+class InvalidCriteria(NotificationError, ValueError):
+    """The criteria are not valid. `errors` has (field, reason) for each wrong field."""
 
     def __init__(self, errors: Iterable[Problem]) -> None:
         self.errors = list(errors)
@@ -34,15 +35,16 @@ class InvalidCriteria(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Criteria:
-    """What a record has to be; the fields narrow each other, an empty one says nothing.
+    """Conditions on records. A record must meet all of them; an empty field is no condition.
 
-    Raises InvalidCriteria naming each wrong field.
+    Raises:
+        InvalidCriteria: A field is not valid, or fields contradict each other.
     """
 
     statuses: tuple[str, ...] = ()
-    """Of dead, skipped and sent; none: whatever can be replayed."""
+    """Of dead, skipped and sent; empty: every record that can be replayed."""
     codes: tuple[str, ...] = ()
-    """Codes of the last error."""
+    """Codes of the record's last error."""
     channel: str = ""
     user: int | None = None
     ids: tuple[int, ...] = ()
@@ -50,14 +52,14 @@ class Criteria:
     trace_id: str = ""
     preview_id: str = ""
     search: str = ""
-    """A word for the search box of the list."""
+    """A term as in the search box of the admin's list."""
     created_from: datetime | None = None
     created_until: datetime | None = None
     changed_from: datetime | None = None
-    """The last change of a dead or skipped record is its becoming so."""
+    """A dead or skipped record changed last when it became dead or skipped."""
     changed_until: datetime | None = None
     force: bool = False
-    """Take sent and cancelled ones too; the reader gets a delivered message a second time."""
+    """Also replay sent and cancelled records. The recipient then gets a sent message twice."""
 
     def __post_init__(self) -> None:
         if errors := list(self._problems()) or list(self._contradictions()):
@@ -65,42 +67,54 @@ class Criteria:
 
     @classmethod
     def from_json(cls, value: object) -> Criteria:
-        """Read what as_json() wrote. Raises InvalidCriteria for anything else."""
+        """Return the criteria that `as_json()` wrote.
+
+        Args:
+            value: JSON values of a stored operation, of this version or an earlier one.
+
+        Raises:
+            InvalidCriteria: The value is anything else.
+        """
         if not isinstance(value, Mapping):
             raise InvalidCriteria([("criteria", _("must be an object"))])
         fields = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(map(str, set(value) - fields)):
             raise InvalidCriteria((name, _("is not known")) for name in unknown)
-        facts = dict(value)
-        for name in facts:
+        values = dict(value)
+        for name in values:
             if name in _TIMES:
-                facts[name] = _time(name, facts[name])
-            elif isinstance(facts[name], list):
-                facts[name] = tuple(facts[name])
-        return cls(**facts)
+                values[name] = _time(name, values[name])
+            elif isinstance(values[name], list):
+                values[name] = tuple(values[name])
+        return cls(**values)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields that say something, as JSON values."""
-        facts: dict[str, Any] = {}
+        """Return the fields that are not empty, as JSON values."""
+        values: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != field.default:
-                facts[field.name] = value.isoformat() if isinstance(value, datetime) else value
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
+                values[field.name] = value.isoformat() if isinstance(value, datetime) else value
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @property
-    def walk(self) -> str:
-        """Return the column by which the records are gone through: one with an index that has all of them."""
+    def cursor_field(self) -> str:
+        """The column that orders the records of an operation. Its index contains every record that can match."""
         return "created_at" if self._takes_sent else "updated_at"
 
     def select(self, as_of: datetime) -> NotificationQuerySet[NotificationRecord]:
-        """Return the records that match, can be replayed, and have not changed since `as_of`.
+        """Return the records that match, can be replayed, and have not changed since a time.
 
-        A record that was replayed has changed: it is never found again.
+        A replayed record has changed, so it never matches again.
+
+        Args:
+            as_of: The time of the operation, by PostgreSQL's clock.
         """
         records = NotificationRecord.objects.replayable(force=self.force).filter(updated_at__lte=as_of)
         if not self._takes_sent:
-            records = records.filter(status__in=UNDELIVERED)  # what the index notification_undelivered is for
+            records = records.filter(
+                status__in=UNDELIVERED
+            )  # so that PostgreSQL uses the index notification_undelivered
         if self.search:
             records = records.search(self.search)
         lookups = {lookup: getattr(self, name) for name, lookup in _LOOKUPS.items() if getattr(self, name)}
@@ -113,7 +127,7 @@ class Criteria:
     def _problems(self) -> Iterator[Problem]:
         for name, choices in (("statuses", (*UNDELIVERED, Status.SENT)), ("codes", None)):
             values: Any = getattr(self, name)
-            if not isinstance(values, tuple) or len(values) > MOST or not all(map(_is_text, values)):
+            if not isinstance(values, tuple) or len(values) > MAX_LIST_VALUES or not all(map(_is_text, values)):
                 yield name, _("must be a list of words")
             elif choices and not set(values) <= set(choices):
                 yield name, _("only dead, skipped and sent ones can be replayed")
@@ -123,7 +137,7 @@ class Criteria:
         if self.user is not None and not _is_id(self.user):
             yield "user", _("must be the number of a user")
         ids: Any = self.ids
-        if not isinstance(ids, tuple) or len(ids) > MOST or not all(map(_is_id, ids)):
+        if not isinstance(ids, tuple) or len(ids) > MAX_LIST_VALUES or not all(map(_is_id, ids)):
             yield "ids", _("must be a list of at most 1000 record numbers")
         for name in _TIMES:
             moment = getattr(self, name)
@@ -142,7 +156,7 @@ class Criteria:
 
 _TIMES = ("created_from", "created_until", "changed_from", "changed_until")
 _BOUNDS = ("created_from", "user", "ids", "search", "dedupe_key", "trace_id")
-"""One of these keeps a walk through sent records, which may be nearly all there are, on an index."""
+"""A forced operation needs one of these, so that it reads an index and not nearly every record."""
 _LOOKUPS = {
     "statuses": "status__in",
     "codes": "last_error_code__in",
@@ -161,19 +175,24 @@ _LOOKUPS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Records of one status, code and channel that an operation would take."""
+    """The records of one status, error code and channel that an operation would replay."""
 
     status: str
     code: str
     channel: str
     count: int
     oldest: datetime
-    """The earliest last change among them."""
+    """The time of the earliest last change among them."""
     newest: datetime
 
 
 def breakdown(criteria: Criteria, as_of: datetime) -> list[Group]:
-    """Return what an operation with these criteria would take, the largest group first; nothing is changed."""
+    """Return the groups of records that an operation would replay, largest group first. Changes nothing.
+
+    Args:
+        criteria: Conditions on the records.
+        as_of: The time of the operation, by PostgreSQL's clock.
+    """
     rows = (
         criteria.select(as_of)
         .order_by()
@@ -188,7 +207,7 @@ def breakdown(criteria: Criteria, as_of: datetime) -> list[Group]:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= LONGEST and "\x00" not in value
+    return isinstance(value, str) and 0 < len(value) <= MAX_TEXT_CHARACTERS and "\x00" not in value
 
 
 def _is_id(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Replay operations: an order to replay whatever matches, as of now. replay_runner.py carries it out."""
+"""Creation and cancellation of replay operations. `runner` runs them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from notifications.telemetry.audit import ADDITION, CHANGE, add_admin_log
 
 logger = logging.getLogger("notifications.replays")
 
-FASTEST = 60_000
-"""Records per minute; faster is without a limit."""
-LONGEST_REASON = 500
+MAX_RATE_PER_MINUTE = 60_000
+"""Largest rate. An operation that needs more has no limit."""
+MAX_REASON_CHARACTERS = 500
 
 
-def create(
+def create_operation(
     criteria: Criteria,
     actor: AbstractBaseUser | None,
     reason: str,
@@ -33,11 +33,20 @@ def create(
     rate: int | None = None,
     as_of: datetime | None = None,
 ) -> ReplayOperation:
-    """Order a replay of what matches now; workers begin when the transaction has committed.
+    """Create a replay operation for the records that match now. Workers start it once the transaction has committed.
 
-    rate: records per minute at most; None: no limit. as_of: leave alone what changed after this time, by PostgreSQL's
-    clock; now by default.
-    Raises InvalidCriteria naming a reason, rate or time that cannot be used.
+    Args:
+        criteria: Conditions on the records.
+        actor: The user who orders the replay; None for code.
+        reason: The reason, 1 to 500 characters.
+        rate: Most records per minute, 1 to 60,000; None for no limit.
+        as_of: Records that changed after this time are not replayed; now, by PostgreSQL's clock, by default.
+
+    Returns:
+        The stored operation.
+
+    Raises:
+        InvalidCriteria: The reason, the rate or the time is not valid.
     """
     reason = reason.strip()
     if errors := _problems(reason, rate, as_of):
@@ -55,13 +64,21 @@ def create(
         )
         if actor:
             add_admin_log(actor, [operation], ADDITION, escape_invisible(f"Ordered: {reason}"))
-        transaction.on_commit(_call_workers, robust=True)
+        transaction.on_commit(_wake_workers, robust=True)
     log_operation(operation, OperationStatus.QUEUED, actor)
     return operation
 
 
-def cancel(operation: ReplayOperation, actor: AbstractBaseUser | None) -> bool:
-    """Stop an operation. A batch under way is finished first. Returns whether there was anything left to stop."""
+def cancel_operation(operation: ReplayOperation, actor: AbstractBaseUser | None) -> bool:
+    """Cancel an operation. A batch that is running is finished first.
+
+    Args:
+        operation: The operation.
+        actor: The user who cancels it, for the admin's log; None for code.
+
+    Returns:
+        Whether the operation was unfinished.
+    """
     with transaction.atomic():
         stopped = ReplayOperation.objects.filter(pk=operation.pk, status__in=UNFINISHED).update(
             status=OperationStatus.CANCELLED, next_batch_at=None, finished_at=Now()
@@ -75,22 +92,28 @@ def cancel(operation: ReplayOperation, actor: AbstractBaseUser | None) -> bool:
 
 def _problems(reason: str, rate: int | None, as_of: datetime | None) -> list[Problem]:
     errors: list[Problem] = []
-    if not reason or len(reason) > LONGEST_REASON or "\x00" in reason:
+    if not reason or len(reason) > MAX_REASON_CHARACTERS or "\x00" in reason:
         errors.append(("reason", _("must be a text of 1 to 500 characters, without NUL")))
-    if rate is not None and not 1 <= rate <= FASTEST:
+    if rate is not None and not 1 <= rate <= MAX_RATE_PER_MINUTE:
         errors.append(("rate", _("must be a whole number from 1 to 60000")))
     if as_of is not None and as_of.utcoffset() is None:
         errors.append(("as_of", _("must be a time with its zone")))
     return errors
 
 
-def _call_workers() -> None:
-    # A named function: Django's handler for a failing robust hook reads its __qualname__.
+def _wake_workers() -> None:
+    # Not a lambda: Django reads the __qualname__ of a robust hook that fails.
     nudge_replays()
 
 
 def log_operation(operation: ReplayOperation, status: OperationStatus, actor: AbstractBaseUser | None) -> None:
-    """Write the log line of an operation that came to this status."""
+    """Log that an operation has reached a status.
+
+    Args:
+        operation: The operation, with its current counts.
+        status: The status that it has reached.
+        actor: The user who caused it; None for the operation's creator.
+    """
     logger.info(
         "replay operation %d: %s",
         operation.pk,

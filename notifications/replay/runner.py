@@ -1,9 +1,9 @@
-"""The runner of replay operations: batches, by any number of processes.
+"""Runs the batches of replay operations. Any number of processes may run them at once.
 
-A batch is one transaction: it holds the operation's row (`FOR UPDATE SKIP LOCKED`), replays the next records, notes how
-far it came and when the next batch may be. So the row's lock is the lease: a worker that dies takes back all of its
-batch and lets go, nobody else runs the same operation meanwhile, and the rate holds for all processes together. No
-message goes out in a batch, it takes milliseconds.
+A batch is one transaction. It locks the operation's row (`FOR UPDATE SKIP LOCKED`), replays the next records, and stores
+its cursor and the time of the next batch. The row lock is the lease: if a worker dies, its whole batch rolls back and
+the lock ends; no other process runs the same operation meanwhile; the rate holds for all processes together. A batch
+sends no message and takes milliseconds.
 """
 
 from __future__ import annotations
@@ -28,38 +28,51 @@ from notifications.states import UNFINISHED, OperationStatus
 
 logger = logging.getLogger("notifications.replays")
 
-BATCH = 500
-"""Records of one batch at most: some hundred milliseconds, in which others wait for these records."""
-LOOK_AGAIN = 0.2
-"""Seconds until a look for what another process holds."""
-PUT_OFF = timedelta(seconds=30)
-"""When a batch that the database refused is tried again."""
+MAX_BATCH_RECORDS = 500
+"""A batch takes some hundred milliseconds, during which its records are locked."""
+LOCKED_RECHECK_SECONDS = 0.2
+"""Seconds until a run looks again for an operation that another process holds."""
+RETRY_DELAY = timedelta(seconds=30)
+"""Delay after a batch that the database refused."""
 
 
-def run(
+def run_due_batches(
     budget: float,
     *,
     should_stop: Callable[[], bool] = lambda: False,
     only: ReplayOperation | None = None,
 ) -> None:
-    """Run batches as they become due, until nothing is left to run.
+    """Run batches as they become due, until no operation is left.
 
-    budget: seconds after which no further batch is begun. should_stop: asked before each. only: no other operation.
-    Raises RuntimeError inside a transaction of the caller, and DatabaseError where PostgreSQL is away.
+    Args:
+        budget: Seconds after which no further batch starts.
+        should_stop: Called before each batch. True ends the run.
+        only: Run this operation and no other.
+
+    Raises:
+        RuntimeError: The caller has a transaction open.
+        DatabaseError: PostgreSQL is unavailable.
     """
     deadline = time.monotonic() + budget
     while not should_stop():
-        ran = step(only)
+        ran = run_next_batch(only)
         wait = 0.0 if ran else _seconds_to_next(only)
-        left = deadline - time.monotonic()
-        if wait is None or left <= 0:
+        remaining = deadline - time.monotonic()
+        if wait is None or remaining <= 0:
             return
         if not ran:
-            time.sleep(min(max(wait, LOOK_AGAIN), left, 1.0))
+            time.sleep(min(max(wait, LOCKED_RECHECK_SECONDS), remaining, 1.0))
 
 
-def step(only: ReplayOperation | None = None) -> bool:
-    """Run one batch of the operation that has waited longest for its next. Returns whether there was one."""
+def run_next_batch(only: ReplayOperation | None = None) -> bool:
+    """Run one batch of the operation whose next batch is longest overdue.
+
+    Args:
+        only: Consider this operation and no other.
+
+    Returns:
+        Whether a batch was due.
+    """
     operation = None
     try:
         with transaction.atomic(durable=True):
@@ -71,12 +84,12 @@ def step(only: ReplayOperation | None = None) -> bool:
     except (OperationalError, InterfaceError) as error:
         if operation is None:
             raise
-        _put_off(operation, error)
+        _retry_later(operation, error)
     except Exception as error:
         if operation is None:
             raise
-        logger.exception("replay operation %d broken off", operation.pk, extra={"event": "replay.failed"})
-        _end(operation, OperationStatus.FAILED, error=type(error).__name__)
+        logger.exception("replay operation %d stopped by an error", operation.pk, extra={"event": "replay.failed"})
+        _finish(operation, OperationStatus.FAILED, error=type(error).__name__)
     else:
         if operation.status == OperationStatus.DONE:
             log_operation(operation, OperationStatus.DONE, None)
@@ -84,55 +97,62 @@ def step(only: ReplayOperation | None = None) -> bool:
 
 
 def run_batch(operation: ReplayOperation) -> None:
-    """Replay the next records of an operation whose row is ours, and note how far it is."""
+    """Replay the next records of an operation whose row is locked by the caller, and store its progress."""
     criteria = Criteria.from_json(operation.criteria)
-    size, pause = pace(operation.rate)
+    size, pause = batch_size_and_pause(operation.rate)
     rows = _next_records(operation, criteria, size)
     if rows:
         operation.cursor_id, operation.cursor_at = rows[-1]
         operation.done += replay_notifications(
-            NotificationRecord.objects.filter(pk__in=[pk for pk, _walked in rows]),
+            NotificationRecord.objects.filter(pk__in=[pk for pk, _time in rows]),
             _actor(operation),
             operation.reason,
             force=criteria.force,
             operation=operation,
         )
-    more = len(rows) == size
-    operation.status = OperationStatus.RUNNING if more else OperationStatus.DONE
+    has_more = len(rows) == size
+    operation.status = OperationStatus.RUNNING if has_more else OperationStatus.DONE
     ReplayOperation.objects.filter(pk=operation.pk).update(
         status=operation.status,
         done=operation.done,
         cursor_at=operation.cursor_at,
         cursor_id=operation.cursor_id,
-        next_batch_at=Now() + timedelta(seconds=pause) if more else None,
+        next_batch_at=Now() + timedelta(seconds=pause) if has_more else None,
         error="",
         started_at=Coalesce(F("started_at"), Now()),
-        finished_at=None if more else Now(),
+        finished_at=None if has_more else Now(),
     )
 
 
-def pace(rate: int | None) -> tuple[int, float]:
-    """Return how many records a batch takes and the seconds between two, so that no minute has more than `rate`."""
+def batch_size_and_pause(rate: int | None) -> tuple[int, float]:
+    """Return the size of a batch and the pause between two batches, so that no minute has more than `rate` records.
+
+    Args:
+        rate: Most records per minute; None for no limit.
+
+    Returns:
+        Records per batch, and seconds from one batch to the next.
+    """
     if rate is None:
-        return BATCH, 0.0
-    size = min(BATCH, max(1, rate // 60))
+        return MAX_BATCH_RECORDS, 0.0
+    size = min(MAX_BATCH_RECORDS, max(1, rate // 60))
     return size, 60 / (rate // size)
 
 
 def _next_records(operation: ReplayOperation, criteria: Criteria, size: int) -> list[tuple[int, datetime]]:
-    """Lock the next records. Whoever changed one before we had its lock has taken it out of the selection."""
-    walk = criteria.walk
+    """Lock the next records. A record that changed before it was locked no longer matches the criteria."""
+    field = criteria.cursor_field
     records = criteria.select(operation.as_of)
     if operation.cursor_at is not None:
         records = records.filter(
-            Q(**{f"{walk}__gt": operation.cursor_at}) | Q(pk__gt=operation.cursor_id),
-            **{f"{walk}__gte": operation.cursor_at},
+            Q(**{f"{field}__gt": operation.cursor_at}) | Q(pk__gt=operation.cursor_id),
+            **{f"{field}__gte": operation.cursor_at},
         )
-    return list(records.order_by(walk, "pk").select_for_update().values_list("pk", walk)[:size])
+    return list(records.order_by(field, "pk").select_for_update().values_list("pk", field)[:size])
 
 
 def _actor(operation: ReplayOperation) -> AbstractBaseUser | None:
-    """Return who ordered it; None also for somebody who was deleted since."""
+    """Return the user who ordered the operation; None if it was code or the user was deleted."""
     if operation.created_by_id is None:
         return None
     return get_user_model()._default_manager.filter(pk=operation.created_by_id).first()
@@ -144,17 +164,17 @@ def _seconds_to_next(only: ReplayOperation | None) -> float | None:
     return None if wait is None else float(wait.total_seconds())
 
 
-def _put_off(operation: ReplayOperation, error: Exception) -> None:
+def _retry_later(operation: ReplayOperation, error: Exception) -> None:
     name = type(error).__name__  # the type only: the text may name the database's address
     logger.warning(
         "replay operation %d put off: %s", operation.pk, name, extra={"event": "replay.put_off", "error": name}
     )
     ReplayOperation.objects.filter(pk=operation.pk, status__in=UNFINISHED).update(
-        next_batch_at=Now() + PUT_OFF, error=name
+        next_batch_at=Now() + RETRY_DELAY, error=name
     )
 
 
-def _end(operation: ReplayOperation, status: OperationStatus, *, error: str) -> None:
+def _finish(operation: ReplayOperation, status: OperationStatus, *, error: str) -> None:
     ReplayOperation.objects.filter(pk=operation.pk, status__in=UNFINISHED).update(
         status=status, next_batch_at=None, finished_at=Now(), error=error
     )

@@ -11,8 +11,14 @@ from django.utils.translation import gettext_lazy as _
 from ninja import Router, Status
 from pydantic import SecretStr
 
-from notifications.channels.rules import Refused, Settings, apply, conflicts, seal
-from notifications.channels.test_message import send_own_test
+from notifications.channels.rules import (
+    ChannelSettings,
+    InvalidChannel,
+    apply_changes,
+    encrypt_validated,
+    validate_combination,
+)
+from notifications.channels.test_message import send_own_test_message
 from notifications.models import UserNotificationChannel
 from notifications.security.secrets import Secret
 from notifications.web_api.errors import Conflict, Problem
@@ -48,15 +54,15 @@ def save(request: HttpRequest, data: ChannelIn) -> ChannelOut:
         row, _created = UserNotificationChannel.objects.select_for_update().get_or_create(
             user_id=user.pk, channel=FEISHU
         )
-        wanted = Settings(
+        wanted = ChannelSettings(
             enabled=data.enabled if "enabled" in given else None,
             auth_type=data.auth_type if "auth_type" in given and data.auth_type != row.auth_type else None,
             webhook_url=webhook_url,
             bearer_token=bearer_token,
         )
-        if errors := list(conflicts(wanted, row)):
-            raise Refused(errors)
-        row.save(update_fields=apply(wanted, row))
+        if errors := list(validate_combination(wanted, row)):
+            raise InvalidChannel(errors)
+        row.save(update_fields=apply_changes(wanted, row))
     _log("saved", user, fields=sorted(given))
     return ChannelOut.of(row)
 
@@ -85,7 +91,7 @@ def try_out(request: HttpRequest) -> TestOut:
         raise Conflict([("webhook_url", _("Enter an address first."))])
     if not row.enabled:
         raise Conflict([("enabled", _("Switch the channel on first."))])
-    return TestOut.of(send_own_test(user))
+    return TestOut.of(send_own_test_message(user))
 
 
 def _mine(user: AbstractBaseUser) -> UserNotificationChannel | None:
@@ -93,18 +99,18 @@ def _mine(user: AbstractBaseUser) -> UserNotificationChannel | None:
 
 
 def _sealed(data: ChannelIn) -> list[Secret | None]:
-    """Return address and token, None for one that was not given. Raises Refused with what is wrong with either."""
+    """Return address and token, None for one that was not given. Raises InvalidChannel with what is wrong with either."""
     errors: list[Problem] = []
     sealed: list[Secret | None] = []
     for name in ("webhook_url", "bearer_token"):
         plain: SecretStr | None = getattr(data, name)
         try:
             value = plain.get_secret_value() if plain else ""
-            sealed.append(seal(name, value, FEISHU) if name in data.model_fields_set else None)
-        except Refused as refused:
+            sealed.append(encrypt_validated(name, value, FEISHU) if name in data.model_fields_set else None)
+        except InvalidChannel as refused:
             errors += refused.errors
     if errors:
-        raise Refused(errors)
+        raise InvalidChannel(errors)
     return sealed
 
 

@@ -13,8 +13,8 @@ from django.utils.translation import gettext_lazy as _
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
-from notifications.channels.rules import Refused
-from notifications.channels.test_message import TooSoon
+from notifications.channels.rules import InvalidChannel
+from notifications.channels.test_message import TestRateLimited
 from notifications.content.text import escape_invisible
 
 Problem = tuple[str, str | Promise]
@@ -75,16 +75,16 @@ def install(api: NinjaAPI) -> None:
     def malformed(request: HttpRequest, error: ValidationError) -> HttpResponse:
         return answer(request, 422, map(_explained, error.errors[:MOST]))
 
-    @api.exception_handler(Refused)
-    def refused(request: HttpRequest, error: Refused) -> HttpResponse:
+    @api.exception_handler(InvalidChannel)
+    def refused(request: HttpRequest, error: InvalidChannel) -> HttpResponse:
         return answer(request, 422, error.errors)
 
     @api.exception_handler(Conflict)
     def conflict(request: HttpRequest, error: Conflict) -> HttpResponse:
         return answer(request, 409, error.errors)
 
-    @api.exception_handler(TooSoon)
-    def too_soon(request: HttpRequest, error: TooSoon) -> HttpResponse:
+    @api.exception_handler(TestRateLimited)
+    def too_soon(request: HttpRequest, error: TestRateLimited) -> HttpResponse:
         reason = _("The last test was a moment ago; try again in %(seconds)d s.") % {"seconds": error.seconds}
         response = answer(request, 429, [("", reason)])
         response["Retry-After"] = str(error.seconds)

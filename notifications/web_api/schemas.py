@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool
 
-from notifications.channels.rules import LONGEST
+from notifications.channels.rules import MAX_SECRET_CHARACTERS
 from notifications.content.error_messages import ERROR_MESSAGES
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.security.log_redaction import redact_text
@@ -40,7 +40,7 @@ def _no_default(schema: dict[str, Any]) -> None:
     schema.pop("default", None)
 
 
-Writable = Annotated[SecretStr, Field(max_length=LONGEST)]
+Writable = Annotated[SecretStr, Field(max_length=MAX_SECRET_CHARACTERS)]
 
 
 class ChannelIn(BaseModel):

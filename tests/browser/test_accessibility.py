@@ -18,7 +18,7 @@ from dev import browser as installed
 from dev.pictures import log_in
 from notifications.models import UserNotificationChannel
 from notifications.replay.criteria import Criteria
-from notifications.replay.operations import create
+from notifications.replay.operations import create_operation
 from notifications.states import HoldReason
 from tests.support.factories import make_attempt, make_record
 
@@ -47,7 +47,7 @@ def addresses(make_user: Callable[..., User]) -> list[str]:
         user=owner, webhook_url="https://www.feishu.cn/flow/api/trigger-webhook/0123456789", paused_at=timezone.now(),
         pause_reason="code 19001",
     )  # fmt: skip
-    operation = create(Criteria(statuses=("dead",)), None, "the bot is back")
+    operation = create_operation(Criteria(statuses=("dead",)), None, "the bot is back")
     return [
         "",
         "notificationrecord/",

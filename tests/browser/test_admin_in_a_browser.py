@@ -122,7 +122,7 @@ def test_all_that_a_list_has_is_replayed_with_progress_that_survives_a_reload_an
     log_in(page, f"{live_server.url}/admin/", "operator", "pw")
     order_all(page, live_server.url)
 
-    replay_runner.step()
+    replay_runner.run_next_batch()
     page.wait_for_selector("text=20 of 60 replayed")
     page.reload()
     page.wait_for_selector("text=20 of 60 replayed")
@@ -130,7 +130,7 @@ def test_all_that_a_list_has_is_replayed_with_progress_that_survives_a_reload_an
     page.click("text=Stop this replay")
 
     page.wait_for_selector("text=The replay was stopped.")
-    assert not replay_runner.step()
+    assert not replay_runner.run_next_batch()
     page.click("text=Replayed notifications")
     page.wait_for_selector("text=20 notifications")
     assert NotificationRecord.objects.filter(status="pending").count() == 20
@@ -146,7 +146,7 @@ def test_the_progress_of_a_replay_goes_on_by_itself_without_javascript(
     plain.goto(page.url)
     page.close()
 
-    while replay_runner.step():
+    while replay_runner.run_next_batch():
         pass
 
     plain.wait_for_selector("text=60 of 60 replayed")

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from notifications.replay.runner import BATCH
+from notifications.replay.runner import MAX_BATCH_RECORDS
 from tests.support.environment import ROOT
 from tests.support.fault_environment import FaultSite, wait_until
 
@@ -23,7 +23,7 @@ RUN = "import django; django.setup()\nfrom notifications.replay.runner import ru
 
 def test_operation_of_a_killed_worker_is_continued_and_replays_each_record_once(site: FaultSite) -> None:
     user, _key = site.add_user()
-    records = site.request(user, *(f"k{number}" for number in range(3 * BATCH - 1)))
+    records = site.request(user, *(f"k{number}" for number in range(3 * MAX_BATCH_RECORDS - 1)))
     site.execute("UPDATE notification_records SET status = 'dead', next_attempt_at = NULL, updated_at = now()")
     site.run(CREATE_OPERATION)
 
@@ -33,8 +33,8 @@ def test_operation_of_a_killed_worker_is_continued_and_replays_each_record_once(
     assert site.statuses() == {"dead": len(records)}  # the unfinished batch was rolled back
 
     assert run(site, FAULTS="after_batch=kill") == -signal.SIGKILL
-    assert operation(site) == ("running", BATCH)
-    assert site.statuses() == {"dead": len(records) - BATCH, "pending": BATCH}
+    assert operation(site) == ("running", MAX_BATCH_RECORDS)
+    assert site.statuses() == {"dead": len(records) - MAX_BATCH_RECORDS, "pending": MAX_BATCH_RECORDS}
 
     site.start_worker()
     site.start("beat")

@@ -19,8 +19,8 @@ from notifications.admin import replay_operations as page
 from notifications.admin.replay_form import ReplayForm, UnsupportedFilter, criteria_query
 from notifications.models import NotificationRecord, ReplayOperation
 from notifications.replay.criteria import Criteria
-from notifications.replay.operations import create
-from notifications.replay.runner import step
+from notifications.replay.operations import create_operation
+from notifications.replay.runner import run_next_batch
 from tests.support.factories import LIST, make_record
 
 pytestmark = pytest.mark.django_db
@@ -61,7 +61,7 @@ def start(client: Client, counted: Any, **changes: Any) -> Any:
 
 
 def ordered(**fields: Any) -> ReplayOperation:
-    return create(Criteria(**fields), None, "endpoint mended")
+    return create_operation(Criteria(**fields), None, "endpoint mended")
 
 
 class TestCounting:
@@ -142,7 +142,7 @@ class TestStarting:
         assert done["Location"] == f"{OPERATIONS}{operation.pk}/change/"
         assert (operation.created_by, operation.reason, operation.rate) == (admin_user, "endpoint mended", 600)
         assert operation.criteria["codes"] == ["provider_5xx"]
-        step()
+        run_next_batch()
         record.refresh_from_db()
         assert (record.status, record.replay_operation_id) == ("pending", operation.pk)
 
@@ -186,11 +186,11 @@ class TestPage:
     def test_shows_how_far_it_is_and_looks_again_by_itself(
         self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("notifications.replay.runner.BATCH", 1)
+        monkeypatch.setattr("notifications.replay.runner.MAX_BATCH_RECORDS", 1)
         for _ in range(4):
             make_record(updated_at=timezone.now() - timedelta(hours=1))
         operation = ordered(codes=("provider_config",))
-        step()
+        run_next_batch()
 
         html = admin_client.get(f"{OPERATIONS}{operation.pk}/change/").content.decode()
 
@@ -202,7 +202,7 @@ class TestPage:
 
     def test_one_that_has_ended_stands_still(self, admin_client: Client) -> None:
         operation = ordered()
-        step()
+        run_next_batch()
 
         html = admin_client.get(f"{OPERATIONS}{operation.pk}/change/").content.decode()
 
@@ -213,7 +213,7 @@ class TestPage:
     def test_leads_to_the_records_it_touched(self, admin_client: Client) -> None:
         touched = make_record(updated_at=timezone.now() - timedelta(hours=1))
         operation = ordered()
-        step()
+        run_next_batch()
         other = make_record()
         link = f"{LIST}?replay_operation={operation.pk}"
 
@@ -225,7 +225,7 @@ class TestPage:
     def test_says_what_became_of_one_that_failed(self, admin_client: Client) -> None:
         operation = ordered()
         ReplayOperation.objects.update(criteria=[])
-        step()
+        run_next_batch()
 
         html = admin_client.get(f"{OPERATIONS}{operation.pk}/change/").content.decode()
 
@@ -234,7 +234,7 @@ class TestPage:
 
     def test_that_of_somebody_who_is_gone_opens(self, admin_client: Client, make_user: Callable[..., User]) -> None:
         operator = make_user("operator")
-        operation = create(Criteria(), operator, "x")
+        operation = create_operation(Criteria(), operator, "x")
         number = operator.pk
         operator.delete()
 
@@ -257,14 +257,14 @@ class TestStopping:
         done = admin_client.post(f"{OPERATIONS}{operation.pk}/cancel/", follow=True)
 
         operation.refresh_from_db()
-        assert (operation.status, step()) == ("cancelled", False)
+        assert (operation.status, run_next_batch()) == ("cancelled", False)
         assert "The replay was stopped." in done.content.decode()
         assert "Stop this replay" not in done.content.decode()
         assert "Cancelled" in admin_client.get(f"{OPERATIONS}{operation.pk}/history/").content.decode()
 
     def test_what_has_ended_is_said(self, admin_client: Client) -> None:
         operation = ordered()
-        step()
+        run_next_batch()
 
         done = admin_client.post(f"{OPERATIONS}{operation.pk}/cancel/", follow=True)
 

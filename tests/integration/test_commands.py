@@ -25,7 +25,7 @@ from django.utils import timezone, translation
 from notifications import api
 from notifications.delivery.engine import Engine, RetryResult
 from notifications.maintenance import pruner as retention
-from notifications.maintenance.pruner import cutoff
+from notifications.maintenance.pruner import retention_cutoff
 from notifications.management.commands import deliver_due, purge_notifications, replay_notifications
 from notifications.management.commands._base import Stop, stop_on_signals
 from notifications.models import NotificationRecord, RejectedRequest, ReplayOperation, UserNotificationChannel
@@ -34,7 +34,7 @@ from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.providers.memory import MemoryProvider
 from notifications.replay import operations as replays
 from notifications.replay.criteria import Criteria
-from notifications.replay.operations import cancel, create
+from notifications.replay.operations import cancel_operation, create_operation
 from notifications.states import UNDELIVERED, Outcome
 from tests.support.factories import make_attempt, make_record
 
@@ -225,7 +225,7 @@ class TestDeliverDueForever:
         self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch, make_user: Callable[..., User]
     ) -> None:
         make_record(user_id=make_user("reader", "https://www.feishu.cn/flow/api/trigger-webhook/abcdefgh").pk)
-        create(Criteria(), None, "mended")
+        create_operation(Criteria(), None, "mended")
         monkeypatch.setattr(Stop, "wait", lambda self, seconds: self.ask())
 
         run("deliver_due", "--forever")
@@ -378,7 +378,7 @@ class TestReplay:
 
     def test_one_that_was_cancelled_meanwhile_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         make_record()
-        monkeypatch.setattr(replay_notifications, "run", lambda *args, only, **kwargs: cancel(only, None))
+        monkeypatch.setattr(replay_notifications, "run", lambda *args, only, **kwargs: cancel_operation(only, None))
 
         with pytest.raises(CommandError, match=r"0 were replayed. .*cancelled"):
             run("replay_notifications", "--status", "dead", "--reason", "x")
@@ -406,7 +406,7 @@ class TestReplay:
         assert len(nudges) == 1
 
     def test_long_work_says_how_far_it_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("notifications.replay.runner.BATCH", 2)
+        monkeypatch.setattr("notifications.replay.runner.MAX_BATCH_RECORDS", 2)
         monkeypatch.setattr("notifications.management.commands.replay_notifications.STEP", 0.0)
         for _ in range(5):
             make_record()
@@ -542,7 +542,7 @@ class TestPurge:
     @pytest.fixture
     def old(self) -> datetime:
         """A time of 31 days ago, by which there are a dead, a sent and a waiting record and a rejected request."""
-        old = cutoff(31)
+        old = retention_cutoff(31)
         for status in ("dead", "sent", "pending"):
             make_attempt(make_record(status, created_at=old, updated_at=old))
         RejectedRequest.objects.create(source="test", payload="{}", errors=[], created_at=old)

@@ -500,7 +500,7 @@ class TestTry:
         assert browser.post(TEST).status_code == 200
 
     def test_the_clock_is_the_databases(self, stored: UserNotificationChannel, provider: MemoryProvider) -> None:
-        trial.send_own_test(stored.user)
+        trial.send_own_test_message(stored.user)
 
         interval = service_options().test_interval
         record = NotificationRecord.objects.get()

@@ -19,7 +19,7 @@ from notifications.api import request_notification
 from notifications.delivery.engine import Engine
 from notifications.ingest import insert as intake
 from notifications.maintenance import pruner as retention
-from notifications.maintenance.pruner import PURGE_RECORDS, Purged, count_old, cutoff, purge
+from notifications.maintenance.pruner import PURGE_RECORDS, Purged, count_old, purge, retention_cutoff
 from notifications.models import DeliveryAttempt, NotificationRecord, RejectedRequest
 from notifications.providers.memory import MemoryProvider
 from notifications.service import NotificationService
@@ -137,7 +137,7 @@ class TestWhatGoes:
     ) -> None:
         record = old(Status.DEAD)
         NotificationService().replay(NotificationRecord.objects.all(), None, "endpoint mended")
-        now = cutoff(1) + timedelta(days=1)
+        now = retention_cutoff(1) + timedelta(days=1)
 
         purge(now + timedelta(days=30))
         assert left() == {record.pk}
@@ -186,14 +186,14 @@ class TestCutoff:
                 return cursor.fetchone()[0]
 
         earliest = now()
-        found = cutoff(30)
+        found = retention_cutoff(30)
 
         assert earliest <= found + timedelta(days=30) <= now()
 
     def test_more_days_than_a_calendar_has_keep_everything(self) -> None:
         record = old()
 
-        purge(cutoff(2**63))
+        purge(retention_cutoff(2**63))
 
         assert left() == {record.pk}
 
@@ -497,7 +497,7 @@ class TestTask:
 
     def test_what_is_older_than_the_days_set_goes(self, change: Change) -> None:
         change(RETENTION_DAYS=30)
-        gone, kept = (cutoff(30) + timedelta(minutes=minutes) for minutes in (-5, 5))
+        gone, kept = (retention_cutoff(30) + timedelta(minutes=minutes) for minutes in (-5, 5))
         old(created_at=gone, changed=gone)
         record = old(created_at=kept, changed=kept)
 
@@ -509,7 +509,7 @@ class TestTask:
     def test_its_time_is_bounded(self, change: Change, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
         change(RETENTION_DAYS=30)
         for _ in range(5):
-            old(created_at=cutoff(31), changed=cutoff(31))
+            old(created_at=retention_cutoff(31), changed=retention_cutoff(31))
         seconds = iter([tasks.PURGE_BUDGET] * 9)
         monkeypatch.setattr(retention, "_batch", slowly(retention._batch, time, seconds))
 
@@ -522,7 +522,7 @@ class TestTask:
 
     def test_a_worker_that_stops_begins_none(self, change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
         change(RETENTION_DAYS=30)
-        record = old(created_at=cutoff(31), changed=cutoff(31))
+        record = old(created_at=retention_cutoff(31), changed=retention_cutoff(31))
         monkeypatch.setattr(tasks._stopping, "is_set", lambda: True)
 
         tasks.purge_notifications.run()

@@ -11,7 +11,7 @@ from django.db import connection, transaction
 
 from notifications.conf import service_options
 from notifications.delivery.claim import CLAIM
-from notifications.maintenance.pruner import BATCH, PURGE_RECORDS, PURGE_REJECTED, cutoff
+from notifications.maintenance.pruner import BATCH, PURGE_RECORDS, PURGE_REJECTED, retention_cutoff
 from notifications.models import NotificationRecord, RejectedRequest
 from notifications.sql import FORBID_SORT
 from notifications.states import FINAL
@@ -61,7 +61,7 @@ def plan_of_claim(*, analyze: bool = True) -> dict[str, Any]:
 
 def plan_of_purge(statement: str, *, days: int = 30, since: datetime | None = None) -> dict[str, Any]:
     """Return the plan of purging one batch as it really ran, and undo it."""
-    parameters = {"before": cutoff(days), "since": since, "batch": BATCH, "final": list(map(str, FINAL))}
+    parameters = {"before": retention_cutoff(days), "since": since, "batch": BATCH, "final": list(map(str, FINAL))}
     return plan(statement, parameters)
 
 
@@ -152,7 +152,7 @@ def test_purge_does_not_read_deleted_rows_again() -> None:
     fill("next", "sent", 1000, days=80)
     NotificationRecord.objects.filter(dedupe_key__startswith="gone").delete()  # in the index until a vacuum
 
-    root = plan_of_purge(PURGE_RECORDS, days=70, since=cutoff(85))
+    root = plan_of_purge(PURGE_RECORDS, days=70, since=retention_cutoff(85))
 
     [walked] = [node for node in nodes(root) if node["Node Type"] == "Limit"]
     assert (walked["Actual Rows"], pages(walked) < 4 * BATCH) == (BATCH, True)
@@ -163,7 +163,7 @@ def test_purge_does_not_read_deleted_rows_again() -> None:
 @pytest.mark.django_db
 def test_purge_reads_rejected_requests_by_their_index() -> None:
     for days, count in ((31, 1000), (0, 20_000)):
-        at = cutoff(days)
+        at = retention_cutoff(days)
         RejectedRequest.objects.bulk_create(
             RejectedRequest(source="test", payload="{}", errors=[], created_at=at) for _ in range(count)
         )

@@ -19,8 +19,8 @@ from notifications.clock import database_now
 from notifications.models import NotificationRecord, ReplayOperation
 from notifications.replay import runner as replay_runner
 from notifications.replay.criteria import Criteria, InvalidCriteria, breakdown
-from notifications.replay.operations import cancel, create
-from notifications.replay.runner import pace, step
+from notifications.replay.operations import cancel_operation, create_operation
+from notifications.replay.runner import batch_size_and_pause, run_next_batch
 from tests.integration.test_query_plan import fill, nodes
 from tests.support.factories import make_record
 
@@ -44,12 +44,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def order(reason: str = "endpoint mended", rate: int | None = None, **criteria: Any) -> ReplayOperation:
-    return create(Criteria(**criteria), None, reason, rate=rate)
+    return create_operation(Criteria(**criteria), None, reason, rate=rate)
 
 
 def finish(operation: ReplayOperation) -> ReplayOperation:
     """Run the operation's batches that are due."""
-    while step(operation):
+    while run_next_batch(operation):
         pass
     operation.refresh_from_db()
     return operation
@@ -191,7 +191,7 @@ class TestCreating:
         operator = make_user("operator")
 
         with django_capture_on_commit_callbacks(execute=True):
-            operation = create(Criteria(codes=("provider_config",)), operator, " bot was back ", rate=60)
+            operation = create_operation(Criteria(codes=("provider_config",)), operator, " bot was back ", rate=60)
 
         assert (operation.created_by, operation.reason, operation.rate) == (operator, "bot was back", 60)
         assert (operation.criteria, operation.matched) == ({"codes": ["provider_config"]}, 1)
@@ -252,19 +252,19 @@ class TestFrozen:
         record, seen = make_old(), database_now()
         make_record(updated_at=database_now())
 
-        finish(create(Criteria(), None, "x", as_of=seen))
+        finish(create_operation(Criteria(), None, "x", as_of=seen))
 
         assert replayed() == [record.pk]
 
     def test_as_of_is_never_in_the_future(self) -> None:
-        operation = create(Criteria(), None, "x", as_of=database_now() + HOUR)
+        operation = create_operation(Criteria(), None, "x", as_of=database_now() + HOUR)
 
         assert operation.as_of <= database_now()
 
     def test_what_it_replayed_is_not_taken_again_though_it_dies_again(self, small: None) -> None:
         records = [make_old() for _ in range(5)]
         operation = order()
-        step()
+        run_next_batch()
         NotificationRecord.objects.filter(status="pending").update(status="dead", next_attempt_at=None)
         ReplayOperation.objects.update(cursor_at=None, cursor_id=None)  # not even if it forgot how far it was
 
@@ -280,7 +280,7 @@ class TestRunning:
         records = [make_record(updated_at=at) for _ in range(5)]  # all of one moment: told apart by their number
         operation = order()
         counts = []
-        while step(operation):
+        while run_next_batch(operation):
             operation.refresh_from_db()
             counts.append((operation.status, operation.done))
 
@@ -292,7 +292,7 @@ class TestRunning:
     def test_each_record_has_its_history(self, make_user: Callable[..., User]) -> None:
         record, operator = make_old(), make_user("operator")
 
-        finish(create(Criteria(), operator, "mended"))
+        finish(create_operation(Criteria(), operator, "mended"))
 
         entry = LogEntry.objects.get(object_id=str(record.pk), content_type__model="notificationrecord")
         assert (entry.user, entry.change_message) == (operator, "Replayed: mended")
@@ -300,7 +300,7 @@ class TestRunning:
     def test_goes_on_when_the_one_who_ordered_it_is_gone(self, make_user: Callable[..., User]) -> None:
         operator = make_user("operator")
         make_old()
-        operation = create(Criteria(), operator, "x")
+        operation = create_operation(Criteria(), operator, "x")
         operator.delete()
 
         assert finish(operation).done == 1
@@ -309,7 +309,7 @@ class TestRunning:
         for _ in range(3):
             make_old()
         operation = order()
-        step()  # and its worker died
+        run_next_batch()  # and its worker died
 
         tasks.run_replays()
 
@@ -322,8 +322,8 @@ class TestRunning:
                 make_old(last_error_code=code)
         first, second = order(codes=("a",)), order(codes=("b",))
 
-        step()
-        step()
+        run_next_batch()
+        run_next_batch()
 
         first.refresh_from_db()
         second.refresh_from_db()
@@ -340,10 +340,10 @@ class TestRunning:
 
         with monkeypatch.context() as broken:
             broken.setattr(replay_runner, "replay_notifications", refuse)
-            assert step()
+            assert run_next_batch()
 
         operation.refresh_from_db()
-        assert (operation.status, operation.error, step()) == ("queued", "OperationalError", False)
+        assert (operation.status, operation.error, run_next_batch()) == ("queued", "OperationalError", False)
         ReplayOperation.objects.update(next_batch_at=database_now())
         assert finish(operation).error == ""
         assert replayed() == [record.pk]
@@ -363,7 +363,7 @@ class TestRunning:
 class TestRate:
     @pytest.mark.parametrize("rate", [1, 7, 59, 60, 61, 90, 151, 600, 601, 30_000, 59_999, 60_000])
     def test_no_minute_has_more(self, rate: int) -> None:
-        size, pause = pace(rate)
+        size, pause = batch_size_and_pause(rate)
 
         batches = int(60 / pause + 1e-6)  # that fit into a minute, with the first at its beginning
         assert rate * 0.9 <= batches * size <= rate or size == 1
@@ -373,7 +373,7 @@ class TestRate:
             make_old()
         operation = order(rate=1)
 
-        assert [step(), step()] == [True, False]
+        assert [run_next_batch(), run_next_batch()] == [True, False]
 
         operation.refresh_from_db()
         assert operation.done == 1
@@ -400,11 +400,11 @@ class TestCancelling:
         for _ in range(5):
             make_old()
         operation, operator = order(), make_user("operator")
-        step()
+        run_next_batch()
 
-        assert cancel(operation, operator)
+        assert cancel_operation(operation, operator)
 
-        assert not step()
+        assert not run_next_batch()
         operation.refresh_from_db()
         assert (operation.status, operation.done, len(replayed())) == ("cancelled", 2, 2)
         assert LogEntry.objects.get().change_message == "Cancelled"
@@ -412,7 +412,7 @@ class TestCancelling:
     def test_what_has_ended_cannot_be_cancelled(self) -> None:
         operation = finish(order())
 
-        assert not cancel(operation, None)
+        assert not cancel_operation(operation, None)
 
         operation.refresh_from_db()
         assert operation.status == "done"
@@ -426,7 +426,7 @@ class TestSideBySide:
         found: list[bool] = []
 
         def other() -> None:
-            found.append(step())
+            found.append(run_next_batch())
             connections.close_all()
 
         with transaction.atomic():
@@ -435,7 +435,7 @@ class TestSideBySide:
             thread.start()
             thread.join(30)
 
-        assert (found, step()) == ([False], True)
+        assert (found, run_next_batch()) == ([False], True)
 
     def test_many_runners_replay_each_record_once(self, small: None) -> None:
         for _ in range(60):

@@ -556,7 +556,7 @@ class TestErrorReports:
     @pytest.mark.parametrize(
         "place",
         [
-            *("notifications.web_api.channel.apply", "django.contrib.sessions.backends.db.SessionStore.load"),
+            *("notifications.web_api.channel.apply_changes", "django.contrib.sessions.backends.db.SessionStore.load"),
             *("notifications.providers.feishu.flow.check_webhook_url", "notifications.channels.rules.Secret.of"),
             *("notifications.models.UserNotificationChannel.save", "ninja.parser.Parser.parse_body"),
             "notifications.web_api.schemas.mask_url",

@@ -17,7 +17,7 @@ from notifications.ingest.validation import InvalidNotification
 from notifications.maintenance.job_scheduler import run_due_jobs
 from notifications.management.commands._base import Command as Base, Stop, positive_int, stop_on_signals
 from notifications.monitoring.alerting.dispatcher import evaluate_if_due
-from notifications.replay.runner import run as run_replays
+from notifications.replay.runner import run_due_batches
 from notifications.service import NotificationService
 from notifications.states import HeartbeatKind
 from notifications.telemetry import heartbeats
@@ -81,7 +81,7 @@ class Command(Base):
             close_old_connections()
             before = total.scanned
             try:
-                run_replays(0)  # a batch of each loop: there may be no worker to do it
+                run_due_batches(0)  # a batch of each loop: there may be no worker to do it
                 run_due_jobs(_let_happen)
                 _drain(engine, 0, stop, total)
             except Error as error:

@@ -9,7 +9,7 @@ from django.db import Error
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
 from notifications.conf import service_options
-from notifications.maintenance.pruner import Purged, count_old, cutoff, purge
+from notifications.maintenance.pruner import Purged, count_old, purge, retention_cutoff
 from notifications.management.commands._base import Command as Base, positive_int, stop_on_signals
 
 STEP = 10_000
@@ -46,7 +46,7 @@ class Command(Base):
             raise CommandError(gettext("Everything is kept: give --days, or set NOTIFICATIONS_RETENTION_DAYS."))
         self.told, self.quiet = 0, not options["verbosity"]
         try:
-            before = cutoff(days)
+            before = retention_cutoff(days)
             if options["dry_run"]:
                 done = count_old(before)
             else:

@@ -17,7 +17,7 @@ from notifications.clock import database_now
 from notifications.management.commands._base import Command as Base, Stop, positive_int, stop_on_signals
 from notifications.models import ReplayOperation
 from notifications.replay.criteria import Criteria, InvalidCriteria, breakdown
-from notifications.replay.operations import create
+from notifications.replay.operations import create_operation
 from notifications.replay.runner import run
 from notifications.states import UNDELIVERED, OperationStatus, Status
 
@@ -109,7 +109,7 @@ class Command(Base):
             if options["dry_run"]:
                 self._foretell(criteria)
                 return
-            operation = create(criteria, actor, reason, rate=options["rate"])
+            operation = create_operation(criteria, actor, reason, rate=options["rate"])
             if options["wait"]:
                 self._wait(operation)
             else:

@@ -9,7 +9,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext, gettext_lazy as _
 
-from notifications.channels.test_message import error_of, send_test
+from notifications.channels.test_message import describe_error, send_test_message
 from notifications.conf import service_options
 from notifications.ingest.validation import InvalidNotification
 from notifications.management.commands._base import Command as Base
@@ -40,10 +40,10 @@ class Command(Base):
         """Send, keep the result, say it."""
         user = _user(options["user"])
         try:
-            record = send_test(user, options["text"] or "", channel=options["channel"])
+            record = send_test_message(user, options["text"] or "", channel=options["channel"])
         except InvalidNotification as error:
             raise CommandError(gettext("The message was refused: %(error)s") % {"error": error}) from None
-        facts = {"id": record.pk, "status": record.get_status_display(), "error": error_of(record)}
+        facts = {"id": record.pk, "status": record.get_status_display(), "error": describe_error(record)}
         if record.status != Status.SENT:
             raise CommandError(gettext("Not delivered (record %(id)d, %(status)s): %(error)s") % facts)
         self.stdout.write(gettext("Delivered (record %(id)d).") % facts)
