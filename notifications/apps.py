@@ -7,11 +7,12 @@ from django.utils.translation import gettext_lazy as _
 
 
 class NotificationsConfig(AppConfig):
-    """The one app: requests in, deliveries out, operators in between."""
+    """The app `notifications`."""
 
     name = "notifications"
     verbose_name = _("Notifications")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from notifications import checks  # noqa: F401  registers the system checks
+        """Register the system checks."""
+        from notifications import checks  # noqa: F401  the import registers them

@@ -32,7 +32,7 @@ class NotificationQuerySet(models.QuerySet[Record, Record]):
         return self.filter(allowed)
 
     def search(self, term: str) -> Self:
-        """Return the records that the search box finds: exact values of indexed columns, so that a large table is no problem.
+        """Return the records that the search box finds: exact values of indexed columns, as the table is large.
 
         Args:
             term: A dedupe key, a trace id, a user name, a record id or a user id.

@@ -140,7 +140,8 @@ class RecordOperations:
     ) -> int:
         """Change records in batches.
 
-        `select` checks each record again under its row lock, where no other process interferes."""
+        `select` checks each record again under its row lock, where no other process interferes.
+        """
         ids = list(records.order_by("pk").values_list("pk", flat=True))
         message, changed = escape_invisible(message), 0
         for start in range(0, len(ids), OPERATION_BATCH_RECORDS):

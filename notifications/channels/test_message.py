@@ -89,8 +89,8 @@ def describe_error(record: NotificationRecord) -> str:
 
 
 def _service() -> NotificationService:
-    # One attempt, because a test message that arrives half an hour later confuses its reader. A paused channel is tested
-    # too: that is how its user finds out whether it works again.
+    # One attempt, because a test message that arrives half an hour later confuses its reader. A paused channel is
+    # tested too: that is how its user finds out whether it works again.
     return NotificationService(
         options=dataclasses.replace(service_options(), max_attempts=1), respect_circuit_breaker=False
     )

@@ -22,7 +22,7 @@ logger = logging.getLogger("notifications.retention")
 BATCH_ROWS = 500
 """Rows that one transaction deletes, in some ten milliseconds."""
 MAX_PAUSE_SECONDS = 1.0
-"""A purge pauses between two batches for as long as the last batch took, at most for this time: deliveries come first."""
+"""A purge pauses after a batch for as long as the batch took, at most for this time, so that deliveries come first."""
 MAX_RETENTION_DAYS = 36_500
 """A hundred years. Calendars end beyond it, and no row is that old."""
 STATEMENTS = ("purge_records", "purge_rejected_requests", "purge_due_jobs")

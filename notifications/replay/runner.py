@@ -1,9 +1,9 @@
 """Runs the batches of replay operations. Any number of processes may run them at once.
 
-A batch is one transaction. It locks the operation's row (`FOR UPDATE SKIP LOCKED`), replays the next records, and stores
-its cursor and the time of the next batch. The row lock is the lease: if a worker dies, its whole batch rolls back and
-the lock ends; no other process runs the same operation meanwhile; the rate holds for all processes together. A batch
-sends no message and takes milliseconds.
+A batch is one transaction. It locks the operation's row (`FOR UPDATE SKIP LOCKED`), replays the next records, and
+stores its cursor and the time of the next batch. The row lock is the lease: if a worker dies, its whole batch rolls
+back and the lock ends; no other process runs the same operation meanwhile; the rate holds for all processes together.
+A batch sends no message and takes milliseconds.
 """
 
 from __future__ import annotations

@@ -99,7 +99,6 @@ def _mine(user: AbstractBaseUser) -> UserNotificationChannel | None:
 
 
 def _sealed(data: ChannelIn) -> list[Secret | None]:
-    """Return address and token, None for one that was not given. Raises InvalidChannel with what is wrong with either."""
     errors: list[Problem] = []
     sealed: list[Secret | None] = []
     for name in ("webhook_url", "bearer_token"):

@@ -24,7 +24,7 @@ from django.test import Client
 from django.utils import timezone
 
 from notifications import tasks
-from notifications.management.commands._base import Stop
+from notifications.management.commands._base import StopSignal
 from notifications.models import Alert, Heartbeat, NotificationRecord, RejectedRequest, UserNotificationChannel
 from notifications.monitoring.alerting.dispatcher import alert_sent, evaluate
 from notifications.monitoring.alerting.rules import findings
@@ -348,7 +348,7 @@ def test_with_beat_gone_whoever_asks_for_readiness_makes_us_look(bot: Bot, clien
 
 def test_the_command_looks_while_it_runs(bot: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
     make_record(Status.DEAD)
-    monkeypatch.setattr(Stop, "wait", lambda stop, seconds: stop.ask())
+    monkeypatch.setattr(StopSignal, "wait", lambda stop, seconds: stop.request())
 
     call_command("deliver_due", "--forever", verbosity=0)
 

@@ -191,7 +191,7 @@ class TestEventTask:
         def away(*args: object, **kwargs: object) -> None:
             raise OperationalError
 
-        monkeypatch.setattr(tasks, "DATABASE_PAUSE", 0)
+        monkeypatch.setattr(tasks, "REQUEUE_DELAY_SECONDS", 0)
         for entrance in ("handle_feishu_requested", "reject"):
             monkeypatch.setattr(f"notifications.service.NotificationService.{entrance}", away)
             with pytest.raises(Reject) as rejected:

@@ -27,7 +27,7 @@ from notifications.delivery.engine import Engine, RetryResult
 from notifications.maintenance import pruner as retention
 from notifications.maintenance.pruner import retention_cutoff
 from notifications.management.commands import deliver_due, purge_notifications, replay_notifications
-from notifications.management.commands._base import Stop, stop_on_signals
+from notifications.management.commands._base import StopSignal, stop_on_signals
 from notifications.models import NotificationRecord, RejectedRequest, ReplayOperation, UserNotificationChannel
 from notifications.providers import get_provider
 from notifications.providers.base import Endpoint, SendRequest, SendResult
@@ -180,14 +180,14 @@ class TestDeliverDueForever:
     ) -> None:
         waited: list[float] = []
 
-        def wait(self: Stop, seconds: float) -> None:
+        def wait(self: StopSignal, seconds: float) -> None:
             waited.append(seconds)
             if len(waited) == 1:
                 due()
             else:
-                self.ask()
+                self.request()
 
-        monkeypatch.setattr(Stop, "wait", wait)
+        monkeypatch.setattr(StopSignal, "wait", wait)
 
         run("deliver_due", "--forever", "--interval", "3.5")
 
@@ -205,19 +205,19 @@ class TestDeliverDueForever:
                 raise OperationalError("postgres://user:secret@host")
             return real(self, **kwargs)
 
-        def wait(self: Stop, seconds: float) -> None:
+        def wait(self: StopSignal, seconds: float) -> None:
             waited.append(seconds)
             if len(waited) == 2:
-                self.ask()
+                self.request()
 
         monkeypatch.setattr(Engine, "deliver_due", fail_once)
-        monkeypatch.setattr(Stop, "wait", wait)
+        monkeypatch.setattr(StopSignal, "wait", wait)
         due()
 
         run("deliver_due", "--forever")
 
         assert statuses() == ["sent"]
-        assert waited == [deliver_due.PAUSE, deliver_due.IDLE]
+        assert waited == [deliver_due.DATABASE_RETRY_SECONDS, deliver_due.IDLE_INTERVAL_SECONDS]
         assert "database failed: OperationalError" in caplog.text
         assert "secret" not in caplog.text
 
@@ -226,7 +226,7 @@ class TestDeliverDueForever:
     ) -> None:
         make_record(user_id=make_user("reader", "https://www.feishu.cn/flow/api/trigger-webhook/abcdefgh").pk)
         create_operation(Criteria(), None, "mended")
-        monkeypatch.setattr(Stop, "wait", lambda self, seconds: self.ask())
+        monkeypatch.setattr(StopSignal, "wait", lambda self, seconds: self.request())
 
         run("deliver_due", "--forever")
 
@@ -240,7 +240,7 @@ class TestDeliverDueForever:
             threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
             stop.wait(60)
 
-        assert stop.asked()
+        assert stop.requested()
         assert time.monotonic() - began < 30
         assert signal.getsignal(signal.SIGTERM) is before
 
@@ -249,9 +249,9 @@ class TestDeliverDueForever:
 
         def look() -> None:
             with stop_on_signals() as stop:
-                stop.ask()
+                stop.request()
                 stop.wait(60)
-                seen.append(stop.asked())
+                seen.append(stop.requested())
 
         thread = threading.Thread(target=look)
         thread.start()
@@ -370,7 +370,7 @@ class TestReplay:
         def stop(*args: object, **kwargs: object) -> None:
             signal.raise_signal(signal.SIGTERM)
 
-        monkeypatch.setattr(replay_notifications, "run", stop)
+        monkeypatch.setattr(replay_notifications, "run_due_batches", stop)
 
         said = run("replay_notifications", "--status", "dead", "--reason", "x")
 
@@ -378,7 +378,9 @@ class TestReplay:
 
     def test_one_that_was_cancelled_meanwhile_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         make_record()
-        monkeypatch.setattr(replay_notifications, "run", lambda *args, only, **kwargs: cancel_operation(only, None))
+        monkeypatch.setattr(
+            replay_notifications, "run_due_batches", lambda *args, only, **kwargs: cancel_operation(only, None)
+        )
 
         with pytest.raises(CommandError, match=r"0 were replayed. .*cancelled"):
             run("replay_notifications", "--status", "dead", "--reason", "x")
@@ -407,7 +409,7 @@ class TestReplay:
 
     def test_long_work_says_how_far_it_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("notifications.replay.runner.MAX_BATCH_RECORDS", 2)
-        monkeypatch.setattr("notifications.management.commands.replay_notifications.STEP", 0.0)
+        monkeypatch.setattr("notifications.management.commands.replay_notifications.WAIT_STEP_SECONDS", 0.0)
         for _ in range(5):
             make_record()
 

@@ -18,8 +18,8 @@ from notifications.api import request_triggered, schedule_job
 from notifications.ingest.triggers import Trigger
 from notifications.ingest.validation import InvalidNotification
 from notifications.maintenance.job_scheduler import claim_jobs, run_due_jobs
-from notifications.maintenance.pruner import Purged, purge
-from notifications.management.commands.deliver_due import _let_happen
+from notifications.maintenance.pruner import PurgeCounts, purge
+from notifications.management.commands.deliver_due import _handle_trigger
 from notifications.models import DueJob, NotificationRecord, RejectedRequest
 from tests.integration.test_api_and_tasks import queued
 from tests.support.payloads import trigger
@@ -86,7 +86,7 @@ class TestTriggers:
         def away(payload: object) -> None:
             raise OperationalError
 
-        monkeypatch.setattr(tasks, "DATABASE_PAUSE", 0)
+        monkeypatch.setattr(tasks, "REQUEUE_DELAY_SECONDS", 0)
         monkeypatch.setattr(tasks, "request_triggered", away)
 
         with pytest.raises(Reject) as rejected:
@@ -223,9 +223,9 @@ class TestScanner:
         self, change: Callable[..., None]
     ) -> None:
         schedule("good")
-        _let_happen(TRIGGERED, trigger(source="api_dry_run"))
+        _handle_trigger(TRIGGERED, trigger(source="api_dry_run"))
 
-        assert run_due_jobs(_let_happen) == 1
+        assert run_due_jobs(_handle_trigger) == 1
         assert NotificationRecord.objects.get().trigger_id == "trg-1"
         assert RejectedRequest.objects.get().source == TRIGGERED
 
@@ -234,5 +234,5 @@ class TestScanner:
         run_due_jobs(lambda event, payload: None)
         schedule("waiting")
 
-        assert purge(timezone.now() + timedelta(days=1)) == Purged(jobs=1)
+        assert purge(timezone.now() + timedelta(days=1)) == PurgeCounts(jobs=1)
         assert DueJob.objects.get().key == "waiting"

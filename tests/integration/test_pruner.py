@@ -19,10 +19,11 @@ from notifications.api import request_notification
 from notifications.delivery.engine import Engine
 from notifications.ingest import insert as intake
 from notifications.maintenance import pruner as retention
-from notifications.maintenance.pruner import PURGE_RECORDS, Purged, count_old, purge, retention_cutoff
+from notifications.maintenance.pruner import PurgeCounts, count_old, purge, retention_cutoff
 from notifications.models import DeliveryAttempt, NotificationRecord, RejectedRequest
 from notifications.providers.memory import MemoryProvider
 from notifications.service import NotificationService
+from notifications.sql import load_sql
 from notifications.states import FINAL, SCHEDULED, Status
 from tests.conftest import payload
 from tests.support.factories import make_attempt, make_record
@@ -59,7 +60,7 @@ def somebody_else() -> Iterator[Any]:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 2)
+    monkeypatch.setattr(retention, "BATCH_ROWS", 2)
 
 
 def in_a_thread(work: Callable[[], object]) -> None:
@@ -129,7 +130,7 @@ class TestWhatGoes:
     def test_age_counts_from_the_last_change(self) -> None:
         scheduled_long_ago_and_sent_now = old(changed=BEFORE, created_at=BEFORE - timedelta(days=400))
 
-        assert purge(BEFORE) == Purged()
+        assert purge(BEFORE) == PurgeCounts()
         assert left() == {scheduled_long_ago_and_sent_now.pk}
 
     def test_a_replayed_one_stays_while_it_waits_and_has_its_full_time_again_afterwards(
@@ -153,7 +154,7 @@ class TestWhatGoes:
         rejected(OLD)
         young = rejected(BEFORE)
 
-        assert purge(BEFORE) == Purged(rejected=1)
+        assert purge(BEFORE) == PurgeCounts(rejected=1)
         assert RejectedRequest.objects.get() == young
 
     def test_counting_says_the_same_and_deletes_nothing(self) -> None:
@@ -166,7 +167,7 @@ class TestWhatGoes:
         foretold = count_old(BEFORE)
 
         assert (len(left()), RejectedRequest.objects.count()) == (12, 2)
-        assert foretold == Purged(records=3, dead=1, attempts=3, rejected=1) == purge(BEFORE)
+        assert foretold == PurgeCounts(records=3, dead=1, attempts=3, rejected=1) == purge(BEFORE)
 
     def test_a_purged_key_is_free_again(self) -> None:
         record = old(dedupe_key=payload()["dedupe_key"])
@@ -209,18 +210,18 @@ class TestBatches:
         done = purge(BEFORE, progress=lambda done: seen.append((done.records, done.rejected)))
 
         assert seen == [(2, 0), (4, 0), (5, 0), (5, 2), (5, 4), (5, 5), (5, 5)]
-        assert (done.more, left()) == (False, set())
+        assert (done.has_more, left()) == (False, set())
 
     def test_each_begins_where_the_last_one_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
         ages = [old(created_at=OLD - timedelta(days=days)).created_at for days in (4, 3, 2, 1)]
         begun: list[datetime | None] = []
-        batch = retention._batch
+        batch = retention._delete_batch
 
-        def note(statement: str, before: datetime, since: datetime | None, done: Purged) -> Any:
+        def note(statement: str, before: datetime, since: datetime | None, done: PurgeCounts) -> Any:
             begun.append(since)
             return batch(statement, before, since, done)
 
-        monkeypatch.setattr(retention, "_batch", note)
+        monkeypatch.setattr(retention, "_delete_batch", note)
 
         purge(BEFORE)
 
@@ -244,13 +245,13 @@ class TestBatches:
         for _ in range(5):
             old()
 
-        def take_long(done: Purged) -> None:
+        def take_long(done: PurgeCounts) -> None:
             time.now += 4
 
         first = purge(BEFORE, budget=5, progress=take_long)
 
-        assert (first.records, first.more, len(left())) == (4, True, 1)
-        assert purge(BEFORE, budget=5) == Purged(records=1)
+        assert (first.records, first.has_more, len(left())) == (4, True, 1)
+        assert purge(BEFORE, budget=5) == PurgeCounts(records=1)
 
     def test_asked_to_stop_it_begins_no_further_batch(self) -> None:
         for _ in range(5):
@@ -258,7 +259,7 @@ class TestBatches:
 
         done = purge(BEFORE, should_stop=lambda: len(left()) < 5)
 
-        assert (done.records, done.more) == (2, True)
+        assert (done.records, done.has_more) == (2, True)
 
     def test_it_rests_as_long_as_each_batch_took_but_not_for_ever(
         self, time: Time, monkeypatch: pytest.MonkeyPatch
@@ -266,11 +267,11 @@ class TestBatches:
         for _ in range(5):
             old()
         seconds = iter([0.25, 60, 0, 0, 0])
-        monkeypatch.setattr(retention, "_batch", slowly(retention._batch, time, seconds))
+        monkeypatch.setattr(retention, "_delete_batch", slowly(retention._delete_batch, time, seconds))
 
         purge(BEFORE)
 
-        assert time.rests == [0.25, retention.LONGEST_REST]
+        assert time.rests == [0.25, retention.MAX_PAUSE_SECONDS]
 
     def test_one_line_says_what_is_gone(self, caplog: pytest.LogCaptureFixture) -> None:
         make_attempt(old(Status.DEAD))
@@ -312,7 +313,7 @@ class TestBesideOthers:
             old()
         seen: list[int] = []
 
-        def look(done: Purged) -> None:
+        def look(done: PurgeCounts) -> None:
             with somebody_else() as cursor:
                 cursor.execute("SELECT count(*) FROM notification_records")
                 seen.append(cursor.fetchone()[0])
@@ -336,10 +337,10 @@ class TestBesideOthers:
             cursor.execute("SELECT 1 FROM notification_records WHERE id = %s FOR UPDATE", [locked.pk])
             cursor.execute("SELECT 1 FROM notification_rejected_requests WHERE id = %s FOR UPDATE", [kept.pk])
 
-            assert purge(BEFORE) == Purged(records=1)
+            assert purge(BEFORE) == PurgeCounts(records=1)
             assert left() == {locked.pk}
 
-        assert purge(BEFORE) == Purged(records=1, rejected=1)
+        assert purge(BEFORE) == PurgeCounts(records=1, rejected=1)
 
     def test_a_replay_that_has_not_committed_yet_saves_its_record(self) -> None:
         record = old(Status.DEAD)
@@ -373,7 +374,7 @@ class TestBesideOthers:
         waiting = [old(Status.PENDING, next_attempt_at=OLD) for _ in range(20)]
         parameters = {"before": BEFORE, "since": None, "batch": 2, "final": list(map(str, FINAL))}
         with somebody_else() as cursor:
-            cursor.execute(PURGE_RECORDS, parameters)
+            cursor.execute(load_sql("notifications.maintenance", "purge_records"), parameters)
             with connection.cursor() as ours:
                 ours.execute("SET lock_timeout = '1s'")  # whoever had to wait would fail
 
@@ -426,7 +427,7 @@ class TestBesideOthers:
         for _ in range(5):
             old()
 
-        def cut(done: Purged) -> None:
+        def cut(done: PurgeCounts) -> None:
             with connection.cursor() as cursor, somebody_else() as other:
                 cursor.execute("SELECT pg_backend_pid()")
                 other.execute("SELECT pg_terminate_backend(%s, 5000)", cursor.fetchone())
@@ -510,8 +511,8 @@ class TestTask:
         change(RETENTION_DAYS=30)
         for _ in range(5):
             old(created_at=retention_cutoff(31), changed=retention_cutoff(31))
-        seconds = iter([tasks.PURGE_BUDGET] * 9)
-        monkeypatch.setattr(retention, "_batch", slowly(retention._batch, time, seconds))
+        seconds = iter([tasks.PURGE_BUDGET_SECONDS] * 9)
+        monkeypatch.setattr(retention, "_delete_batch", slowly(retention._delete_batch, time, seconds))
 
         counts = []
         for _ in range(3):

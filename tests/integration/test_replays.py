@@ -387,7 +387,7 @@ class TestRate:
         operation = order(rate=60)
 
         for _ in range(5):  # five workers, one after the other
-            replay_runner.run(0)
+            replay_runner.run_due_batches(0)
 
         operation.refresh_from_db()
         assert operation.done == 1
@@ -443,7 +443,7 @@ class TestSideBySide:
         operation = order()
 
         def runner() -> None:
-            replay_runner.run(30)
+            replay_runner.run_due_batches(30)
             connections.close_all()
 
         threads = [threading.Thread(target=runner) for _ in range(4)]
@@ -461,7 +461,7 @@ class TestSideBySide:
         operation = order()
 
         def runner() -> None:
-            replay_runner.run(30)
+            replay_runner.run_due_batches(30)
             connections.close_all()
 
         thread = threading.Thread(target=runner)
@@ -514,8 +514,8 @@ class TestPlans:
         chosen = Criteria(**criteria)
         records = chosen.select(database_now() + HOUR)
         counted = records.order_by().values("status").query.sql_with_params()
-        batch = records.filter(**{f"{chosen.walk}__gte": timezone.now() - 48 * HOUR})
-        walked = batch.order_by(chosen.walk, "pk").values("pk")[:500].query.sql_with_params()
+        batch = records.filter(**{f"{chosen.cursor_field}__gte": timezone.now() - 48 * HOUR})
+        walked = batch.order_by(chosen.cursor_field, "pk").values("pk")[:500].query.sql_with_params()
 
         for sql, parameters in (counted, walked):
             found = self.plan(sql, parameters)

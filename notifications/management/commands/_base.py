@@ -1,4 +1,4 @@
-"""What the commands share: translated help, exit codes in the help, stopping at a signal."""
+"""The base of the commands: translated help, exit codes in the help, and a clean stop at a signal."""
 
 from __future__ import annotations
 
@@ -19,16 +19,23 @@ class Command(BaseCommand):
     """A command whose help is in the operator's language and ends with the exit codes."""
 
     about: Promise
-    exit_codes: Promise = _("Exit codes: 0 done; 1 not done, the reason is on stderr; 2 unreadable arguments.")
+    exit_codes: Promise = _("Exit codes: 0 success; 1 failure, the reason is on stderr; 2 invalid arguments.")
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        """Return the parser; argparse itself cannot take lazy texts."""
+        """Return the parser. Lazy texts are translated here, because argparse does not take them."""
         self.help = str(self.about)
         return super().create_parser(prog_name, subcommand, epilog=str(self.exit_codes), **kwargs)
 
 
 def positive_int(text: str) -> int:
-    """Return the number in an argument. Raises ArgumentTypeError for none, and for less than 1."""
+    """Return the number in an argument.
+
+    Args:
+        text: The argument.
+
+    Raises:
+        ArgumentTypeError: The text is no whole number of at least 1.
+    """
     try:
         number = int(text)
     except ValueError:
@@ -38,25 +45,25 @@ def positive_int(text: str) -> int:
     return number
 
 
-class Stop:
-    """Says whether SIGTERM or SIGINT came, and sleeps no longer than until then."""
+class StopSignal:
+    """Knows whether SIGTERM or SIGINT was received, and ends a sleep early when one is."""
 
     def __init__(self) -> None:
-        self._asked = False
-        # A queue whose put() may interrupt a get() of the same thread; an Event's lock may not be taken by a handler.
+        self._requested = False
+        # A signal handler may call put() while get() of the same thread runs. An Event would need its lock.
         self._wake: SimpleQueue[None] = SimpleQueue()
 
-    def asked(self) -> bool:
-        """Tell whether to stop."""
-        return self._asked
+    def requested(self) -> bool:
+        """Return whether the command must stop."""
+        return self._requested
 
-    def ask(self, *_signal: object) -> None:
-        """Stop soon; what is in flight is finished first."""
-        self._asked = True
+    def request(self, *_signal: object) -> None:
+        """Request the stop. Sends that are in flight are finished first."""
+        self._requested = True
         self._wake.put(None)
 
     def wait(self, seconds: float) -> None:
-        """Sleep, unless asked to stop."""
+        """Sleep for some seconds, or until the stop is requested."""
         try:
             self._wake.get(timeout=seconds)
         except Empty:
@@ -64,14 +71,14 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Give a Stop that the two signals set while the block runs."""
-    stop = Stop()
+def stop_on_signals() -> Iterator[StopSignal]:
+    """Yield a StopSignal that SIGTERM and SIGINT set while the block runs."""
+    stop = StopSignal()
     numbers = (signal.SIGTERM, signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread():  # there Python takes no handlers
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread only
         yield stop
         return
-    before = {number: signal.signal(number, stop.ask) for number in numbers}
+    before = {number: signal.signal(number, stop.request) for number in numbers}
     try:
         yield stop
     finally:

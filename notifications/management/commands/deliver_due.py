@@ -1,4 +1,4 @@
-"""Deliver what is due, without Celery and without Redis: for outages, and for sites that have only cron."""
+"""Deliver due notifications without Celery and without Redis: for outages, and for sites that have only cron."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from notifications.api import request_triggered
 from notifications.delivery.engine import Engine, RetryResult
 from notifications.ingest.validation import InvalidNotification
 from notifications.maintenance.job_scheduler import run_due_jobs
-from notifications.management.commands._base import Command as Base, Stop, positive_int, stop_on_signals
+from notifications.management.commands._base import Command as Base, StopSignal, positive_int, stop_on_signals
 from notifications.monitoring.alerting.dispatcher import evaluate_if_due
 from notifications.replay.runner import run_due_batches
 from notifications.service import NotificationService
@@ -24,70 +24,71 @@ from notifications.telemetry import heartbeats
 
 logger = logging.getLogger("notifications.deliver_due")
 
-IDLE = 2.0
-"""Seconds between two looks when nothing is due: one look reads a few index pages."""
-PAUSE = 5.0
-"""Seconds to wait when PostgreSQL is away; it is asked again for as long as the command runs."""
+IDLE_INTERVAL_SECONDS = 2.0
+"""Pause between two claims while nothing is due. A claim reads a few index pages then."""
+DATABASE_RETRY_SECONDS = 5.0
+"""Pause while PostgreSQL is unavailable. The command retries until it is stopped."""
 
 
 class Command(Base):
-    """Drives the same engine as the workers; any number of either may run at once."""
+    """Runs the same engine as the workers. Any number of both may run at once."""
 
     about = _(
-        "Deliver the notifications that are due, without Celery and without Redis. Safe beside running workers. "
-        "Once by default; with --forever until SIGTERM or SIGINT, which finish what is in flight."
+        "Deliver due notifications without Celery and without Redis. Workers may run at the same time. The command "
+        "runs once by default. With --forever it runs until SIGTERM or SIGINT, and finishes the sends in flight "
+        "first."
     )
     exit_codes = _(
-        "Exit codes: 0 drained, or stopped by a signal; 1 wrong arguments, or without --forever the database failed; "
-        "2 unreadable arguments. "
-        "A delivery that failed is no error of the command: its record says so."
+        "Exit codes: 0 nothing is due any more, or stopped by a signal; 1 invalid combination of arguments, or the "
+        "database failed (without --forever); 2 invalid arguments. A failed delivery does not change the exit code: "
+        "its record has the error."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Define the options."""
-        parser.add_argument("--forever", action="store_true", help=gettext("Go on until a signal comes."))
+        parser.add_argument("--forever", action="store_true", help=gettext("Run until SIGTERM or SIGINT."))
         parser.add_argument(
-            "--limit", type=positive_int, default=0, metavar="N", help=gettext("Take N notifications at most.")
+            "--limit", type=positive_int, default=0, metavar="N", help=gettext("Claim at most N notifications.")
         )
         parser.add_argument(
             "--interval",
             type=_seconds,
-            default=IDLE,
+            default=IDLE_INTERVAL_SECONDS,
             metavar="SECONDS",
-            help=gettext("With --forever: wait this long when nothing is due (%(default)s)."),
+            help=gettext("With --forever: pause while nothing is due (%(default)s)."),
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Drain once, or until a signal."""
         if options["forever"] and options["limit"]:
-            raise CommandError(gettext("--limit goes with a single run, not with --forever."))
+            raise CommandError(gettext("--limit cannot be combined with --forever."))
         total = RetryResult()
         with stop_on_signals() as stop:
             if options["forever"]:
                 self._forever(stop, options["interval"], total)
             else:
                 try:
-                    _drain(Engine(should_stop=stop.asked), options["limit"], stop, total)
+                    _drain(Engine(should_stop=stop.requested), options["limit"], stop, total)
                 except Error as error:
-                    text = gettext("The database failed: %(error)s. What was in flight has been settled or comes back.")
+                    text = gettext("The database failed: %(error)s. Sends in flight were settled, or are retried.")
                     raise CommandError(text % {"error": type(error).__name__}) from error
         if options["verbosity"]:
             self._report(total)
 
-    def _forever(self, stop: Stop, interval: float, total: RetryResult) -> None:
-        engine = Engine(should_stop=stop.asked)
-        logger.info("delivering until a signal comes", extra={"event": "deliver_due.started"})
-        while not stop.asked():
+    def _forever(self, stop: StopSignal, interval: float, total: RetryResult) -> None:
+        engine = Engine(should_stop=stop.requested)
+        logger.info("delivering until a stop signal", extra={"event": "deliver_due.started"})
+        while not stop.requested():
             close_old_connections()
             before = total.scanned
             try:
-                run_due_batches(0)  # a batch of each loop: there may be no worker to do it
-                run_due_jobs(_let_happen)
+                run_due_batches(0)  # one batch per iteration: there may be no worker
+                run_due_jobs(_handle_trigger)
                 _drain(engine, 0, stop, total)
             except Error as error:
                 # The type only: the text may name the database's address.
                 logger.error("database failed: %s", type(error).__name__, extra={"event": "deliver_due.database"})
-                stop.wait(PAUSE)
+                stop.wait(DATABASE_RETRY_SECONDS)
                 continue
             evaluate_if_due()
             if total.scanned == before:
@@ -102,32 +103,32 @@ class Command(Base):
             (gettext("waiting to retry"), total.failed),
             (gettext("dead, action needed"), total.dead),
             (gettext("skipped"), total.skipped),
-            (gettext("result not written down, will be tried again"), total.errors),
+            (gettext("result not stored, will be retried"), total.errors),
         ):
             if count:
                 self.stdout.write(f"  {label}: {count}")
 
 
-def _let_happen(event: str, payload: object) -> None:
-    """Handle a due event here: there may be no worker to send it to. What is refused is kept, as a worker does."""
+def _handle_trigger(event: str, payload: object) -> None:
+    """Handle a due trigger in this process, because there may be no worker. Store a rejected one, as a worker does."""
     try:
         request_triggered(payload)
     except InvalidNotification as error:
         NotificationService().reject(event, payload, error)
 
 
-def _drain(engine: Engine, limit: int, stop: Stop, total: RetryResult) -> None:
-    """Deliver until nothing is due, adding up in `total`; one call of the engine ends when its time budget does."""
-    more = True
-    while more and not stop.asked():
+def _drain(engine: Engine, limit: int, stop: StopSignal, total: RetryResult) -> None:
+    """Deliver until nothing is due, and add the counts to `total`. One call of the engine ends with its time budget."""
+    has_more = True
+    while has_more and not stop.requested():
         done = engine.deliver_due(limit=limit)
         for field in dataclasses.fields(RetryResult):
             setattr(total, field.name, getattr(total, field.name) + getattr(done, field.name))
-        more = done.has_more
+        has_more = done.has_more
         heartbeats.record_heartbeat(HeartbeatKind.SWEEP)
         if limit:
             limit -= done.scanned
-            more = more and limit > 0
+            has_more = has_more and limit > 0
 
 
 def _seconds(text: str) -> float:

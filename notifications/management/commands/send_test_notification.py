@@ -1,4 +1,4 @@
-"""Send one message to a user's channel now, to see whether it works."""
+"""Send one test message to a user's channel now."""
 
 from __future__ import annotations
 
@@ -17,46 +17,48 @@ from notifications.states import Status
 
 
 class Command(Base):
-    """Takes the same way as any notification, with one attempt."""
+    """Sends the message as any notification, with one attempt."""
 
     about = _(
-        "Send one test message to a user's channel now, the way every notification goes, and say what came of "
-        "it. It is tried once; the result is kept with the channel."
+        "Send one test message to a user's channel now, as any notification is sent, and print the result. There is "
+        "one attempt. The result is stored with the channel."
     )
-    exit_codes = _("Exit codes: 0 delivered; 1 not delivered, the reason is on stderr; 2 unreadable arguments.")
+    exit_codes = _("Exit codes: 0 delivered; 1 not delivered, the reason is on stderr; 2 invalid arguments.")
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Define the arguments."""
-        parser.add_argument("user", metavar="USER", help=gettext("User name, or user id."))
+        parser.add_argument("user", metavar="USER", help=gettext("User name or user id."))
         parser.add_argument(
             "--channel",
             choices=sorted(service_options().providers),
             default="feishu",
-            help=gettext("By default feishu."),
+            help=gettext("The channel; feishu by default."),
         )
-        parser.add_argument("--text", help=gettext("What the message says."))
+        parser.add_argument("--text", help=gettext("The text of the message."))
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Send, keep the result, say it."""
+        """Send the message and print the result."""
         user = _user(options["user"])
         try:
             record = send_test_message(user, options["text"] or "", channel=options["channel"])
         except InvalidNotification as error:
-            raise CommandError(gettext("The message was refused: %(error)s") % {"error": error}) from None
-        facts = {"id": record.pk, "status": record.get_status_display(), "error": describe_error(record)}
+            raise CommandError(gettext("The message was rejected: %(error)s") % {"error": error}) from None
+        result = {"id": record.pk, "status": record.get_status_display(), "error": describe_error(record)}
         if record.status != Status.SENT:
-            raise CommandError(gettext("Not delivered (record %(id)d, %(status)s): %(error)s") % facts)
-        self.stdout.write(gettext("Delivered (record %(id)d).") % facts)
+            raise CommandError(gettext("Not delivered (record %(id)d, %(status)s): %(error)s") % result)
+        self.stdout.write(gettext("Delivered (record %(id)d).") % result)
         if options["text"] and record.fallback_used:
-            self.stdout.write(gettext("Your text was replaced: messages may not hold links."))
+            self.stdout.write(
+                gettext("Your text was replaced, because messages must not contain links to other sites.")
+            )
 
 
 def _user(name: str) -> AbstractBaseUser:
-    """Return the user of this name, else of this id. A name of digits is a name first."""
+    """Return the user with this name, else with this id. A name that is a number is tried as a name first."""
     model = get_user_model()
-    found = model._default_manager.filter(**{model.USERNAME_FIELD: name}).first()
-    if found is None and name.isascii() and name.isdigit():
-        found = model._default_manager.filter(pk=int(name)).first()
-    if found is None:
+    user = model._default_manager.filter(**{model.USERNAME_FIELD: name}).first()
+    if user is None and name.isascii() and name.isdigit():
+        user = model._default_manager.filter(pk=int(name)).first()
+    if user is None:
         raise CommandError(gettext("There is no user %(name)s.") % {"name": name})
-    return found
+    return user
