@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from notifications.broker.redis_client import RedisUnavailable, RedisGateway
+from notifications.broker.redis_client import RedisGateway, RedisUnavailable
 from notifications.content.text import trim
 
 POLL_INTERVAL_SECONDS = 0.05

@@ -17,7 +17,7 @@ from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import MovingWindowRateLimiter
 
-from notifications.broker.redis_client import RedisUnavailable, RedisGateway
+from notifications.broker.redis_client import RedisGateway, RedisUnavailable
 from notifications.delivery.claim import Claimed
 from notifications.providers.base import Provider
 from notifications.security.secrets import SecretUnreadable

@@ -10,7 +10,7 @@ import pytest
 import redis
 from redis.connection import Connection
 
-from notifications.broker.redis_client import RedisUnavailable, RedisGateway, gateway
+from notifications.broker.redis_client import RedisGateway, RedisUnavailable, gateway
 from notifications.delivery.locks import Locks
 
 

@@ -11,9 +11,9 @@ from django.db import connection, transaction
 
 from notifications.conf import service_options
 from notifications.delivery.claim import CLAIM
-from notifications.maintenance.pruner import BATCH, PURGE_RECORDS, PURGE_REJECTED, retention_cutoff
+from notifications.maintenance.pruner import BATCH_ROWS, retention_cutoff
 from notifications.models import NotificationRecord, RejectedRequest
-from notifications.sql import FORBID_SORT
+from notifications.sql import FORBID_SORT, load_sql
 from notifications.states import FINAL
 
 TABLES = ("notification_records", "notification_delivery_attempts", "notification_rejected_requests")
@@ -61,8 +61,8 @@ def plan_of_claim(*, analyze: bool = True) -> dict[str, Any]:
 
 def plan_of_purge(statement: str, *, days: int = 30, since: datetime | None = None) -> dict[str, Any]:
     """Return the plan of purging one batch as it really ran, and undo it."""
-    parameters = {"before": retention_cutoff(days), "since": since, "batch": BATCH, "final": list(map(str, FINAL))}
-    return plan(statement, parameters)
+    parameters = {"before": retention_cutoff(days), "since": since, "batch": BATCH_ROWS, "final": list(map(str, FINAL))}
+    return plan(load_sql("notifications.maintenance", statement), parameters)
 
 
 def plan(statement: str, parameters: dict[str, Any], *, before: str = "", analyze: bool = True) -> dict[str, Any]:
@@ -127,15 +127,15 @@ def test_purge_reads_its_batch_by_indexes_whatever_the_number_of_rows(old: int) 
     with connection.cursor() as cursor:
         cursor.execute(FILL_ATTEMPTS)
 
-    root = plan_of_purge(PURGE_RECORDS)
+    root = plan_of_purge("purge_records")
 
     found = nodes(root)
     [walked] = [node for node in found if node["Node Type"] == "Limit"]
     [by] = [node["Index Name"] for node in nodes(walked) if "Index Name" in node]
     assert by.startswith("notification_records_created_at_")
-    assert (walked["Actual Rows"], read_whole(found)) == (BATCH, [])
+    assert (walked["Actual Rows"], read_whole(found)) == (BATCH_ROWS, [])
     assert {"attempt_number", "notification_records_pkey"} <= {node.get("Index Name") for node in found}
-    assert pages(root) < 20 * BATCH
+    assert pages(root) < 20 * BATCH_ROWS
 
 
 @pytest.mark.django_db
@@ -143,7 +143,7 @@ def test_purge_without_old_rows_reads_few_pages() -> None:
     fill("young", "sent", 200_000)
 
     # Other tests leave dead rows of up to 90 days ago in the index.
-    assert pages(plan_of_purge(PURGE_RECORDS, days=365)) < 20
+    assert pages(plan_of_purge("purge_records", days=365)) < 20
 
 
 @pytest.mark.django_db
@@ -152,11 +152,11 @@ def test_purge_does_not_read_deleted_rows_again() -> None:
     fill("next", "sent", 1000, days=80)
     NotificationRecord.objects.filter(dedupe_key__startswith="gone").delete()  # in the index until a vacuum
 
-    root = plan_of_purge(PURGE_RECORDS, days=70, since=retention_cutoff(85))
+    root = plan_of_purge("purge_records", days=70, since=retention_cutoff(85))
 
     [walked] = [node for node in nodes(root) if node["Node Type"] == "Limit"]
-    assert (walked["Actual Rows"], pages(walked) < 4 * BATCH) == (BATCH, True)
-    again = plan_of_purge(PURGE_RECORDS, days=70)
+    assert (walked["Actual Rows"], pages(walked) < 4 * BATCH_ROWS) == (BATCH_ROWS, True)
+    again = plan_of_purge("purge_records", days=70)
     assert pages(again) > pages(root)
 
 
@@ -168,7 +168,7 @@ def test_purge_reads_rejected_requests_by_their_index() -> None:
             RejectedRequest(source="test", payload="{}", errors=[], created_at=at) for _ in range(count)
         )
 
-    found = nodes(plan_of_purge(PURGE_REJECTED))
+    found = nodes(plan_of_purge("purge_rejected_requests"))
 
     assert read_whole(found) == []
     assert sum(node["Node Type"] == "Index Scan" for node in found) >= 2
