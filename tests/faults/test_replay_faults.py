@@ -15,8 +15,8 @@ from tests.support.fault_environment import FaultSite, wait_until
 pytestmark = pytest.mark.acceptance
 CREATE_OPERATION = """
 from notifications.replay.criteria import Criteria
-from notifications.replay.operations import create
-result = create(Criteria(statuses=("dead",)), None, "fixed").pk
+from notifications.replay.operations import create_operation
+result = create_operation(Criteria(statuses=("dead",)), None, "fixed").pk
 """
 RUN = "import django; django.setup()\nfrom notifications.replay.runner import run\nrun(60)"
 
