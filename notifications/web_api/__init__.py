@@ -13,8 +13,8 @@ from ninja import NinjaAPI
 
 from notifications.conf import service_options
 from notifications.web_api import channel, errors, notification_list
-from notifications.web_api.docs_page import Page
-from notifications.web_api.session_auth import Session
+from notifications.web_api.docs_page import DocsPage
+from notifications.web_api.session_auth import UserSession
 
 __all__ = ["api"]
 
@@ -29,10 +29,10 @@ def _title() -> str:
 api = NinjaAPI(
     title=_title(),
     version="1",
-    docs=Page(),
-    description="A user's own channel and notifications. Sign in first; what changes anything needs the header "
-    "`X-CSRFToken` with the value of the cookie `csrftoken`. See docs/api.md.",
-    auth=[Session()],
+    docs=DocsPage(),
+    description="A user's own channel and notifications. Sign in first. A request that changes something needs the "
+    "header `X-CSRFToken` with the value of the cookie `csrftoken`. See docs/api.md.",
+    auth=[UserSession()],
     urls_namespace="notifications-api",
 )
 api.add_decorator(never_cache, mode="view")

@@ -1,4 +1,4 @@
-"""The documentation page of the API."""
+"""The page that shows the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ninja import NinjaAPI
 from ninja.openapi.docs import ABS_TPL_PATH, Swagger
 
 
-class Page(Swagger):
-    """Takes its scripts from this site where they are among the static files, else from a CDN.
+class DocsPage(Swagger):
+    """Swagger UI that loads its scripts from the static files of this site if they are there, else from a CDN.
 
-    Ninja's own does so only with "ninja" in INSTALLED_APPS, which makes each worker import all of it for nothing.
-    Without that its templates have to be found as well.
+    Django Ninja does this only with "ninja" in INSTALLED_APPS. Then every worker would import the package without
+    need. Without it, the path of the template must be set here as well.
     """
 
     def render_page(self, request: HttpRequest, api: NinjaAPI, **kwargs: Any) -> HttpResponse:
-        """Return the page."""
+        """Return the rendered page."""
         if find("ninja/swagger-ui-bundle.js"):
             self.template_cdn = str(ABS_TPL_PATH / "swagger.html")
         return super().render_page(request, api, **kwargs)

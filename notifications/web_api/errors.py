@@ -1,4 +1,4 @@
-"""Every refusal in one shape: {"errors": [{"field": ..., "message": ...}]}, in the user's language."""
+"""Error responses. All have the shape {"errors": [{"field": ..., "message": ...}]}, in the user's language."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from notifications.channels.rules import InvalidChannel
 from notifications.channels.test_message import TestRateLimited
 from notifications.content.text import escape_invisible
+from notifications.exceptions import NotificationError
 
-Problem = tuple[str, str | Promise]
-"""Field and reason."""
+FieldProblem = tuple[str, str | Promise]
+"""The name of a field, and the reason why it is invalid."""
 
-SENTENCES: dict[str, str | Promise] = {
+VALIDATION_MESSAGES: dict[str, str | Promise] = {
     "missing": _("is required"),
     "extra_forbidden": _("is not a known field"),
     "string_type": _("must be a string"),
@@ -34,77 +35,84 @@ SENTENCES: dict[str, str | Promise] = {
     "less_than_equal": _("must be at most %(limit)d"),
     "model_type": _("must be an object"),
 }
-"""By pydantic's name of what is wrong."""
-STATUSES: dict[int, Problem] = {
+"""By error type of pydantic."""
+HTTP_ERRORS: dict[int, FieldProblem] = {
     400: ("body", _("is not JSON")),
-    403: ("", _("The header X-CSRFToken is missing or wrong; it must repeat the cookie csrftoken.")),
+    403: ("", _("The header X-CSRFToken is missing or wrong. It must contain the value of the cookie csrftoken.")),
 }
-LONGEST_NAME = 64
-MOST = 20
-"""Errors that are named; one body can hold tens of thousands of unknown fields."""
+MAX_FIELD_NAME_LENGTH = 64
+MAX_ERRORS = 20
+"""Errors in one response. A request body can have tens of thousands of unknown fields."""
 
 
-class Conflict(Exception):
-    """What is asked cannot be done as things stand. `errors` lists (field, reason)."""
+class Conflict(NotificationError):
+    """The request conflicts with the state of the channel.
 
-    def __init__(self, errors: list[Problem]) -> None:
+    Attributes:
+        errors: (field, reason) pairs.
+    """
+
+    def __init__(self, errors: list[FieldProblem]) -> None:
         self.errors = errors
         super().__init__(errors)
 
 
 def install(api: NinjaAPI) -> None:
-    """Let the API answer each refusal in the one shape."""
+    """Register the exception handlers, so that all errors have the same shape.
 
-    def answer(request: HttpRequest, status: int, problems: Iterable[Problem]) -> HttpResponse:
+    Args:
+        api: The API that gets the handlers.
+    """
+
+    def respond(request: HttpRequest, status: int, problems: Iterable[FieldProblem]) -> HttpResponse:
         errors = [{"field": field, "message": str(reason)} for field, reason in problems]
         return api.create_response(request, {"errors": errors}, status=status)
 
     @api.exception_handler(AuthenticationError)
-    def nobody(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
-        return answer(request, 401, [("", _("Sign in first."))])
+    def not_signed_in(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
+        return respond(request, 401, [("", _("Sign in first."))])
 
     @api.exception_handler(HttpError)
-    def refused_by_the_framework(request: HttpRequest, error: HttpError) -> HttpResponse:
-        return answer(request, error.status_code, [STATUSES[error.status_code]])
+    def http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
+        return respond(request, error.status_code, [HTTP_ERRORS[error.status_code]])
 
     @api.exception_handler(RequestDataTooBig)
-    def too_big(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
-        return answer(request, 413, [("body", _("is too large"))])
+    def body_too_large(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
+        return respond(request, 413, [("body", _("is too large"))])
 
     @api.exception_handler(ValidationError)
-    def malformed(request: HttpRequest, error: ValidationError) -> HttpResponse:
-        return answer(request, 422, map(_explained, error.errors[:MOST]))
+    def invalid_request(request: HttpRequest, error: ValidationError) -> HttpResponse:
+        return respond(request, 422, map(_describe_error, error.errors[:MAX_ERRORS]))
 
     @api.exception_handler(InvalidChannel)
-    def refused(request: HttpRequest, error: InvalidChannel) -> HttpResponse:
-        return answer(request, 422, error.errors)
+    def invalid_channel(request: HttpRequest, error: InvalidChannel) -> HttpResponse:
+        return respond(request, 422, error.errors)
 
     @api.exception_handler(Conflict)
     def conflict(request: HttpRequest, error: Conflict) -> HttpResponse:
-        return answer(request, 409, error.errors)
+        return respond(request, 409, error.errors)
 
     @api.exception_handler(TestRateLimited)
-    def too_soon(request: HttpRequest, error: TestRateLimited) -> HttpResponse:
-        reason = _("The last test was a moment ago; try again in %(seconds)d s.") % {"seconds": error.seconds}
-        response = answer(request, 429, [("", reason)])
+    def test_rate_limited(request: HttpRequest, error: TestRateLimited) -> HttpResponse:
+        reason = _("A test message was sent a moment ago. Try again in %(seconds)d s.") % {"seconds": error.seconds}
+        response = respond(request, 429, [("", reason)])
         response["Retry-After"] = str(error.seconds)
         return response
 
     @api.exception_handler(Exception)
-    def bug(request: HttpRequest, error: Exception) -> HttpResponse:
-        raise error  # to Django, whose reports hide secrets; the framework's own would show a bare traceback
+    def unexpected_error(request: HttpRequest, error: Exception) -> HttpResponse:
+        raise error  # Django reports it and hides secrets. The framework would show the full traceback.
 
 
-def _explained(error: dict[str, Any]) -> Problem:
-    """Return field and reason of one of pydantic's errors; never what was sent."""
+def _describe_error(error: dict[str, Any]) -> FieldProblem:
+    """Return field and reason of a pydantic error. The submitted value is never part of it."""
     source, *names = error["loc"]
     names = [str(name) for name in names if name != "data"]
-    facts = error.get("ctx", {})
+    context = error.get("ctx", {})
     values = {
-        "limit": facts.get("max_length", facts.get("ge", facts.get("le"))),
-        "known": ", ".join(re.findall("'([^']*)'", str(facts.get("expected", "")))),
+        "limit": context.get("max_length", context.get("ge", context.get("le"))),
+        "known": ", ".join(re.findall("'([^']*)'", str(context.get("expected", "")))),
     }
-    reason = str(SENTENCES.get(error["type"], _("is not valid")))
-    return escape_invisible(".".join(names))[:LONGEST_NAME] or str(
-        source
-    ), reason % values if "%(" in reason else reason
+    field = escape_invisible(".".join(names))[:MAX_FIELD_NAME_LENGTH] or str(source)
+    reason = str(VALIDATION_MESSAGES.get(error["type"], _("is not valid")))
+    return field, reason % values if "%(" in reason else reason

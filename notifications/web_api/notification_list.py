@@ -1,4 +1,4 @@
-"""A user's own notifications."""
+"""The endpoint that lists a user's own notifications."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LARGEST_ID = BigIntegerField.MAX_BIGINT
 
 router = Router(tags=["notifications"])
 
-MOST = 100
-SHOWN = (
+MAX_PAGE_SIZE = 100
+COLUMNS = (
     *("id", "status", "summary_text", "fallback_text", "fallback_used", "target_url", "trigger_type", "attempt_count"),
     *("max_attempts", "next_attempt_at", "last_error_code", "created_at", "sent_at"),
 )
-"""Columns that are read; what an endpoint was sent and answered is not among them."""
+"""Columns that are read. The endpoint's requests and responses are not shown to users."""
 
 
 @router.get(
@@ -30,15 +30,15 @@ SHOWN = (
     summary="List the notifications",
     response={200: PageOut, 401: Errors, 422: Errors},
 )
-def recent(
+def list_notifications(
     request: HttpRequest,
-    limit: Annotated[int, Query(ge=1, le=MOST, description="How many at most.")] = 20,
-    before: Annotated[int, Query(ge=1, le=LARGEST_ID, description="`next` of the page before.")] = LARGEST_ID,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="Maximum number of notifications.")] = 20,
+    before: Annotated[int, Query(ge=1, le=LARGEST_ID, description="`next` of the previous page.")] = LARGEST_ID,
 ) -> PageOut:
     """List the user's own notifications, newest first."""
-    mine = NotificationRecord.objects.filter(user_id=user_of(request).pk, id__lt=before)
-    found = list(mine.order_by("-id").only(*SHOWN)[: limit + 1])
-    page = found[:limit]
+    records = NotificationRecord.objects.filter(user_id=user_of(request).pk, id__lt=before)
+    rows = list(records.order_by("-id").only(*COLUMNS)[: limit + 1])
+    page = rows[:limit]
     return PageOut(
-        items=[NotificationOut.of(record) for record in page], next=page[-1].pk if len(found) > limit else None
+        items=[NotificationOut.from_record(record) for record in page], next=page[-1].pk if len(rows) > limit else None
     )

@@ -1,4 +1,4 @@
-"""What goes in and what comes out, as the OpenAPI document shows it."""
+"""Request and response bodies, as the OpenAPI document shows them."""
 
 from __future__ import annotations
 
@@ -14,48 +14,50 @@ from notifications.security.log_redaction import redact_text
 from notifications.security.secrets import SecretUnreadable, mask_key, mask_url
 from notifications.states import AuthType, Status, TestStatus
 
-STOPPED = (Status.FAILED, Status.DEAD, Status.SKIPPED)
-"""Statuses of which the last error says why."""
+STATUSES_WITH_ERROR = (Status.FAILED, Status.DEAD, Status.SKIPPED)
+"""Statuses that the last error explains."""
 
 
 class FieldError(BaseModel):
-    """One thing that is wrong."""
+    """One invalid field, or one error of the whole request."""
 
-    field: str = Field(description="Which field, `body` for all of it, or empty where it is no field's fault.")
-    message: str = Field(description="What is wrong, in the user's language.")
+    field: str = Field(
+        description="The name of the field, `body` for the whole body, or empty if no field caused the error."
+    )
+    message: str = Field(description="The reason, in the user's language.")
 
 
 class Errors(BaseModel):
-    """The answer to whatever was not done."""
+    """The response to a request that failed."""
 
     errors: list[FieldError]
 
 
-def _optional(description: str, **more: Any) -> Any:
-    return Field(None, description=description, json_schema_extra=_no_default, **more)
+def _optional(description: str, **options: Any) -> Any:
+    return Field(None, description=description, json_schema_extra=_remove_default, **options)
 
 
-def _no_default(schema: dict[str, Any]) -> None:
-    # What is left out stays as it is; the document must not promise that it becomes null.
+def _remove_default(schema: dict[str, Any]) -> None:
+    # An omitted field keeps its value, so the document must not show null as its default.
     schema.pop("default", None)
 
 
-Writable = Annotated[SecretStr, Field(max_length=MAX_SECRET_CHARACTERS)]
+SecretInput = Annotated[SecretStr, Field(max_length=MAX_SECRET_CHARACTERS)]
 
 
 class ChannelIn(BaseModel):
-    """What the channel is to be. What is left out stays as it is."""
+    """The new settings of the channel. Omitted fields keep their value."""
 
     model_config = ConfigDict(extra="forbid")
 
-    enabled: StrictBool = _optional("Whether messages are sent. True for a new channel.")
-    webhook_url: Writable | None = _optional(
-        "The address of the flow's webhook. It is never given back. Null or empty deletes it.",
+    enabled: StrictBool = _optional("True if messages are sent. True for a new channel.")
+    webhook_url: SecretInput | None = _optional(
+        "The webhook address of the flow. It is never returned in full. Null or empty deletes it.",
         examples=["https://www.feishu.cn/flow/api/trigger-webhook/0123456789abcdef"],
     )
-    auth_type: AuthType = _optional("How the webhook is called. `none` for a new channel.")
-    bearer_token: Writable | None = _optional(
-        "The token for `bearer`. It is never given back. Null or empty deletes it."
+    auth_type: AuthType = _optional("How the webhook request is authenticated. `none` for a new channel.")
+    bearer_token: SecretInput | None = _optional(
+        "The token for `bearer`. It is never returned. Null or empty deletes it."
     )
 
 
@@ -63,12 +65,14 @@ class ChannelOut(BaseModel):
     """A channel, without its secrets."""
 
     channel: str
-    configured: bool = Field(description="Whether an address is stored.")
+    configured: bool = Field(description="True if an address is stored.")
     enabled: bool
-    webhook_url_masked: str = Field(description="Enough of the stored address to tell it from another.")
+    webhook_url_masked: str = Field(description="The stored address with its key masked.")
     auth_type: AuthType
     bearer_token_stored: bool
-    paused: bool = Field(description="Whether sending was halted because the endpoint kept failing.")
+    paused: bool = Field(
+        description="True if sending is paused because the endpoint refuses messages or keeps failing."
+    )
     paused_at: datetime | None
     pause_reason: str
     last_test_status: TestStatus = Field(description="`success`, `failed`, or empty for never.")
@@ -76,13 +80,13 @@ class ChannelOut(BaseModel):
     last_test_at: datetime | None
 
     @classmethod
-    def of(cls, row: UserNotificationChannel) -> ChannelOut:
-        """Return what may be shown of a row."""
+    def from_channel(cls, row: UserNotificationChannel) -> ChannelOut:
+        """Return the channel without its secrets."""
         return cls(
             channel=row.channel,
             configured=bool(row.webhook_url),
             enabled=row.enabled,
-            webhook_url_masked=_masked(row),
+            webhook_url_masked=_masked_url(row),
             auth_type=AuthType(row.auth_type),
             bearer_token_stored=bool(row.bearer_token),
             paused=row.paused_at is not None,
@@ -94,47 +98,49 @@ class ChannelOut(BaseModel):
         )
 
 
-def _masked(row: UserNotificationChannel) -> str:
+def _masked_url(row: UserNotificationChannel) -> str:
     try:
         return mask_url(row.webhook_url.reveal())
     except SecretUnreadable:
         return mask_key("?")
 
 
-class Trouble(BaseModel):
-    """How a notification stands, and why."""
+class DeliveryState(BaseModel):
+    """The state of a notification, and the reason."""
 
     status: Status
-    error_code: str = Field(description="A stable word for why it failed; empty where it did not.")
-    problem: str = Field(description="The same as a sentence in the user's language, where there is one.")
+    error_code: str = Field(description="A stable code of the last error. Empty if there is none.")
+    problem: str = Field(
+        description="The meaning of the code in the user's language. Empty for codes of custom providers."
+    )
 
     @staticmethod
-    def fields(record: NotificationRecord) -> dict[str, Any]:
-        """Return these fields of a record. Its own error text is not among them: it quotes the endpoint."""
-        code = record.last_error_code if record.status in STOPPED else ""
+    def state_fields(record: NotificationRecord) -> dict[str, Any]:
+        """Return the values of these fields. The record's error text is omitted, because it quotes the endpoint."""
+        code = record.last_error_code if record.status in STATUSES_WITH_ERROR else ""
         return {"status": Status(record.status), "error_code": code, "problem": str(ERROR_MESSAGES.get(code, ""))}
 
 
-class TestOut(Trouble):
-    """What came of a test message."""
+class TestOut(DeliveryState):
+    """The result of a test message."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of the name
+    __test__ = False  # pytest would collect the class because of its name
 
     delivered: bool
     notification_id: int
 
     @classmethod
-    def of(cls, record: NotificationRecord) -> TestOut:
-        """Return what is said of the message's record."""
-        return cls(delivered=record.status == Status.SENT, notification_id=record.pk, **cls.fields(record))
+    def from_record(cls, record: NotificationRecord) -> TestOut:
+        """Return the result that the record of the test message shows."""
+        return cls(delivered=record.status == Status.SENT, notification_id=record.pk, **cls.state_fields(record))
 
 
-class NotificationOut(Trouble):
-    """One notification to the user."""
+class NotificationOut(DeliveryState):
+    """One notification of the user."""
 
     id: int
-    text: str = Field(description="What the message says.")
-    target_url: str = Field(description="Where it leads: a path of the product's site.")
+    text: str = Field(description="The text of the message.")
+    target_url: str = Field(description="The target of the link: a path on the product's site.")
     trigger_type: str
     attempt_count: int
     max_attempts: int
@@ -143,8 +149,8 @@ class NotificationOut(Trouble):
     sent_at: datetime | None
 
     @classmethod
-    def of(cls, record: NotificationRecord) -> NotificationOut:
-        """Return what its user may see of a record."""
+    def from_record(cls, record: NotificationRecord) -> NotificationOut:
+        """Return the fields of a record that its user may see."""
         return cls(
             id=record.pk,
             text=record.fallback_text if record.fallback_used else record.summary_text,
@@ -155,12 +161,12 @@ class NotificationOut(Trouble):
             next_attempt_at=record.next_attempt_at,
             created_at=record.created_at,
             sent_at=record.sent_at,
-            **cls.fields(record),
+            **cls.state_fields(record),
         )
 
 
 class PageOut(BaseModel):
-    """Some notifications, newest first."""
+    """One page of notifications, newest first."""
 
     items: list[NotificationOut]
-    next: int | None = Field(description="The value of `before` for those that follow; null at the end.")
+    next: int | None = Field(description="The value of `before` for the next page. Null on the last page.")

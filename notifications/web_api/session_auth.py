@@ -1,4 +1,4 @@
-"""Who is asking: the session of the site, and its CSRF token for whatever changes something."""
+"""Authentication by the session of the site, with a CSRF token for requests that change something."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from django.middleware.csrf import get_token
 from ninja.security import SessionAuth
 
 
-class Session(SessionAuth):
-    """Lets signed-in users in."""
+class UserSession(SessionAuth):
+    """Accepts requests of signed-in users."""
 
     def __call__(self, request: HttpRequest) -> Any:
-        """Return the user, or None for nobody. Raises HttpError 403 for a change without its CSRF token."""
+        """Return the signed-in user, or None if nobody is signed in.
+
+        Args:
+            request: The request to authenticate.
+
+        Raises:
+            HttpError: Status 403 if a changing request has no valid CSRF token.
+        """
         if not request.user.is_authenticated:
-            return None  # first, so that nobody signed in is told to sign in, whatever else is missing
-        get_token(request)  # the answer brings the cookie that a page without forms would never get
+            return None  # checked before the CSRF token, so that the error says "Sign in first."
+        get_token(request)  # sets the CSRF cookie, which a site without forms never sets
         return super().__call__(request)
 
 

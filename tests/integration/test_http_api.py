@@ -27,7 +27,7 @@ from notifications.providers.memory import MemoryProvider
 from notifications.security.secrets import Secret
 from notifications.states import Outcome
 from notifications.web_api import api
-from notifications.web_api.errors import SENTENCES
+from notifications.web_api.errors import VALIDATION_MESSAGES
 from tests.integration.test_query_plan import fill, nodes, plan
 from tests.support.environment import wait_until
 from tests.support.factories import make_record
@@ -257,7 +257,7 @@ class TestSave:
 
         assert {answer.status_code for answer in answers} == {422}
         assert "is not valid" not in said
-        assert len(said) == len(SENTENCES)
+        assert len(said) == len(VALIDATION_MESSAGES)
 
     def test_a_new_channel_needs_an_address_unless_it_is_off(self, browser: Client) -> None:
         assert errors(save(browser)).keys() == {"webhook_url"}
@@ -578,7 +578,7 @@ class TestList:
         dead, sent = browser.get(LIST).json()["items"]
 
         assert (dead["status"], dead["error_code"], dead["text"]) == ("dead", "provider_config", "写周报改到周四上午")
-        assert "needs a person" in dead["problem"]
+        assert "Your bot or flow refuses messages" in dead["problem"]
         assert (sent["status"], sent["error_code"], sent["problem"], sent["text"]) == ("sent", "", "", "the other")
         assert sent["sent_at"]
         zh = browser.get(LIST, headers={"accept-language": "zh-CN"}).json()["items"][0]["problem"]
