@@ -1,7 +1,7 @@
 """The HTTP API for the signed-in user: their own channel and their own notifications. docs/api.md shows its use.
 
-The package holds operations, schemas and the form of errors. The rules of a channel are in `channels`. The project's URLs
-import `api` from here; `admin`, `management` and `tasks` may import it, the packages below may not.
+The package holds operations, schemas and the form of errors. The rules of a channel are in `channels`. The project's
+URLs import `api` from here; `admin`, `management` and `tasks` may import it, the packages below may not.
 """
 
 from __future__ import annotations

@@ -11,7 +11,13 @@ from django.utils.translation import gettext_lazy as _
 from ninja import Router, Status
 from pydantic import SecretStr
 
-from notifications.channels.rules import ChannelSettings, InvalidChannel, apply_changes, encrypt_validated, validate_combination
+from notifications.channels.rules import (
+    ChannelSettings,
+    InvalidChannel,
+    apply_changes,
+    encrypt_validated,
+    validate_combination,
+)
 from notifications.channels.test_message import send_own_test_message
 from notifications.models import UserNotificationChannel
 from notifications.security.secrets import Secret
