@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
+import tomllib
 from pathlib import Path
 
 from notifications.conf import ServiceOptions
@@ -46,16 +47,29 @@ def test_the_state_diagram_has_every_status() -> None:
         assert status in diagram, status
 
 
-def test_the_map_of_the_design_has_every_package_and_only_those_that_exist() -> None:
+def packages_of_the_map() -> list[str]:
     table = text("design.md").partition("## Packages")[2].partition("## ")[0]
     first_column = re.findall(r"^\| (`[a-z_`, ]+) \|", table, re.MULTILINE)
-    listed = {name for cell in first_column for name in re.findall(r"`(\w+)`", cell)}
+    return [name for cell in first_column for name in re.findall(r"`(\w+)`", cell)]
 
+
+def test_the_map_of_the_design_has_every_package_and_only_those_that_exist() -> None:
+    listed = packages_of_the_map()
     app = DOCS.parent / "notifications"
     packages = {path.parent.name for path in app.glob("*/__init__.py")} - {"migrations"}
     modules = {path.stem for path in app.glob("*.py")} - {"__init__"}
     forwards = {path.stem for path in app.glob("*.py") if "_moved import forward" in path.read_text(encoding="utf-8")}
-    assert listed == packages | modules - forwards
+    assert set(listed) == packages | modules - forwards
+
+
+def test_the_map_of_the_design_has_the_order_of_the_import_contract() -> None:
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    lines = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    layers = [{name.strip().removeprefix("notifications.") for name in line.split("|")} for line in lines]
+
+    position = {name: number for number, layer in enumerate(layers) for name in layer}
+    listed = packages_of_the_map()
+    assert [position[name] for name in listed] == sorted(position[name] for name in listed)
 
 
 def test_functions_of_the_path_of_a_request_exist() -> None:
