@@ -123,6 +123,10 @@ class AlertKind(models.TextChoices):
     LATE = "late", _("a notification is overdue")
     SWEEP = "sweep", _("sweeps are missing")
     REJECTED = "rejected", _("requests were rejected")
+    WORKERS = "workers", _("no worker is running")
+    BEAT = "beat", _("beat is silent")
+    REDIS = "redis", _("Redis does not answer")
+    MIGRATIONS = "migrations", _("migrations are not applied")
 
 
 class OperationStatus(models.TextChoices):

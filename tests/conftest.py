@@ -18,7 +18,7 @@ from notifications.broker.redis_client import RedisGateway, gateway
 from notifications.conf import service_options
 from notifications.delivery import rate_limits
 from notifications.models import UserNotificationChannel
-from notifications.monitoring import readiness
+from notifications.monitoring import conditions
 from notifications.monitoring.alerting import dispatcher as alerts
 from notifications.providers import get_provider
 from notifications.providers.memory import MemoryProvider
@@ -62,7 +62,7 @@ def _fresh_caches() -> None:
     for cached in (service_options, get_provider, gateway, rate_limits._local_limiter):
         cached.cache_clear()
     heartbeats._last_writes.clear()
-    readiness._MIGRATED.clear()
+    conditions._migrated.clear()
     alerts._last_evaluation.clear()
 
 

@@ -45,7 +45,7 @@ class Migration(migrations.Migration):
                 migrations.AlterField(
                     model_name='alert',
                     name='kind',
-                    field=models.CharField(choices=[('dead', 'notifications became dead'), ('paused', 'channels were paused'), ('late', 'a notification is overdue'), ('sweep', 'sweeps are missing'), ('rejected', 'requests were rejected')], max_length=16, verbose_name='kind'),
+                    field=models.CharField(choices=[('dead', 'notifications became dead'), ('paused', 'channels were paused'), ('late', 'a notification is overdue'), ('sweep', 'sweeps are missing'), ('rejected', 'requests were rejected'), ('workers', 'no worker is running'), ('beat', 'beat is silent'), ('redis', 'Redis does not answer'), ('migrations', 'migrations are not applied')], max_length=16, verbose_name='kind'),
                 ),
                 migrations.AlterField(
                     model_name='alert',

@@ -1,114 +1,190 @@
-"""Vital signs: a few numbers that say whether delivery works, each read from an index."""
+"""Indicators: the few numbers by which delivery is judged. Each is read from an index, so that reading stays cheap."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
+from celery import current_app
 from django.db import connection
+from django.db.models import Count, F, Q
+from django.db.models.functions import Now
 
+from notifications.broker.redis_client import RedisUnavailable, gateway
 from notifications.conf import service_options
-from notifications.telemetry import heartbeats
+from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
+from notifications.sql import load_sql
+from notifications.telemetry.heartbeats import LastHeartbeats, last_heartbeats
 
-COUNTED = 100_000
-"""Rows that are looked at to count what waits: a backlog is huge beyond, and must not be read whole."""
-
-_OLDEST = """
-SELECT EXTRACT(epoch FROM statement_timestamp() - next_attempt_at)::float8
-FROM notification_records
-WHERE next_attempt_at <= statement_timestamp()
-ORDER BY next_attempt_at
-LIMIT 1
-"""
-
-_WAITING = """
-SELECT channel, status, last_error_code, next_attempt_at <= statement_timestamp() AS due, count(*)
-FROM (
-    SELECT channel, status, last_error_code, next_attempt_at
-    FROM notification_records
-    WHERE next_attempt_at IS NOT NULL
-    ORDER BY next_attempt_at
-    LIMIT %(counted)s
-) AS soonest
-GROUP BY 1, 2, 3, 4
-ORDER BY 1, 2, 3, 4
-"""
-
-_PAUSED = """
-SELECT channel, count(*) FROM user_notification_channels WHERE paused_at IS NOT NULL GROUP BY 1 ORDER BY 1
-"""
-
-_REJECTED = """
-SELECT count(*) FROM notification_rejected_requests WHERE created_at > statement_timestamp() - interval '1 hour'
-"""
+MAX_COUNTED_ROWS = 100_000
+"""Rows that are read to count something. A larger backlog is shown as this many."""
+PROBLEM_PERIOD_SECONDS = 86_400.0
+"""A dead notification and a rejected request are a problem for this time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """How many records of one kind have not ended."""
+class UnfinishedCount(NamedTuple):
+    """How many records that are not final are alike."""
 
     channel: str
     status: str
     error_code: str
-    """What the last attempt failed with; empty where none was made."""
+    """Error of the last attempt; empty where no attempt was made."""
     due: bool
-    count: int
+    number: int
+
+
+class DeadCount(NamedTuple):
+    """How many dead records are alike."""
+
+    channel: str
+    error_code: str
+    in_period: int
+    """Became dead within PROBLEM_PERIOD_SECONDS."""
+    recent: int
+    """Became dead within ALERT_WINDOW."""
+
+
+class RecentCount(NamedTuple):
+    """A count, and how many of them are new."""
+
+    total: int
+    recent: int
+    """Those of the last ALERT_WINDOW seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Silence:
-    """How long nothing was heard."""
+class HeartbeatAges:
+    """Seconds since the last heartbeats; None: there never was one."""
 
     sweep: float | None
-    """Seconds since the last sweep ended; None: there never was one."""
+    """Since the last sweep finished."""
     beat: float | None
-    """Seconds since beat was heard of; None: never."""
+    """Since a sweep sent by beat last reached a worker."""
+    worker: float | None
+    """Since the newest heartbeat of a worker."""
     workers: int
+    """Worker processes that are not gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisStatus:
+    """Whether the Redis of locks and nudges answers."""
+
+    configured: bool
+    milliseconds: float | None = None
+    """Time of one round trip; None: no answer, or not configured."""
 
     @property
-    def too_long(self) -> bool:
-        """Whether a sweep is missed: retries and scheduled sends wait for it."""
-        return self.sweep is None or self.sweep > service_options().sweep_limit
+    def away(self) -> bool:
+        """Whether Redis is configured and does not answer."""
+        return self.configured and self.milliseconds is None
 
 
-def oldest_due_age() -> float:
-    """Return for how many seconds the record that is due longest has been due; 0 when none is."""
-    with connection.cursor() as cursor:
-        cursor.execute(_OLDEST)
-        row = cursor.fetchone()
-    return float(row[0]) if row else 0.0
+class Indicators:
+    """All indicators. Each is read when it is first used, and only once.
+
+    Reading one raises DatabaseError when PostgreSQL is away; `redis` never does.
+    """
+
+    @cached_property
+    def heartbeats(self) -> LastHeartbeats:
+        """The last heartbeats."""
+        return last_heartbeats()
+
+    @cached_property
+    def heartbeat_ages(self) -> HeartbeatAges:
+        """Seconds since the last heartbeats, by PostgreSQL's clock."""
+        last = self.heartbeats
+
+        def age(moment: datetime | None) -> float | None:
+            return (last.now - moment).total_seconds() if moment else None
+
+        return HeartbeatAges(
+            sweep=age(last.sweep), beat=age(last.beat), worker=age(last.last_worker), workers=last.workers
+        )
+
+    @cached_property
+    def oldest_due_age(self) -> float:
+        """Seconds since the record that is due longest became due; 0 when none is due."""
+        due = NotificationRecord.objects.filter(next_attempt_at__lte=Now()).order_by("next_attempt_at")
+        age: timedelta | None = due.values_list(Now() - F("next_attempt_at"), flat=True).first()
+        return age.total_seconds() if age else 0.0
+
+    @cached_property
+    def unfinished(self) -> list[UnfinishedCount]:
+        """Counts of the records that are not final, among the MAX_COUNTED_ROWS that are due first."""
+        with connection.cursor() as cursor:
+            cursor.execute(load_sql("notifications.monitoring", "count_unfinished"), {"max_rows": MAX_COUNTED_ROWS})
+            return [UnfinishedCount(*row) for row in cursor.fetchall()]
+
+    @cached_property
+    def dead(self) -> list[DeadCount]:
+        """Counts of dead records by channel and error code, the most frequent first."""
+        parameters = {
+            "period": PROBLEM_PERIOD_SECONDS,
+            "recent": service_options().alert_window,
+            "max_rows": MAX_COUNTED_ROWS,
+        }
+        with connection.cursor() as cursor:
+            cursor.execute(load_sql("notifications.monitoring", "count_dead"), parameters)
+            return [DeadCount(*row) for row in cursor.fetchall()]
+
+    @cached_property
+    def paused(self) -> Mapping[str, RecentCount]:
+        """Counts of users' channels that are paused now, by channel name."""
+        recently = Q(paused_at__gt=Now() - timedelta(seconds=service_options().alert_window))
+        paused = UserNotificationChannel.objects.filter(paused_at__isnull=False).order_by("channel").values("channel")
+        counts = paused.annotate(total=Count("pk"), recent=Count("pk", filter=recently))
+        return {row["channel"]: RecentCount(row["total"], row["recent"]) for row in counts}
+
+    @cached_property
+    def rejected(self) -> RecentCount:
+        """Count of requests that were rejected within PROBLEM_PERIOD_SECONDS."""
+        return count_rejected(PROBLEM_PERIOD_SECONDS, service_options().alert_window)
+
+    @cached_property
+    def redis(self) -> RedisStatus:
+        """Whether Redis answers a ping within REDIS_TIMEOUT."""
+        if not service_options().redis_url:
+            return RedisStatus(configured=False)
+        started = time.perf_counter()
+        try:
+            gateway().run(lambda client: client.ping())
+        except RedisUnavailable:
+            return RedisStatus(configured=True)
+        return RedisStatus(configured=True, milliseconds=(time.perf_counter() - started) * 1000)
 
 
-def waiting() -> list[Waiting]:
-    """Return what has not ended, by kind: of the COUNTED rows that are due first."""
-    with connection.cursor() as cursor:
-        cursor.execute(_WAITING, {"counted": COUNTED})
-        return [
-            Waiting(channel=channel, status=status, error_code=code, due=due, count=count)
-            for channel, status, code, due, count in cursor.fetchall()
-        ]
+def count_rejected(period_seconds: float, recent_seconds: float) -> RecentCount:
+    """Count rejected requests.
+
+    Args:
+        period_seconds: Requests of so many last seconds are counted in `total`.
+        recent_seconds: Requests of so many last seconds are counted in `recent`.
+
+    Returns:
+        Both counts, of MAX_COUNTED_ROWS at most.
+    """
+
+    def within(seconds: float) -> Q:
+        return Q(created_at__gt=Now() - timedelta(seconds=seconds))
+
+    newest = RejectedRequest.objects.filter(within(max(period_seconds, recent_seconds))).order_by("-created_at")
+    counts = newest[:MAX_COUNTED_ROWS].aggregate(
+        total=Count("pk", filter=within(period_seconds)), recent=Count("pk", filter=within(recent_seconds))
+    )
+    return RecentCount(**counts)
 
 
-def paused_channels() -> dict[str, int]:
-    """Return how many users' channels are paused, by channel."""
-    with connection.cursor() as cursor:
-        cursor.execute(_PAUSED)
-        return dict(cursor.fetchall())
-
-
-def rejected_lately() -> int:
-    """Return how many requests were refused within the last hour."""
-    with connection.cursor() as cursor:
-        cursor.execute(_REJECTED)
-        count: int = cursor.fetchone()[0]
-    return count
-
-
-def silence() -> Silence:
-    """Return how long sweep and beat have been silent, by PostgreSQL's clock."""
-    seen = heartbeats.last_heartbeats()
-
-    def since(moment: datetime | None) -> float | None:
-        return (seen.now - moment).total_seconds() if moment else None
-
-    return Silence(sweep=since(seen.sweep), beat=since(seen.beat), workers=seen.workers)
+def redis_is_broker() -> bool:
+    """Return whether REDIS_URL and Celery's broker are the same Redis server, whatever their database numbers."""
+    broker = current_app.connection_for_write()
+    if broker.transport.driver_type != "redis":
+        return False
+    ours = urlsplit(service_options().redis_url)
+    return (ours.hostname or "localhost", ours.port or 6379) == (broker.hostname or "localhost", broker.port or 6379)

@@ -1,4 +1,4 @@
-"""/healthz, /readyz and /metrics: asked by machines, so answered before hosts, sessions and languages are looked at."""
+"""/healthz, /readyz and /metrics. A middleware answers them before hosts, sessions and languages are checked."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from notifications.monitoring.alerting.dispatcher import evaluate_if_due
 from notifications.monitoring.prometheus import exposition
 from notifications.monitoring.readiness import PARTS, readiness
 
-Answer = Callable[[HttpRequest], HttpResponse]
+GetResponse = Callable[[HttpRequest], HttpResponse]
 
 
 class ProbesMiddleware:
-    """Answers the three addresses and lets every other request pass. Belongs first in MIDDLEWARE.
+    """Answers the three addresses and passes every other request on. Put it first in MIDDLEWARE.
 
-    A probe comes by address of the machine, over plain http and without cookies; no other part may refuse it for that.
+    A probe uses the address of the machine, plain http and no cookies. No other middleware may refuse it for that.
     """
 
-    def __init__(self, get_response: Answer) -> None:
+    def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        """Answer, or pass the request on."""
+        """Answer a probe, or pass the request on."""
         probe = PROBES.get(request.path_info)
         if probe is None:
             return self.get_response(request)
@@ -39,26 +39,27 @@ class ProbesMiddleware:
         response = probe(request)
         response.headers["Cache-Control"] = "no-store"
         response.headers["Content-Length"] = str(len(response.content))
-        response._has_been_logged = True  # type: ignore[attr-defined]  # else Django calls each 503 an error of ours
+        response._has_been_logged = True  # type: ignore[attr-defined]  # else Django logs each 503 as our error
         return response
 
 
 def healthz(request: HttpRequest) -> HttpResponse:
-    """Say that this process answers. Nothing else is touched, so that no outage makes anybody restart it."""
+    """Answer 200 while this process runs. Nothing else is checked, so that no outage elsewhere causes a restart."""
     return _json({"alive": True}, HTTPStatus.OK)
 
 
 def readyz(request: HttpRequest) -> HttpResponse:
-    """Say which parts work; 503 when one that delivery needs does not. `?exclude=sweep` leaves a part out."""
+    """Answer which parts work: 200, or 503 when a deciding part failed. `?exclude=sweep` leaves a part out."""
     exclude = request.GET.getlist("exclude")
     if unknown := sorted(set(exclude) - set(PARTS)):
         return _json({"exclude": f"unknown: {', '.join(unknown)}; known: {', '.join(PARTS)}"}, HTTPStatus.BAD_REQUEST)
-    found = readiness(exclude=exclude)
-    return _json(found.as_json(), HTTPStatus.OK if found.ready else HTTPStatus.SERVICE_UNAVAILABLE, _ThenLook)
+    result = readiness(exclude=exclude)
+    status = HTTPStatus.OK if result.ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return _json(result.as_json(), status, _AlertingResponse)
 
 
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Give the metrics to whoever has the token, or to anybody where none is set."""
+    """Answer the metrics in Prometheus' text format; 401 without METRICS_TOKEN where one is set."""
     token = service_options().metrics_token
     given = request.headers.get("Authorization", "")
     if token and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
@@ -66,21 +67,21 @@ def metrics(request: HttpRequest) -> HttpResponse:
     try:
         return HttpResponse(exposition(), content_type=CONTENT_TYPE_LATEST)
     except Error as error:
-        # The type only: the text may name the database's address.
+        # Only the type: the text may name the database's address.
         text = f"the database does not answer ({type(error).__name__})\n"
         return HttpResponse(text, status=HTTPStatus.SERVICE_UNAVAILABLE, content_type="text/plain")
 
 
-class _ThenLook(HttpResponse):
-    """An answer after which we look: a beat that is gone cannot tell anybody, and whoever asked need not wait."""
+class _AlertingResponse(HttpResponse):
+    """Evaluates the alerts after it was sent: a stopped beat cannot report itself, and the client need not wait."""
 
     def close(self) -> None:
-        """Look when everything has been sent; the server calls this."""
+        """Evaluate the alerts. The server calls this after the last byte was sent."""
         evaluate_if_due()
         super().close()
 
 
-PROBES: dict[str, Answer] = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
+PROBES: dict[str, GetResponse] = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
 
 
 def _json(value: dict[str, Any], status: HTTPStatus, kind: type[HttpResponse] = HttpResponse) -> HttpResponse:

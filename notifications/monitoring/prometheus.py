@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, read from the tables: the same from every process, and not lost with any."""
+"""Metrics for Prometheus. They are read from the tables, so that each process gives the same and none is lost."""
 
 from __future__ import annotations
 
@@ -13,17 +13,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 from prometheus_client.utils import floatToGoString
 
-from notifications.monitoring import indicators as vitals
+from notifications.monitoring.indicators import MAX_COUNTED_ROWS, Indicators, count_rejected
+from notifications.sql import load_sql
 from notifications.states import Measure, Outcome, Status
 from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
 
-_TALLIES = """
-SELECT measure, channel, outcome, error_code, bucket, sum(count)::bigint, sum(seconds)::float8
-FROM notification_tallies
-GROUP BY 1, 2, 3, 4, 5
-ORDER BY 1, 2, 3, 4, 5
-"""
-_LIMITS = [*map(floatToGoString, BUCKET_BOUNDS_SECONDS), "+Inf"]
+_LE_LABELS = [*map(floatToGoString, BUCKET_BOUNDS_SECONDS), "+Inf"]
 
 NAMES = (
     "notifications_attempts_total",
@@ -39,32 +34,41 @@ NAMES = (
     "notifications_heartbeat_age_seconds",
     "notifications_workers",
 )
-"""What dashboards and rules rely on."""
+"""All metrics. Dashboards and alert rules of projects rely on these names."""
 
 Buckets = dict[str, tuple[Counter[int], float]]
-"""By channel: how often each bucket, and the sum of seconds."""
+"""By channel: a count for each bucket, and the sum of seconds."""
 
 
 class TablesCollector(Collector):
-    """Reads the tables anew for each scrape."""
+    """Reads the tables for each scrape."""
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every metric. Raises DatabaseError when PostgreSQL is away."""
-        yield from _waiting()
-        yield from _state()
-        yield from _silence()
-        yield from _counted()
+        """Yield every metric.
+
+        Raises:
+            DatabaseError: PostgreSQL is away.
+        """
+        indicators = Indicators()
+        yield from _collect_unfinished(indicators)
+        yield from _collect_problems(indicators)
+        yield from _collect_heartbeats(indicators)
+        yield from _collect_counters()
 
 
 def exposition() -> bytes:
-    """Return all metrics as Prometheus reads them."""
+    """Return all metrics in Prometheus' text format.
+
+    Raises:
+        DatabaseError: PostgreSQL is away.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once(list(TablesCollector().collect())))
+    registry.register(_CollectedMetrics(list(TablesCollector().collect())))
     return generate_latest(registry)
 
 
-class _Once(Collector):
-    """What was collected already: the registry asks a collector twice, once for names."""
+class _CollectedMetrics(Collector):
+    """Metrics that were collected already. A registry calls a collector twice, once only for the names."""
 
     def __init__(self, metrics: list[Metric]) -> None:
         self.metrics = metrics
@@ -80,51 +84,53 @@ def _gauge(name: str, text: str, values: Mapping[Any, float], *labels: str) -> G
     return family
 
 
-def _waiting() -> Iterator[Metric]:
-    due, flying, failing = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
-    for kind in vitals.waiting():
-        due[kind.channel] += kind.count * (kind.due and kind.status != Status.SENDING)
-        flying[kind.channel] += kind.count * (kind.status == Status.SENDING)
-        if kind.status == Status.FAILED:
-            failing[kind.channel, kind.error_code] += kind.count
-    text = f"Of the {vitals.COUNTED} unfinished records that are due first: "
-    yield _gauge("due", text + "due and in nobody's hands", {(key,): n for key, n in due.items()}, "channel")
-    yield _gauge("in_flight", text + "claimed by a worker", {(key,): n for key, n in flying.items()}, "channel")
+def _collect_unfinished(indicators: Indicators) -> Iterator[Metric]:
+    due, in_flight, failing = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
+    for group in indicators.unfinished:
+        due[group.channel] += group.number * (group.due and group.status != Status.SENDING)
+        in_flight[group.channel] += group.number * (group.status == Status.SENDING)
+        if group.status == Status.FAILED:
+            failing[group.channel, group.error_code] += group.number
+    text = f"Of the {MAX_COUNTED_ROWS} unfinished records that are due first: "
+    yield _gauge("due", text + "due and not claimed", {(key,): n for key, n in due.items()}, "channel")
+    yield _gauge("in_flight", text + "claimed by a worker", {(key,): n for key, n in in_flight.items()}, "channel")
     yield _gauge("waiting_for_retry", text + "failed, by the last error code", failing, "channel", "error_code")
-    yield _gauge("oldest_due_age_seconds", "Age of the record that is due longest", {(): vitals.oldest_due_age()})
+    age = indicators.oldest_due_age
+    yield _gauge("oldest_due_age_seconds", "Age of the record that is due longest", {(): age})
 
 
-def _state() -> Iterator[Metric]:
-    paused = {(channel,): float(count) for channel, count in vitals.paused_channels().items()}
+def _collect_problems(indicators: Indicators) -> Iterator[Metric]:
+    paused = {(channel,): float(count.total) for channel, count in indicators.paused.items()}
     yield _gauge("paused_channels", "Users' channels that are paused", paused, "channel")
-    yield _gauge("rejected_last_hour", "Requests refused within the last hour", {(): vitals.rejected_lately()})
+    rejected = count_rejected(3600.0, 3600.0).total
+    yield _gauge("rejected_last_hour", "Requests rejected within the last hour", {(): rejected})
 
 
-def _silence() -> Iterator[Metric]:
-    silent = vitals.silence()
-    ages = {(name,): age for name, age in (("beat", silent.beat), ("sweep", silent.sweep)) if age is not None}
-    yield _gauge("heartbeat_age_seconds", "Time since beat, or a sweep's end, was last heard of", ages, "name")
-    yield _gauge("workers", "Worker processes heard of within the last minute", {(): silent.workers})
+def _collect_heartbeats(indicators: Indicators) -> Iterator[Metric]:
+    last = indicators.heartbeat_ages
+    ages = {(name,): age for name, age in (("beat", last.beat), ("sweep", last.sweep)) if age is not None}
+    yield _gauge("heartbeat_age_seconds", "Time since the last heartbeat of beat, and the last sweep", ages, "name")
+    yield _gauge("workers", "Worker processes with a heartbeat within the last minute", {(): last.workers})
 
 
-def _counted() -> Iterator[Metric]:
-    attempts, ended = Counter[tuple[str, str, str]](), Counter[tuple[str, str]]()
+def _collect_counters() -> Iterator[Metric]:
+    attempts, final = Counter[tuple[str, str, str]](), Counter[tuple[str, str]]()
     sending: Buckets = defaultdict(lambda: (Counter(), 0.0))
     delivering: Buckets = defaultdict(lambda: (Counter(), 0.0))
     with connection.cursor() as cursor:
-        cursor.execute(_TALLIES)
+        cursor.execute(load_sql("notifications.monitoring", "sum_counters"))
         for measure, channel, outcome, code, bucket, count, seconds in cursor.fetchall():
             if measure == Measure.ATTEMPTS:
                 attempts[channel, outcome, code] += count
-                if outcome != Outcome.LOST:  # nobody knows how long it took
+                if outcome != Outcome.LOST:  # its duration is unknown
                     _add(sending, channel, bucket, count, seconds)
             else:
-                ended[channel, outcome] += count
+                final[channel, outcome] += count
                 if measure == Measure.DELIVERIES and outcome == Status.SENT:
                     _add(delivering, channel, bucket, count, seconds)
     yield _counter("attempts", "Attempts made", attempts, "channel", "outcome", "error_code")
-    yield _counter("deliveries", "Records that became final, replayed ones again", ended, "channel", "status")
-    yield _histogram("attempt_seconds", "How long endpoints took", sending)
+    yield _counter("deliveries", "Records that became final, replayed ones again", final, "channel", "status")
+    yield _histogram("attempt_seconds", "Seconds that endpoints took", sending)
     yield _histogram("delivery_seconds", "From the request, or its scheduled time, to the delivery", delivering)
 
 
@@ -144,9 +150,9 @@ def _counter(name: str, text: str, values: Mapping[Any, float], *labels: str) ->
 def _histogram(name: str, text: str, values: Buckets) -> Metric:
     family = HistogramMetricFamily(f"notifications_{name}", text, labels=("channel",))
     for channel, (counts, total) in values.items():
-        running, buckets = 0, []
-        for index, limit in enumerate(_LIMITS):
-            running += counts[index]
-            buckets.append((limit, float(running)))
+        cumulative, buckets = 0, []
+        for index, limit in enumerate(_LE_LABELS):
+            cumulative += counts[index]
+            buckets.append((limit, float(cumulative)))
         family.add_metric((channel,), buckets, total)
     return family

@@ -1,34 +1,41 @@
-"""Readiness: can notifications be delivered right now, and if not, which part is why."""
+"""What /readyz answers: the conditions that hold, part by part."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from django.db import Error, connection
-from django.db.migrations.executor import MigrationExecutor
-from django.utils.translation import gettext, gettext_lazy as _
+from django.utils.translation import gettext
 
-from notifications.broker.redis_client import RedisUnavailable, gateway
-from notifications.conf import service_options
-from notifications.monitoring.indicators import oldest_due_age, silence
+from notifications.monitoring.condition_texts import describe_condition
+from notifications.monitoring.conditions import Condition, ConditionName, evaluate_conditions
+from notifications.monitoring.indicators import Indicators
+
+PARTS = tuple(name.value for name in ConditionName)
+"""The parts of the answer. Each shows the condition of the same name."""
+DECIDING_PARTS = ("database", "migrations", "sweep", "due")
+"""Only these make /readyz answer 503. Without the others requests are still accepted and nothing is lost."""
+WITHOUT_FIGURES = (ConditionName.DEAD, ConditionName.CHANNELS_PAUSED, ConditionName.REQUESTS_REJECTED)
+"""Shown without numbers: METRICS_TOKEN guards the same numbers at /metrics, but nothing guards /readyz."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """What was found out about one part."""
+class ComponentStatus:
+    """The status of one part."""
 
     state: str
-    """`ok`; `degraded`: delivery goes on without it; `failed`."""
+    """`ok`; `failed`: something is wrong and makes /readyz answer 503; `degraded`: wrong without that."""
     reason: str = ""
+    severity: str = ""
+    """Severity of the condition: `warning`, `critical`, or empty where nothing is wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """What was found out about all parts that were asked for."""
+    """The status of all requested parts."""
 
-    parts: dict[str, Part]
+    parts: dict[str, ComponentStatus]
 
     @property
     def ready(self) -> bool:
@@ -36,99 +43,42 @@ class Readiness:
         return all(part.state != "failed" for part in self.parts.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the body of the answer: {"ready": bool, "parts": {name: {"state", "reason", "severity"}}}."""
         return {"ready": self.ready, "parts": {name: asdict(part) for name, part in self.parts.items()}}
 
 
-OK = Part(state="ok")
-_MIGRATED: set[str] = set()
-"""Databases that were seen up to date. Looking reads every migration file, and a release never takes one back."""
+def readiness(*, exclude: Collection[str] = ()) -> Readiness:
+    """Evaluate the parts of /readyz.
 
+    Args:
+        exclude: Parts (of PARTS) that are left out; their queries are not made.
 
-def _database() -> Part:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
-    return OK
-
-
-def pending_migrations() -> list[str]:
-    """Return the migrations that this code has and the database has not."""
-    executor = MigrationExecutor(connection)
-    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    return [f"{migration.app_label}.{migration.name}" for migration, _backwards in plan]
-
-
-def _migrations() -> Part:
-    name = str(connection.settings_dict["NAME"])
-    if name in _MIGRATED:
-        return OK
-    if pending := pending_migrations():
-        return _failed(gettext("not applied: %(names)s"), names=", ".join(pending))
-    _MIGRATED.add(name)
-    return OK
-
-
-def _redis() -> Part:
-    if not service_options().redis_url:
-        return OK
-    try:
-        gateway().run(lambda client: client.ping())
-    except RedisUnavailable:
-        return Part(state="degraded", reason=gettext("Redis does not answer; delivery goes on with the sweeps"))
-    return OK
-
-
-def _sweep() -> Part:
-    silent = silence()
-    if not silent.too_long:
-        return OK
-    if silent.sweep is None:
-        return _failed(gettext("no sweep was ever seen: start beat and a worker"))
-    return _failed(
-        gettext(
-            "the last sweep ended %(sweep)d s ago, beat was heard of %(beat)s s ago, %(workers)d workers are there"
-        ),
-        sweep=silent.sweep,
-        beat="?" if silent.beat is None else round(silent.beat),
-        workers=silent.workers,
+    Returns:
+        The status of each other part. Never raises, and waits for PostgreSQL at most once.
+    """
+    names = [name for name in ConditionName if name not in exclude]
+    conditions = {condition.name: condition for condition in evaluate_conditions(Indicators(), names)}
+    away = conditions.get(ConditionName.POSTGRESQL_AWAY)
+    # Nothing but Redis can be judged without PostgreSQL.
+    return Readiness(
+        parts={
+            name.value: _status(name, (away if name != ConditionName.REDIS_AWAY else None) or conditions.get(name))
+            for name in names
+        }
     )
 
 
-def _due() -> Part:
-    age, limit = oldest_due_age(), service_options().due_age_limit
-    if age <= limit:
-        return OK
-    return _failed(gettext("a notification has been due for %(age)d s, more than %(limit)d s"), age=age, limit=limit)
-
-
-PARTS: dict[str, Callable[[], Part]] = {
-    "database": _database,
-    "migrations": _migrations,
-    "redis": _redis,
-    "sweep": _sweep,
-    "due": _due,
-}
-AWAY = _("the database does not answer")
-
-
-def readiness(*, exclude: Collection[str] = ()) -> Readiness:
-    """Look at each part but the excluded ones. Never raises, and waits for PostgreSQL once at most."""
-    parts: dict[str, Part] = {}
-    reachable = True
-    for name, look in PARTS.items():
-        if name in exclude:
-            continue
-        if not reachable and name != "redis":
-            parts[name] = _failed(str(AWAY))
-            continue
-        try:
-            parts[name] = look()
-        except Error as error:
-            # The type only: the text may name the database's address.
-            parts[name] = _failed(f"{AWAY} ({type(error).__name__})")
-            reachable = False
-    return Readiness(parts=parts)
-
-
-def _failed(text: str, **facts: object) -> Part:
-    return Part(state="failed", reason=text % facts if facts else text)
+def _status(name: ConditionName, condition: Condition | None) -> ComponentStatus:
+    if condition is None:
+        return ComponentStatus(state="ok")
+    if condition.name in WITHOUT_FIGURES:
+        reason = {
+            ConditionName.DEAD: gettext("Notifications became dead in the last 24 hours."),
+            ConditionName.CHANNELS_PAUSED: gettext("Channels of users are paused."),
+            ConditionName.REQUESTS_REJECTED: gettext("Requests were rejected in the last 24 hours."),
+        }[condition.name]
+    else:
+        reason = describe_condition(condition).title
+    return ComponentStatus(
+        state="failed" if name in DECIDING_PARTS else "degraded", reason=reason, severity=condition.severity.value
+    )

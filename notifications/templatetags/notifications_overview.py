@@ -1,21 +1,17 @@
-"""Brings the overview into the admin's index of the app, whichever admin site that is."""
+"""Puts the overview on the first page of the app in the admin, for any admin site of the project."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django import template
 
-if TYPE_CHECKING:
-    from notifications.admin.overview import Overview
+from notifications.admin.overview import Overview, build_overview
 
 register = template.Library()
 
 
 @register.simple_tag(takes_context=True)
 def notifications_overview(context: dict[str, Any]) -> Overview | None:
-    """Return what the reader of this page may see; None if that is nothing."""
-    # Not at the top: the checks import all tag libraries, and the admin's modules need django.contrib.admin.
-    from notifications.admin.overview import overview
-
-    return overview(context["request"])
+    """Return the overview for the user of the request; None for a user who may not view notifications."""
+    return build_overview(context["request"])

@@ -10,8 +10,8 @@ import pytest
 
 from dev.other_app import other_app
 from dev.ports import free_port
-from tests.integration.test_alerts import Bot
 from tests.support.environment import Site, payload, wait_until
+from tests.support.alert_bot import AlertBot
 
 pytestmark = pytest.mark.acceptance
 
@@ -247,7 +247,7 @@ def test_the_database_knows_which_processes_are_alive(site: Site) -> None:
 
 
 def test_beat_and_a_worker_tell_a_person_what_died(site: Site) -> None:
-    bot = Bot()
+    bot = AlertBot()
     try:
         options = bot.options
         site.env["NOTIFICATIONS_ALERT_FEISHU_WEBHOOK"] = options["ALERT_FEISHU_WEBHOOK"]
@@ -267,4 +267,4 @@ def test_beat_and_a_worker_tell_a_person_what_died(site: Site) -> None:
         bot.close()
 
     assert len(bot.texts) == 1
-    assert "died: payload_invalid" in bot.texts[0]
+    assert "became dead: payload_invalid" in bot.texts[0]

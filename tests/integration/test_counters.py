@@ -1,4 +1,4 @@
-"""What is counted with the results, and that nothing counts twice or is forgotten."""
+"""Counters: each result is counted once, in the statement that stores it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def claimed(clock: Clock, result: SendResult, *, duration: float = 0.03) -> list
     return [build_settlement(row, result, service_options(), duration=duration, age=duration) for row in rows]
 
 
-def test_attempts_are_counted_by_outcome_and_code_in_the_bucket_of_their_duration(clock: Clock) -> None:
+def test_attempts_are_counted_by_outcome_code_and_duration(clock: Clock) -> None:
     make_due_record("a"), make_due_record("b")
 
     settle_batch(claimed(clock, TRY_LATER), clock)
@@ -43,7 +43,7 @@ def test_attempts_are_counted_by_outcome_and_code_in_the_bucket_of_their_duratio
     assert Counter.objects.get().hour == NOW
 
 
-def test_a_delivery_is_counted_once_with_its_attempts_and_the_time_since_its_request(
+def test_a_delivery_is_counted_once_with_its_attempts_and_its_time(
     memory: MemoryProvider, clock: Clock
 ) -> None:
     make_due_record("a", created_at=NOW)
@@ -59,7 +59,7 @@ def test_a_delivery_is_counted_once_with_its_attempts_and_the_time_since_its_req
     assert counted(Measure.ATTEMPTS, "outcome") == {("temporary_fail",): 1, ("success",): 1}
 
 
-def test_the_end_of_a_replayed_record_is_no_delivery_time(clock: Clock) -> None:
+def test_a_replayed_record_has_no_delivery_time(clock: Clock) -> None:
     make_due_record("a", round=1)
 
     settle_batch(claimed(clock, OK), clock)
@@ -68,7 +68,7 @@ def test_the_end_of_a_replayed_record_is_no_delivery_time(clock: Clock) -> None:
     assert counted(Measure.DELIVERIES, "outcome") == {}
 
 
-def test_a_result_that_is_settled_again_is_not_counted_again(clock: Clock) -> None:
+def test_a_result_settled_twice_is_counted_once(clock: Clock) -> None:
     make_due_record("a")
     group = claimed(clock, OK)
 
@@ -79,7 +79,7 @@ def test_a_result_that_is_settled_again_is_not_counted_again(clock: Clock) -> No
     assert counted(Measure.DELIVERIES, "outcome") == {("sent",): 1}
 
 
-def test_a_stale_failure_counts_as_an_attempt_and_not_as_an_end(clock: Clock) -> None:
+def test_a_stale_failure_is_counted_as_an_attempt_only(clock: Clock) -> None:
     row = make_due_record("a")
     group = claimed(clock, SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="provider_config"))
     type(row).objects.filter(pk=row.pk).update(status=Status.SENT, lease_token=None, next_attempt_at=None)
@@ -98,7 +98,7 @@ def test_a_lost_attempt_is_counted(memory: MemoryProvider, clock: Clock) -> None
     assert counted(Measure.ATTEMPTS, "outcome", "error_code") == {("lost", "lease_expired"): 1, ("success", ""): 1}
 
 
-def test_processes_count_side_by_side(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_counts_in_its_own_shard(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     for shard in (1, 2):
         monkeypatch.setattr(os, "getpid", lambda shard=shard: shard)
         make_due_record(f"key{shard}")
@@ -108,7 +108,7 @@ def test_processes_count_side_by_side(clock: Clock, monkeypatch: pytest.MonkeyPa
     assert counted(Measure.ATTEMPTS, "outcome") == {("success",): 2}
 
 
-def test_old_hours_are_added_up_and_nothing_is_lost() -> None:
+def test_roll_up_keeps_the_totals() -> None:
     now = datetime.now(UTC)
     fields = {"channel": "feishu", "measure": Measure.ATTEMPTS, "outcome": "success", "error_code": "", "attempts": 0}
     for days in (90, 41, 39, 0):

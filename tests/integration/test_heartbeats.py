@@ -1,8 +1,8 @@
-"""Who is alive, as the database knows it."""
+"""Heartbeats of beat, sweep and workers, as the database has them."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from celery import current_app
@@ -30,34 +30,35 @@ def deliver_due(**headers: bool) -> None:
         tasks.deliver_due.pop_request()
 
 
-def test_nobody_was_heard_of_at_first() -> None:
-    now = last_heartbeats()
+def test_an_empty_table_has_no_heartbeats() -> None:
+    last = last_heartbeats()
 
-    assert (now.beat, now.sweep, now.workers) == (None, None, 0)
+    assert isinstance(last.now, datetime)
+    assert (last.beat, last.sweep, last.workers) == (None, None, 0)
 
 
-def test_a_sweep_that_beat_asked_for_is_a_sign_of_both() -> None:
+def test_a_sweep_of_beat_is_a_heartbeat_of_beat_and_sweep() -> None:
     deliver_due(by_beat=True)
 
-    found = last_heartbeats()
-    assert found.beat
-    assert found.sweep
-    assert found.beat <= found.sweep <= found.now
+    last = last_heartbeats()
+    assert last.beat
+    assert last.sweep
+    assert last.beat <= last.sweep <= last.now
 
 
-def test_a_nudge_is_no_sign_of_beat() -> None:
+def test_a_nudge_is_no_heartbeat() -> None:
     deliver_due()
 
     assert (last_heartbeats().beat, last_heartbeats().sweep) == (None, None)
 
 
-def test_beat_marks_its_sweeps() -> None:
+def test_beat_marks_its_sweeps_by_a_header() -> None:
     schedule = current_app.conf.beat_schedule["notifications-sweep"]
 
     assert schedule["options"]["headers"] == {BEAT_HEADER: True}
 
 
-def test_a_drain_that_failed_is_no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_drain_is_no_heartbeat_of_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE notification_records RENAME TO elsewhere")
     try:
@@ -71,14 +72,14 @@ def test_a_drain_that_failed_is_no_sweep(monkeypatch: pytest.MonkeyPatch) -> Non
     assert last_heartbeats().sweep is None
 
 
-def test_the_command_sweeps_too() -> None:
+def test_the_command_is_a_heartbeat_of_the_sweep() -> None:
     call_command("deliver_due", verbosity=0)
 
     assert last_heartbeats().sweep
     assert last_heartbeats().beat is None
 
 
-def test_a_worker_counts_for_a_minute_and_until_it_takes_leave() -> None:
+def test_a_worker_counts_for_a_minute_or_until_it_stops() -> None:
     write_heartbeat(HeartbeatKind.WORKER)
     Heartbeat.objects.create(name="late:1", kind=HeartbeatKind.WORKER, seen_at=timezone.now() - timedelta(seconds=61))
     assert last_heartbeats().workers == 1
@@ -88,7 +89,7 @@ def test_a_worker_counts_for_a_minute_and_until_it_takes_leave() -> None:
     assert last_heartbeats().workers == 0
 
 
-def test_workers_that_were_killed_are_forgotten_after_a_day() -> None:
+def test_rows_of_killed_workers_are_deleted_after_a_day() -> None:
     old = timezone.now() - timedelta(days=1, minutes=1)
     for name, kind in (
         ("dead:1", HeartbeatKind.WORKER),
@@ -102,17 +103,17 @@ def test_workers_that_were_killed_are_forgotten_after_a_day() -> None:
     assert set(Heartbeat.objects.values_list("name", flat=True)) == {worker_name(), "beat"}
 
 
-def test_one_process_writes_once_in_twenty_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_writes_at_most_every_twenty_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("notifications.telemetry.heartbeats.time.monotonic", lambda: now)
-    taken = []
+    results = []
     for now in (1000.0, 1019.9, 1020.0, 1020.1, 1040.0):  # noqa: B007  the clock reads it
-        taken.append(heartbeats.reserve_write(HeartbeatKind.SWEEP))
+        results.append(heartbeats.reserve_write(HeartbeatKind.SWEEP))
 
-    assert taken == [True, False, True, False, True]
+    assert results == [True, False, True, False, True]
 
 
-def test_a_database_that_cannot_take_a_heartbeat_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_heartbeat_that_cannot_be_written_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE notification_heartbeats RENAME TO elsewhere")
     try:

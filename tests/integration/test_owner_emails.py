@@ -1,4 +1,4 @@
-"""A user whose channel was paused is told once, by whichever process looks first."""
+"""The owner of a paused channel gets one mail for each pause, whichever process sends it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def paused(name: str = "somebody", **fields: object) -> UserNotificationChannel:
     return UserNotificationChannel.objects.create(user=user, **values)
 
 
-def test_the_owner_is_told_once_what_happened_and_what_to_do() -> None:
+def test_the_owner_gets_one_mail_with_the_reason_and_the_remedy() -> None:
     paused()
 
     evaluate()
@@ -43,7 +43,7 @@ def test_the_owner_is_told_once_what_happened_and_what_to_do() -> None:
     assert "test message" in message.body
 
 
-def test_a_second_pause_is_told_again() -> None:
+def test_a_second_pause_is_mailed_again() -> None:
     channel = paused()
     email_channel_owners()
 
@@ -52,13 +52,13 @@ def test_a_second_pause_is_told_again() -> None:
     assert email_channel_owners() == 1
 
 
-def test_a_channel_that_works_is_nobodys_concern() -> None:
+def test_the_owner_of_an_active_channel_gets_no_mail() -> None:
     paused(paused_at=None)
 
     assert email_channel_owners() == 0
 
 
-def test_a_mail_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_mail_is_sent_by_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
     paused()
     with monkeypatch.context() as broken:
         broken.setattr("notifications.monitoring.alerting.owner_emails.EmailMessage.send", lambda self: 1 / 0)
@@ -68,7 +68,7 @@ def test_a_mail_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(mail.outbox) == 1
 
 
-def test_an_address_that_is_refused_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_address_delays_no_other_owner(monkeypatch: pytest.MonkeyPatch) -> None:
     paused("refused", paused_at=timezone.now() - timedelta(hours=1))
     paused("other")
     send = mail.EmailMessage.send
@@ -84,7 +84,7 @@ def test_an_address_that_is_refused_holds_up_nobody(monkeypatch: pytest.MonkeyPa
     assert [message.to for message in mail.outbox] == [["other@example.com"]]
 
 
-def test_an_owner_without_an_address_holds_up_nobody() -> None:
+def test_an_owner_without_an_address_delays_no_other_owner() -> None:
     channel = paused("silent")
     get_user_model().objects.filter(pk=channel.user_id).update(email="")
     paused("other")
@@ -94,7 +94,7 @@ def test_an_owner_without_an_address_holds_up_nobody() -> None:
     assert [message.to for message in mail.outbox] == [["other@example.com"]]
 
 
-def test_without_a_sender_no_mail_goes_out(change: Change) -> None:
+def test_no_mail_is_sent_without_owner_mail_from(change: Change) -> None:
     change(OWNER_MAIL_FROM="")
     paused()
 
@@ -102,7 +102,7 @@ def test_without_a_sender_no_mail_goes_out(change: Change) -> None:
     assert mail.outbox == []
 
 
-def test_the_mail_comes_in_the_language_of_the_setting(change: Change) -> None:
+def test_the_mail_uses_the_language_of_alert_language(change: Change) -> None:
     change(OWNER_MAIL_FROM="notifications@example.com", ALERT_LANGUAGE="zh-hans")
     paused()
 

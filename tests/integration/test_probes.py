@@ -1,4 +1,4 @@
-"""What machines ask: alive, ready, and how much of everything."""
+"""/healthz, /readyz and /metrics, which machines call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from django.test import Client
 from django.utils import timezone
 
 from notifications.models import Heartbeat
-from notifications.monitoring import readiness
+from notifications.monitoring import conditions
+from notifications.monitoring.readiness import PARTS
 from notifications.states import HeartbeatKind, Status
 from notifications.telemetry import heartbeats
 from tests.support.factories import make_record
@@ -28,101 +29,105 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def beating(db: None) -> None:
-    """Beat and sweep were heard of just now."""
-    for pulse in (HeartbeatKind.BEAT, HeartbeatKind.SWEEP):
+    """Beat, sweep and a worker have just written a heartbeat."""
+    for pulse in HeartbeatKind:
         heartbeats.write_heartbeat(pulse)
 
 
-def ready(client: Client, query: str = "") -> tuple[int, dict[str, Any]]:
+def get_parts(client: Client, query: str = "") -> tuple[int, dict[str, Any]]:
     """Return status and parts of /readyz."""
     answer = client.get(f"/readyz{query}")
     return answer.status_code, answer.json()["parts"]
 
 
-def test_alive_is_said_without_a_look_at_anything(client: Client) -> None:
+def test_healthz_checks_nothing_else(client: Client) -> None:
     answer = client.get("/healthz")  # a test without the mark for databases may not touch one
 
     assert (answer.status_code, answer.json()) == (200, {"alive": True})
     assert answer["Cache-Control"] == "no-store"
 
 
-def test_probes_come_by_any_host_and_by_plain_http(client: Client, settings: Any) -> None:
+def test_probes_accept_any_host_and_plain_http(client: Client, settings: Any) -> None:
     settings.SECURE_SSL_REDIRECT = True
 
     assert client.get("/healthz", headers={"host": "10.1.2.3:8000"}).status_code == 200
     assert client.get("/admin/", headers={"host": "testserver"}).status_code == 301
 
 
-def test_probes_are_only_read(client: Client) -> None:
+def test_probes_refuse_other_methods(client: Client) -> None:
     assert client.post("/readyz").status_code == 405
 
 
-def test_ready_when_every_part_works(client: Client, beating: None) -> None:
-    status, parts = ready(client)
+def test_readyz_is_200_when_every_part_works(client: Client, beating: None) -> None:
+    status, parts = get_parts(client)
 
     assert status == 200
-    assert {name: part["state"] for name, part in parts.items()} == dict.fromkeys(readiness.PARTS, "ok")
+    assert {name: part["state"] for name, part in parts.items()} == dict.fromkeys(PARTS, "ok")
 
 
 def test_redis_away_is_degraded_and_still_ready(client: Client, beating: None, change: Callable[..., None]) -> None:
     change(REDIS_URL="redis://127.0.0.1:1/0")
 
-    status, parts = ready(client)
+    status, parts = get_parts(client)
 
     assert (status, parts["redis"]["state"]) == (200, "degraded")
 
 
-def test_without_a_sweep_it_is_not_ready_and_says_what_to_start(client: Client, db: None) -> None:
-    status, parts = ready(client)
+def test_readyz_is_503_without_a_sweep(client: Client, db: None) -> None:
+    status, parts = get_parts(client)
 
     assert status == 503
-    assert parts["sweep"] == {"state": "failed", "reason": "no sweep was ever seen: start beat and a worker"}
+    assert parts["sweep"] == {
+        "state": "failed",
+        "reason": "No sweep has ever finished.",
+        "severity": "critical",
+    }
 
 
-def test_a_missed_sweep_is_told_from_a_late_one(client: Client, beating: None) -> None:
-    for ago, status in ((100, 200), (200, 503)):
-        Heartbeat.objects.update(seen_at=timezone.now() - timedelta(seconds=ago))
+def test_a_sweep_is_missing_after_its_limit(client: Client, beating: None) -> None:
+    for age, status in ((100, 200), (200, 503)):
+        Heartbeat.objects.exclude(kind=HeartbeatKind.WORKER).update(seen_at=timezone.now() - timedelta(seconds=age))
 
-        assert ready(client)[0] == status
+        assert get_parts(client)[0] == status
 
-    reason = ready(client)[1]["sweep"]["reason"]
-    assert re.match(r"the last sweep ended 2\d\d s ago, beat was heard of 2\d\d s ago", reason)
+    reason = get_parts(client)[1]["sweep"]["reason"]
+    assert reason.startswith("Retries and scheduled notifications wait: beat is silent. The last sweep finished 3 min")
 
 
-def test_a_record_that_is_due_for_too_long_is_not_ready(client: Client, beating: None) -> None:
+def test_readyz_is_503_when_a_record_is_overdue(client: Client, beating: None) -> None:
     record = make_record(Status.PENDING, next_attempt_at=timezone.now() - timedelta(seconds=200))
-    assert ready(client)[0] == 200
+    assert get_parts(client)[0] == 200
 
     type(record).objects.update(next_attempt_at=timezone.now() - timedelta(seconds=400))
 
-    assert re.fullmatch(r"a notification has been due for 4\d\d s, more than 300 s", ready(client)[1]["due"]["reason"])
+    assert get_parts(client)[1]["due"]["reason"] == "A notification has been due for 7 min; the limit is 5 min."
 
 
-def test_a_part_can_be_left_out(client: Client, db: None) -> None:
-    status, parts = ready(client, "?exclude=sweep&exclude=due")
+def test_excluded_parts_are_left_out(client: Client, db: None) -> None:
+    status, parts = get_parts(client, "?exclude=sweep&exclude=due")
 
-    assert (status, list(parts)) == (200, ["database", "migrations", "redis"])
+    assert (status, [name for name in PARTS if name not in parts]) == (200, ["sweep", "due"])
 
 
-def test_an_unknown_part_cannot_be_left_out(client: Client) -> None:
+def test_an_unknown_excluded_part_is_refused(client: Client) -> None:
     answer = client.get("/readyz?exclude=swep")
 
     assert answer.status_code == 400
     assert "swep" in answer.json()["exclude"]
 
 
-def test_a_migration_that_is_not_applied_is_named(client: Client, beating: None) -> None:
-    readiness._MIGRATED.clear()
+def test_readyz_names_a_pending_migration(client: Client, beating: None) -> None:
+    conditions._migrated.clear()
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM django_migrations WHERE app = 'notifications' AND name <> '0001_initial'")
 
-    status, parts = ready(client)
+    status, parts = get_parts(client)
 
     assert status == 503
-    assert re.match(r"not applied: notifications\.0002_\w+", parts["migrations"]["reason"])
+    assert re.match(r"Migrations are not applied: notifications\.0002_\w+", parts["migrations"]["reason"])
 
 
-def test_with_postgresql_away_it_is_alive_and_not_ready() -> None:
+def test_without_postgresql_healthz_is_200_and_readyz_503() -> None:
     program = (
         "import django, json; django.setup()\n"
         "from django.test import Client\n"
@@ -138,12 +143,14 @@ def test_with_postgresql_away_it_is_alive_and_not_ready() -> None:
         [sys.executable, "-c", program], cwd=ROOT, env=env, capture_output=True, text=True, check=True
     )
 
-    statuses, found = json.loads(done.stdout)
+    statuses, body = json.loads(done.stdout)
     assert statuses == [200, 503, 503]
-    assert found["parts"]["database"]["reason"] == "the database does not answer (OperationalError)"
-    assert {name: part["state"] for name, part in found["parts"].items()} == dict.fromkeys(
-        readiness.PARTS, "failed"
-    ) | {"redis": "ok"}
+    parts = body["parts"]
+    assert parts["database"]["reason"] == "PostgreSQL does not answer (OperationalError)."
+    failed = ("database", "migrations", "sweep", "due")
+    assert {name: part["state"] for name, part in parts.items()} == {
+        name: "ok" if name == "redis" else "failed" if name in failed else "degraded" for name in PARTS
+    }
     assert "canary" not in done.stdout + done.stderr
 
 

@@ -1,21 +1,31 @@
-"""The first page of the app in the admin: what is wrong, why, and what to press."""
+"""The overview on the first page of the app in the admin: problems, current numbers, dependencies and charts.
+
+The package presents the conditions of `monitoring.conditions` and the counters of the tables. It judges delivery by
+nothing else, and changes nothing. `templatetags` and the other modules of the admin may import it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.http import HttpRequest
+from django.utils import timezone
 
 from notifications.admin.overview.chart_geometry import Chart
-from notifications.admin.overview.charts import draw
-from notifications.admin.overview.counts import count_paused, count_records, count_rejected
-from notifications.admin.overview.data import Facts, Need
-from notifications.admin.overview.history import last_day, last_month, recent_attempts
-from notifications.admin.overview.problems import needs
-from notifications.admin.overview.server_status import ask_postgres, ask_redis
-from notifications.admin.overview.stat_cards import Figure, figures, services
-from notifications.telemetry.heartbeats import last_heartbeats
+from notifications.admin.overview.charts import build_charts
+from notifications.admin.overview.data import read_data
+from notifications.admin.overview.history import last_day, last_month
+from notifications.admin.overview.problems import Problem, describe_problem, find_problems
+from notifications.admin.overview.stat_cards import StatCard, build_dependency_cards, build_record_cards
+from notifications.monitoring.conditions import ConditionName, evaluate_conditions
+from notifications.monitoring.indicators import Indicators
+
+PERMISSIONS = {
+    ConditionName.REQUESTS_REJECTED: "notifications.view_rejectedrequest",
+    ConditionName.CHANNELS_PAUSED: "notifications.view_usernotificationchannel",
+}
+"""What a user needs, besides the permission to view notifications, to see these conditions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,32 +33,36 @@ class Overview:
     """What the page shows."""
 
     now: datetime
-    needs: list[Need]
-    figures: list[Figure]
-    services: list[Figure]
-    charts: list[Chart]
+    problems: list[Problem]
+    record_cards: list[StatCard] = field(default_factory=list)
+    dependency_cards: list[StatCard] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
 
 
-def overview(request: HttpRequest) -> Overview | None:
-    """Return what this user may see of it; None for who may not look at notifications."""
-    user = request.user
-    if not user.has_perm("notifications.view_notificationrecord"):
+def build_overview(request: HttpRequest) -> Overview | None:
+    """Build the overview for the user of a request.
+
+    Args:
+        request: A request of the admin, with its user.
+
+    Returns:
+        What this user may see; None for a user who may not view notifications. While PostgreSQL refuses queries only
+        that problem is shown.
+    """
+    may = request.user.has_perm
+    if not may("notifications.view_notificationrecord"):
         return None
-    heard = last_heartbeats()
-    facts = Facts(
-        counts=count_records(),
-        rejected=count_rejected() if user.has_perm("notifications.view_rejectedrequest") else None,
-        paused=count_paused() if user.has_perm("notifications.view_usernotificationchannel") else None,
-        attempts=recent_attempts(heard.now),
-        seen=heard,
-        postgres=ask_postgres(),
-        redis=ask_redis(),
-    )
-    by_span = zip(draw(last_day(heard.now)), draw(last_month(heard.now)), strict=True)
+    indicators = Indicators()
+    names = [name for name in ConditionName if name not in PERMISSIONS or may(PERMISSIONS[name])]
+    conditions = {condition.name: condition for condition in evaluate_conditions(indicators, names)}
+    if away := conditions.get(ConditionName.POSTGRESQL_AWAY):
+        return Overview(now=timezone.now(), problems=[describe_problem(away)])
+    data = read_data(request, indicators, conditions)
+    charts_by_span = zip(build_charts(last_day(data.now)), build_charts(last_month(data.now)), strict=True)
     return Overview(
-        now=heard.now,
-        needs=needs(facts),
-        figures=figures(facts),
-        services=services(facts),
-        charts=[chart for pair in by_span for chart in pair],
+        now=data.now,
+        problems=find_problems(data),
+        record_cards=build_record_cards(data),
+        dependency_cards=build_dependency_cards(data),
+        charts=[chart for pair in charts_by_span for chart in pair],
     )

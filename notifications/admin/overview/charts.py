@@ -1,4 +1,4 @@
-"""The charts of the overview: which numbers each draws, and the words around them."""
+"""The charts of the overview: which numbers each one shows, and the texts around them."""
 
 from __future__ import annotations
 
@@ -11,106 +11,106 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext, gettext_lazy as _
 
 from notifications.admin.display import EMPTY_VALUE
-from notifications.admin.overview.chart_geometry import Chart, Plot, Series, bars, lines
-from notifications.admin.overview.history import QUANTILES, Span, Tallied, percentile
+from notifications.admin.overview.chart_geometry import Chart, Plot, Series, build_bar_chart, build_line_chart
+from notifications.admin.overview.history import PERCENTILES, CounterRow, Span, percentile
 from notifications.states import FINAL, Measure, Outcome, Status
 
-SHOWN_ATTEMPTS = 6
-"""Attempts per delivery that have a bar of their own; the last stands for more as well."""
+MAX_ATTEMPT_BARS = 6
+"""Bars of the chart of attempts per delivery. The last one stands for this number of attempts and more."""
 
-OVER: dict[str, Promise] = {"day": _("last 24 hours"), "month": _("last 30 days")}
-STEP: dict[str, Promise] = {"day": _("hour"), "month": _("day")}
-
-
-def draw(span: Span) -> list[Chart]:
-    """Return the three charts of a span."""
-    tallied = span.read()
-    return [_outcomes(span, tallied), _times(span, tallied), _attempts(span, tallied)]
+SPAN_LABELS: dict[str, Promise] = {"day": _("last 24 hours"), "month": _("last 30 days")}
+STEP_LABELS: dict[str, Promise] = {"day": _("hour"), "month": _("day")}
 
 
-def _outcomes(span: Span, tallied: list[Tallied]) -> Chart:
-    """Draw how attempts ended over time."""
+def build_charts(span: Span) -> list[Chart]:
+    """Return the three charts of a time span: outcomes, delivery times, attempts per delivery."""
+    rows = span.read_counters()
+    return [_build_outcome_chart(span, rows), _build_time_chart(span, rows), _build_attempt_chart(span, rows)]
+
+
+def _build_outcome_chart(span: Span, rows: list[CounterRow]) -> Chart:
     counts: Counter[tuple[datetime, str]] = Counter()
-    for row in tallied:
+    for row in rows:
         if row.measure == Measure.ATTEMPTS:
             counts[row.step, row.outcome] += row.number
     series = [
         Series(outcome.value, outcome.label, [counts[step, outcome.value] for step in span.steps])
         for outcome in Outcome
     ]
-    parts = [f"{one.label} {number(_total(one))}" for one in series if _total(one)]
-    return bars(
+    parts = [f"{item.label} {format_number(_total(item))}" for item in series if _total(item)]
+    return build_bar_chart(
         Plot(
             name=f"outcomes-{span.name}",
-            title=_over(span, _("Delivery attempts by outcome")),
-            description="; ".join(parts) or gettext("Nothing was sent."),
-            steps_are=STEP[span.name],
-            steps=_names(span),
+            title=_title(span, _("Delivery attempts by outcome")),
+            description=gettext("; ").join(parts) or gettext("Nothing was sent."),
+            step_label=STEP_LABELS[span.name],
+            steps=_step_names(span),
             series=series,
-            words=number,
+            format_value=format_number,
         )
     )
 
 
-def _times(span: Span, tallied: list[Tallied]) -> Chart:
-    """Draw the percentiles of the time from request to delivery; that of a replay means nothing."""
+def _build_time_chart(span: Span, rows: list[CounterRow]) -> Chart:
+    """Build the chart of delivery times. Replays are left out: their time since the request means nothing."""
     histograms: dict[datetime, Counter[int]] = {step: Counter() for step in span.steps}
-    for row in tallied:
+    for row in rows:
         if row.measure == Measure.DELIVERIES and row.outcome == Status.SENT and row.step in histograms:
             histograms[row.step][row.bucket] += row.number
     whole = sum(histograms.values(), Counter[int]())
     series = [
         Series(f"p{percent}", f"p{percent}", [percentile(histogram, percent) for histogram in histograms.values()])
-        for percent in QUANTILES
+        for percent in PERCENTILES
     ]
-    parts = [f"p{percent} {duration(percentile(whole, percent))}" for percent in QUANTILES if whole]
-    return lines(
+    parts = [f"p{percent} {format_duration(percentile(whole, percent))}" for percent in PERCENTILES if whole]
+    return build_line_chart(
         Plot(
             name=f"times-{span.name}",
-            title=_over(span, _("Time from request to delivery")),
-            description="; ".join(parts) or gettext("Nothing was delivered."),
-            steps_are=STEP[span.name],
-            steps=_names(span),
+            title=_title(span, _("Time from request to delivery")),
+            description=gettext("; ").join(parts) or gettext("Nothing was delivered."),
+            step_label=STEP_LABELS[span.name],
+            steps=_step_names(span),
             series=series,
-            words=duration,
+            format_value=format_duration,
         )
     )
 
 
-def _attempts(span: Span, tallied: list[Tallied]) -> Chart:
-    """Draw how many attempts records took until they were final, replays too."""
-    piles: Counter[tuple[str, int]] = Counter()
-    for row in tallied:
+def _build_attempt_chart(span: Span, rows: list[CounterRow]) -> Chart:
+    counts: Counter[tuple[str, int]] = Counter()
+    for row in rows:
         if row.measure != Measure.ATTEMPTS:
-            piles[row.outcome, min(max(row.attempts, 1), SHOWN_ATTEMPTS)] += row.number
+            counts[row.outcome, min(max(row.attempts, 1), MAX_ATTEMPT_BARS)] += row.number
     series = [
-        Series(status.value, status.label, [piles[status.value, attempts] for attempts in range(1, SHOWN_ATTEMPTS + 1)])
+        Series(
+            status.value, status.label, [counts[status.value, attempts] for attempts in range(1, MAX_ATTEMPT_BARS + 1)]
+        )
         for status in FINAL
     ]
-    first, every = series[0].values[0] or 0, _total(series[0])
-    described = gettext("%(percent)s %% of what was sent took one attempt.")
-    return bars(
+    first_attempts, total = series[0].values[0] or 0, _total(series[0])
+    text = gettext("%(percent)s%% of the sent notifications took one attempt.")
+    return build_bar_chart(
         Plot(
             name=f"attempts-{span.name}",
-            title=_over(span, _("Attempts per delivery")),
-            description=described % {"percent": f"{100 * first / every:.1f}"}
-            if every
+            title=_title(span, _("Attempts per delivery")),
+            description=text % {"percent": f"{100 * first_attempts / total:.1f}"}
+            if total
             else gettext("Nothing was sent."),
-            steps_are=_("attempts"),
-            steps=[str(attempts) for attempts in range(1, SHOWN_ATTEMPTS)] + [f"{SHOWN_ATTEMPTS}+"],
+            step_label=_("attempts"),
+            steps=[str(attempts) for attempts in range(1, MAX_ATTEMPT_BARS)] + [f"{MAX_ATTEMPT_BARS}+"],
             series=series,
-            words=number,
+            format_value=format_number,
         )
     )
 
 
-def number(value: float | None) -> str:
-    """Return a count as people read it."""
-    return EMPTY_VALUE if value is None else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+def format_number(value: float | None) -> str:
+    """Return a count with thousands separators; a dash for None."""
+    return EMPTY_VALUE if value is None else f"{value:,.0f}"
 
 
-def duration(seconds: float | None) -> str:
-    """Return seconds in the unit that fits, to two digits."""
+def format_duration(seconds: float | None) -> str:
+    """Return seconds in the unit that fits, to two digits; a dash for None."""
     if seconds is None:
         return EMPTY_VALUE
     if seconds < 1:
@@ -127,11 +127,11 @@ def duration(seconds: float | None) -> str:
     return gettext("%(number)s d") % {"number": f"{seconds / 86_400:.2g}"}
 
 
-def _over(span: Span, what: Promise) -> str:
-    return f"{what}, {OVER[span.name]}"
+def _title(span: Span, subject: Promise) -> str:
+    return gettext("%(subject)s, %(span)s") % {"subject": subject, "span": SPAN_LABELS[span.name]}
 
 
-def _names(span: Span) -> list[str]:
+def _step_names(span: Span) -> list[str]:
     form = "H:i" if span.unit == "hour" else "m-d"
     return [date_format(timezone.localtime(step), form) for step in span.steps]
 

@@ -1,136 +1,143 @@
-"""How many there are now: each number by an index, bounded, and with a link to the list that shows them."""
+"""How many records are in each current state, with the list behind each number.
+
+Each number is read from an index and is bounded, so that the page stays fast during an outage.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
-from django.db.models import QuerySet
-from django.db.models.functions import Now
 from django.urls import reverse
 
-from notifications.admin.current_states import DAY
 from notifications.content.text import escape_invisible
-from notifications.models import RejectedRequest, UserNotificationChannel
-from notifications.sql import FORBID_SORT
+from notifications.monitoring.indicators import MAX_COUNTED_ROWS, Indicators
+from notifications.sql import FORBID_SORT, load_sql
 from notifications.states import SCHEDULED, Status
 
-MOST = 5000
-"""Rows of a kind that are looked at; beyond this the page says "at least", and stays fast in an outage."""
+MAX_RANGE_ROWS = 5000
+"""Rows that are read of the due and of the later ones. Beyond this the page says "at least"."""
 
-# The condition stands inside the bound, so that no number of rows makes this slow. Each range is one of an index.
-_RANGE = """
-SELECT status, last_error_code, channel, count(*), min(next_attempt_at)
-FROM (
-    SELECT status, last_error_code, channel, next_attempt_at FROM notification_records
-    WHERE {where} ORDER BY {order} LIMIT %(most)s
-) AS found
-GROUP BY status, last_error_code, channel
-"""
-_DUE = _RANGE.format(where="next_attempt_at <= statement_timestamp()", order="next_attempt_at, id")
-_AHEAD = _RANGE.format(where="next_attempt_at > statement_timestamp()", order="next_attempt_at, id")
-_DEAD = _RANGE.format(
-    where="status = 'dead' AND updated_at > statement_timestamp() - interval '1 day'", order="updated_at DESC, id DESC"
-)
-_KINDS: dict[str, tuple[str, tuple[Status, ...]]] = {
-    "due": (_DUE, SCHEDULED),
-    "vanished": (_DUE, (Status.SENDING,)),
-    "sending": (_AHEAD, (Status.SENDING,)),
-    "retry": (_AHEAD, (Status.FAILED,)),
-    "scheduled": (_AHEAD, (Status.PENDING,)),
-    "dead": (_DEAD, (Status.DEAD,)),
+_STATES: dict[str, tuple[str, Collection[Status]]] = {
+    "due": ("count_due", SCHEDULED),
+    "vanished": ("count_due", (Status.SENDING,)),
+    "sending": ("count_later", (Status.SENDING,)),
+    "retry": ("count_later", (Status.FAILED,)),
+    "scheduled": ("count_later", (Status.PENDING,)),
 }
-"""In which range each situation lies, and the statuses that make it up; situations.py has the same for the lists."""
+"""The statement that reads each current state, and the statuses that belong to it.
+
+admin/current_states.py has the same states for the lists. "dead" is counted by the indicators.
+"""
 
 
 class _Group(NamedTuple):
     """How many records of a range are alike."""
 
     status: str
-    code: str
+    error_code: str
     channel: str
     number: int
     oldest: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """The records of one error code among those that were counted."""
+class CodeCount:
+    """The records of one error code in a current state."""
 
     code: str
-    """As it may be shown: it can come from elsewhere."""
+    """Without invisible characters: a provider may have returned it."""
     number: int
     url: str
+    """The list of these records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
-    """A number, at least that where `capped`, and where to see what it counts."""
+class StateCount:
+    """The records, channels or requests in one current state."""
 
     number: int
+    """At least so many where `capped`."""
     url: str
+    """The list of what was counted."""
     capped: bool = False
     oldest: datetime | None = None
-    """The earliest time its rows were due."""
-    parts: list[Part] = field(default_factory=list)
+    """When the record that is due longest became due."""
+    codes: list[CodeCount] = field(default_factory=list)
+    """By error code, the most frequent first."""
     channels: frozenset[str] = frozenset()
 
 
-def count_records() -> dict[str, Count]:
-    """Return the count of each situation."""
+def count_records(indicators: Indicators) -> dict[str, StateCount]:
+    """Return the count of each current state of records, by its name."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(FORBID_SORT)
-        ranges = {sql: _groups(cursor, sql) for sql in (_DUE, _AHEAD, _DEAD)}
-    return {name: _count(name, ranges[sql], statuses) for name, (sql, statuses) in _KINDS.items()}
+        ranges = {name: _read_groups(cursor, name) for name in ("count_due", "count_later")}
+    counts = {
+        name: _count_state(name, [group for group in ranges[statement] if group.status in statuses], ranges[statement])
+        for name, (statement, statuses) in _STATES.items()
+    }
+    return counts | {"dead": _count_dead(indicators)}
 
 
-def _groups(cursor: CursorWrapper, sql: str) -> list[_Group]:
-    cursor.execute(sql, {"most": MOST})
+def count_rejected(indicators: Indicators) -> StateCount:
+    """Return the count of requests that were rejected in the last 24 hours."""
+    number = indicators.rejected.total
+    url = reverse("admin:notifications_rejectedrequest_changelist")
+    return StateCount(number=number, capped=number >= MAX_COUNTED_ROWS, url=f"{url}?now=day")
+
+
+def count_paused(indicators: Indicators) -> StateCount:
+    """Return the count of channels that are paused."""
+    url = reverse("admin:notifications_usernotificationchannel_changelist")
+    number = sum(count.total for count in indicators.paused.values())
+    return StateCount(number=number, url=f"{url}?paused_at__isempty=0")
+
+
+def _read_groups(cursor: CursorWrapper, statement: str) -> list[_Group]:
+    cursor.execute(load_sql("notifications.admin.overview", statement), {"max_rows": MAX_RANGE_ROWS})
     return [_Group(*row) for row in cursor.fetchall()]
 
 
-def _count(name: str, groups: list[_Group], statuses: Collection[str]) -> Count:
-    url = f"{reverse('admin:notifications_notificationrecord_changelist')}?{urlencode({'now': name})}"
-    mine = [group for group in groups if group.status in statuses]
-    codes: Counter[str] = Counter()
-    for group in mine:
-        codes[group.code] += group.number
-    return Count(
-        number=sum(group.number for group in mine),
-        capped=sum(group.number for group in groups) >= MOST,
-        url=url,
-        oldest=min((group.oldest for group in mine if group.oldest), default=None),
-        parts=[
-            Part(code=escape_invisible(code), number=number, url=f"{url}&{urlencode({'code': code})}")
-            for code, number in codes.most_common()
-            if code
-        ],
-        channels=frozenset(escape_invisible(group.channel) for group in mine),
+def _count_state(name: str, groups: list[_Group], range_groups: list[_Group]) -> StateCount:
+    return StateCount(
+        number=sum(group.number for group in groups),
+        capped=sum(group.number for group in range_groups) >= MAX_RANGE_ROWS,
+        url=_list_url(name),
+        oldest=min((group.oldest for group in groups if group.oldest), default=None),
+        codes=_count_codes(name, ((group.error_code, group.number) for group in groups)),
+        channels=frozenset(escape_invisible(group.channel) for group in groups),
     )
 
 
-def count_rejected() -> Count:
-    """Return how many requests were refused in the last 24 hours."""
-    url = reverse("admin:notifications_rejectedrequest_changelist")
-    found = RejectedRequest.objects.filter(created_at__gt=Now() - DAY).order_by("-created_at")
-    return _bounded(found, f"{url}?now=day")
+def _count_dead(indicators: Indicators) -> StateCount:
+    groups = [group for group in indicators.dead if group.in_period]
+    number = sum(group.in_period for group in groups)
+    return StateCount(
+        number=number,
+        capped=number >= MAX_COUNTED_ROWS,
+        url=_list_url("dead"),
+        codes=_count_codes("dead", ((group.error_code, group.in_period) for group in groups)),
+        channels=frozenset(escape_invisible(group.channel) for group in groups),
+    )
 
 
-def count_paused() -> Count:
-    """Return how many channels are paused."""
-    url = reverse("admin:notifications_usernotificationchannel_changelist")
-    found = UserNotificationChannel.objects.filter(paused_at__isnull=False).order_by("paused_at")
-    return _bounded(found, f"{url}?paused_at__isempty=0")
+def _count_codes(name: str, numbers: Iterable[tuple[str, int]]) -> list[CodeCount]:
+    by_code: Counter[str] = Counter()
+    for code, number in numbers:
+        by_code[code] += number
+    return [
+        CodeCount(code=escape_invisible(code), number=number, url=f"{_list_url(name)}&{urlencode({'code': code})}")
+        for code, number in by_code.most_common()
+        if code
+    ]
 
 
-def _bounded(found: QuerySet[Any], url: str) -> Count:
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(FORBID_SORT)
-        number = found[:MOST].count()
-    return Count(number=number, capped=number == MOST, url=url)
+def _list_url(name: str) -> str:
+    return f"{reverse('admin:notifications_notificationrecord_changelist')}?{urlencode({'now': name})}"

@@ -1,4 +1,4 @@
-"""What the tallies say of the last hours and days."""
+"""The counters of the last hours and days."""
 
 from __future__ import annotations
 
@@ -9,37 +9,22 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db import connection
+from django.db.models import Sum
 from django.utils import timezone
 
+from notifications import models
+from notifications.sql import load_sql
 from notifications.states import Measure
 from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
 
-QUANTILES = (50, 95, 99)
-
-# Summed up by the hour first: to find the reader's day of each row would take longer. Shards only spread locks.
-_READ = """
-SELECT date_trunc(%(unit)s, hour, %(zone)s), measure, outcome, attempts, bucket, sum(count)::bigint
-FROM (
-    SELECT hour, measure, outcome, attempts, CASE WHEN measure = 'attempts' THEN 0 ELSE bucket END AS bucket,
-           sum(count) AS count
-    FROM notification_tallies
-    WHERE measure = ANY(%(measures)s) AND hour >= %(since)s AND hour <= %(until)s
-    GROUP BY 1, 2, 3, 4, 5
-) AS hours
-GROUP BY 1, 2, 3, 4, 5
-"""
-_FAILING = """
-SELECT outcome, error_code, sum(count)::bigint
-FROM notification_tallies
-WHERE measure = %(measure)s AND hour >= %(since)s AND hour <= %(until)s
-GROUP BY 1, 2
-"""
+PERCENTILES = (50, 95, 99)
 
 
-class Tallied(NamedTuple):
-    """How often one thing happened in one step; `bucket` is left out of attempts."""
+class CounterRow(NamedTuple):
+    """How often one thing happened in one step. `bucket` is 0 for attempts."""
 
     step: datetime
+    """Start of the hour or day."""
     measure: str
     outcome: str
     attempts: int
@@ -49,14 +34,17 @@ class Tallied(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of time in equal steps, the last of which is now."""
+    """A time span in equal steps. The last step contains now."""
 
     name: str
+    """Such as "day": part of the names of its charts."""
     unit: str
+    """Length of a step: "hour" or "day"."""
     steps: tuple[datetime, ...]
+    """When each step starts."""
 
-    def read(self) -> list[Tallied]:
-        """Return what was tallied in it."""
+    def read_counters(self) -> list[CounterRow]:
+        """Return the counters of the span, summed over channels, error codes and shards."""
         parameters: dict[str, Any] = {
             "unit": self.unit,
             "zone": timezone.get_current_timezone_name(),
@@ -65,45 +53,51 @@ class Span:
             "until": timezone.now(),
         }
         with connection.cursor() as cursor:
-            cursor.execute(_READ, parameters)
-            return [Tallied(*row) for row in cursor.fetchall()]
+            cursor.execute(load_sql("notifications.admin.overview", "read_counters"), parameters)
+            return [CounterRow(*row) for row in cursor.fetchall()]
 
 
 def last_day(now: datetime) -> Span:
-    """Return the last 24 hours, the one under way included."""
-    # In UTC, as the tallies are: an hour of the reader's may begin at half past.
+    """Return the last 24 hours. The current hour is the last step."""
+    # In UTC, as the counters are: in the reader's time zone an hour may start at half past.
     hour = now.replace(minute=0, second=0, microsecond=0)
     return Span("day", "hour", tuple(hour - timedelta(hours=back) for back in range(23, -1, -1)))
 
 
 def last_month(now: datetime) -> Span:
-    """Return the last 30 days of the reader's calendar, today included."""
+    """Return the last 30 days in the reader's time zone. Today is the last step."""
     today = timezone.localtime(now).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
     days = (today - timedelta(days=back) for back in range(29, -1, -1))
     return Span("month", "day", tuple(timezone.make_aware(day) for day in days))
 
 
 def recent_attempts(now: datetime) -> Counter[tuple[str, str]]:
-    """Return the attempts of this hour and the last by (outcome, error code)."""
-    with connection.cursor() as cursor:
-        since = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
-        cursor.execute(_FAILING, {"measure": Measure.ATTEMPTS.value, "since": since, "until": now})
-        return Counter({(outcome, code): count for outcome, code, count in cursor.fetchall()})
+    """Return the attempts of this hour and the last one by (outcome, error code)."""
+    since = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
+    attempts = models.Counter.objects.filter(measure=Measure.ATTEMPTS, hour__gte=since, hour__lte=now)
+    rows = attempts.order_by().values_list("outcome", "error_code").annotate(number=Sum("count"))
+    return Counter({(outcome, code): number for outcome, code, number in rows})
 
 
 def percentile(buckets: Mapping[int, int], percent: int) -> float | None:
-    """Return the seconds below which `percent` of a histogram lie, taking each bucket as evenly filled.
+    """Return a percentile of a histogram, as if each bucket were evenly filled.
 
-    None for an empty histogram. Beyond the last bound nothing is known but that bound.
+    Args:
+        buckets: Counts by bucket number, see BUCKET_BOUNDS_SECONDS.
+        percent: 1 to 99.
+
+    Returns:
+        Seconds; None for an empty histogram. A percentile in the last bucket, which has no upper bound, is the last
+        bound.
     """
-    wanted = sum(buckets.values()) * percent / 100
-    if not wanted:
+    rank = sum(buckets.values()) * percent / 100
+    if not rank:
         return None
-    passed = 0
+    cumulative = 0
     for bucket in sorted(buckets):
         count = buckets[bucket]
-        if passed + count >= wanted and bucket < len(BUCKET_BOUNDS_SECONDS):
+        if cumulative + count >= rank and bucket < len(BUCKET_BOUNDS_SECONDS):
             low = BUCKET_BOUNDS_SECONDS[bucket - 1] if bucket else 0.0
-            return low + (BUCKET_BOUNDS_SECONDS[bucket] - low) * (wanted - passed) / count
-        passed += count
+            return low + (BUCKET_BOUNDS_SECONDS[bucket] - low) * (rank - cumulative) / count
+        cumulative += count
     return BUCKET_BOUNDS_SECONDS[-1]

@@ -1,214 +1,143 @@
-"""What needs a person, in plain words: what is wrong, why, and what to press. A table of rules, gravest first."""
+"""The problems on the overview: what is wrong, what to do, and which list to open. Critical ones come first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from dataclasses import dataclass
 
-from django.utils.functional import Promise
 from django.utils.translation import gettext as _, ngettext
 
-from notifications.admin.display import format_age
-from notifications.admin.overview.charts import number
-from notifications.admin.overview.counts import Count
-from notifications.admin.overview.data import Facts, Need, shown
+from notifications.admin.overview.data import OverviewData, format_count
 from notifications.conf import service_options
 from notifications.content.error_messages import ERROR_MESSAGES
 from notifications.content.text import escape_invisible
+from notifications.monitoring.condition_texts import describe_condition
+from notifications.monitoring.conditions import Condition, ConditionName, Severity
 from notifications.states import Outcome
 
-LEAST_OVERDUE = timedelta(minutes=2)
-"""What is due for less goes out soon."""
-SLOW = 250.0
-"""Milliseconds for the simplest question to PostgreSQL that show it in trouble."""
-FAILING, FEWEST = 0.2, 20
-"""Share of failed attempts that is said, and attempts from which a share means something."""
+MIN_FAILED_SHARE = 0.2
+"""Share of failed attempts that is a problem."""
+MIN_ATTEMPTS = 20
+"""With fewer attempts the share means nothing."""
+FAILED_OUTCOMES = (Outcome.TEMPORARY_FAIL, Outcome.PERMANENT_FAIL, Outcome.LOST)
 
 
-def needs(facts: Facts) -> list[Need]:
-    """Return what needs a person."""
-    return [need for rule in _RULES if (need := rule(facts))]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that needs action."""
+
+    severity: Severity
+    title: str
+    action: str
+    url: str = ""
+    """The list that shows it; empty: there is none."""
+    button: str = ""
+    """Text of the link to the list."""
 
 
-def _patience() -> timedelta:
-    return timedelta(seconds=service_options().sweep_limit)
+def find_problems(data: OverviewData) -> list[Problem]:
+    """Return the problems, critical ones first: the conditions of health, then what only this page checks."""
+    problems = [
+        describe_problem(condition, data)
+        for condition in data.conditions.values()
+        # The effects of a condition are not shown beside their cause.
+        if condition.covered_by is None
+    ]
+    problems += [problem for check in _CHECKS if (problem := check(data))]
+    return sorted(problems, key=lambda problem: problem.severity != Severity.CRITICAL)
 
 
-def _silent(facts: Facts, heard: datetime | None) -> bool:
-    return heard is None or facts.now - heard > _patience()
+def describe_problem(condition: Condition, data: OverviewData | None = None) -> Problem:
+    """Return the problem of a condition.
+
+    Args:
+        condition: A condition that holds.
+        data: Where the links are taken from. Without it the problem has no link.
+    """
+    title, action = describe_condition(condition)
+    url = button = ""
+    if data:
+        match condition.name:
+            case ConditionName.OVERDUE:
+                url, button = data.counts["due"].url, _("Show due notifications")
+                title = _join(title, _waiting(data))
+            case ConditionName.DEAD:
+                url, button = data.counts["dead"].url, _("Show dead notifications")
+                codes = data.counts["dead"].codes
+                title = _join(title, str(ERROR_MESSAGES.get(codes[0].code, "")) if len(codes) == 1 else "")
+            case ConditionName.REQUESTS_REJECTED if data.rejected:
+                url, button = data.rejected.url, _("Show rejected requests")
+            case ConditionName.CHANNELS_PAUSED if data.paused:
+                url, button = data.paused.url, _("Show paused channels")
+    return Problem(severity=condition.severity, title=title, action=action, url=url, button=button)
 
 
-def _since(heard: datetime | None) -> str:
-    return _("last heard of %(when)s") % {"when": format_age(heard)} if heard else _("never heard of")
+def _waiting(data: OverviewData) -> str:
+    due = data.counts["due"]
+    text = ngettext("%(count)s notification is due.", "%(count)s notifications are due.", due.number)
+    return text % {"count": format_count(due)} if due.number else ""
 
 
-def _no_worker(facts: Facts) -> Need | None:
-    if facts.seen.workers or not _silent(facts, facts.seen.sweep):
-        return None
-    return Need(
-        kind="dead",
-        what=_("Nothing is sent: no worker is running; the last sweep ended: %(when)s.")
-        % {"when": format_age(facts.seen.sweep) if facts.seen.sweep else _("never")},
-        do=_("Start the workers. Until they run, the command deliver_due --forever delivers too."),
-    )
-
-
-def _no_beat(facts: Facts) -> Need | None:
-    if not facts.seen.workers or not _silent(facts, facts.seen.beat):
-        return None
-    return Need(
-        kind="dead",
-        what=_("Retries and scheduled messages wait: beat is silent, %(since)s.") % {"since": _since(facts.seen.beat)},
-        do=_("Start beat. New requests still go out at once."),
-    )
-
-
-def _postgres(facts: Facts) -> Need | None:
-    state = facts.postgres
-    if state.read_only:
-        return Need(
-            kind="dead", what=_("PostgreSQL takes no writes."), do=_("Let it, or another one, become the primary.")
+def _check_postgresql(data: OverviewData) -> Problem | None:
+    status = data.postgresql
+    if status.read_only:
+        return Problem(severity=Severity.CRITICAL, title=_("PostgreSQL is read-only."), action=_("Promote a primary."))
+    if status.nearly_full:
+        text = _("PostgreSQL will soon refuse connections: %(used)d of %(allowed)d are in use.")
+        return Problem(
+            severity=Severity.WARNING,
+            title=text % {"used": status.connections, "allowed": status.max_connections},
+            action=_("Find out which programs use them, or put PgBouncer in front of PostgreSQL."),
         )
-    if state.crowded:
-        what = _("PostgreSQL soon refuses connections: %(used)d of %(allowed)d are in use.")
-        facts_ = {"used": state.connections, "allowed": state.allowed}
-        return Need(kind="failed", what=what % facts_, do=_("Find out who holds them, or put PgBouncer in between."))
-    if state.milliseconds > SLOW:
-        what = _("PostgreSQL is slow: it took %(count)d ms to answer the simplest question.")
-        return Need(kind="failed", what=what % {"count": state.milliseconds}, do=_("Look at its load and its locks."))
+    if status.slow:
+        text = _("PostgreSQL is slow: a simple query took %(count)d ms.")
+        return Problem(
+            severity=Severity.WARNING,
+            title=text % {"count": status.milliseconds},
+            action=_("Check its load and its locks."),
+        )
     return None
 
 
-def _redis(facts: Facts) -> Need | None:
-    if not facts.redis.away:
+def _check_providers(data: OverviewData) -> Problem | None:
+    due = data.counts["due"]
+    missing = due.channels - service_options().providers.keys()
+    if not missing:
         return None
-    return Need(
-        kind="dead",
-        what=_("Redis does not answer: nothing is lost, but workers that rest on it get no work."),
-        do=_("Bring it back. Until then the command deliver_due --forever delivers."),
-    )
-
-
-def _unserved(facts: Facts) -> Need | None:
-    due = facts.counts["due"]
-    if not (unserved := due.channels - service_options().providers.keys()):
-        return None
-    return Need(
-        kind="dead",
-        what=_("Some are due on a channel that has no provider: %(names)s.") % {"names": ", ".join(sorted(unserved))},
-        do=_("Add the channel to PROVIDERS, or call them off."),
+    text = _("Notifications are due on channels without a provider: %(names)s.")
+    return Problem(
+        severity=Severity.CRITICAL,
+        title=text % {"names": ", ".join(sorted(missing))},
+        action=_("Add the channel to PROVIDERS, or cancel the notifications."),
         url=due.url,
-        button=_("Show what is due"),
+        button=_("Show due notifications"),
     )
 
 
-def is_overdue(facts: Facts) -> bool:
-    """Tell whether something is due for longer than it should be."""
-    oldest = facts.counts["due"].oldest
-    limit = max(2 * timedelta(seconds=service_options().sweep_interval), LEAST_OVERDUE)
-    return oldest is not None and facts.now - oldest >= limit
-
-
-def _overdue(facts: Facts) -> Need | None:
-    due = facts.counts["due"]
-    if due.oldest is None or not is_overdue(facts):
+def _check_failed_attempts(data: OverviewData) -> Problem | None:
+    failed = {pair: count for pair, count in data.attempts.items() if pair[0] in FAILED_OUTCOMES}
+    all_count, failed_count = sum(data.attempts.values()), sum(failed.values())
+    if all_count < MIN_ATTEMPTS or failed_count < all_count * MIN_FAILED_SHARE:
         return None
-    text = ngettext(
-        "%(count)s is due and not sent; it was due %(when)s.",
-        "%(count)s are due and not sent; the oldest was due %(when)s.",
-        due.number,
-    )
-    why = _("The workers that run are too few, or busy with slow endpoints: start more.")
-    return Need(
-        kind="dead",
-        what=text % {"count": shown(due), "when": format_age(due.oldest)},
-        do=why if facts.seen.workers else _("They go out once a worker runs."),
-        url=due.url,
-        button=_("Show what is due"),
+    _outcome, code = max(failed, key=lambda pair: failed[pair])
+    text = _("%(percent)d%% of the attempts of this hour and the last one failed, most of them with %(code)s.")
+    title = text % {"percent": 100 * failed_count / all_count, "code": escape_invisible(code)}
+    return Problem(
+        severity=Severity.WARNING,
+        title=_join(title, str(ERROR_MESSAGES.get(code, ""))),
+        action=_("They are retried automatically. If this lasts, open one of them."),
+        url=data.counts["retry"].url,
+        button=_("Show notifications that wait to be retried"),
     )
 
 
-def _dead(facts: Facts) -> Need | None:
-    dead = facts.counts["dead"]
-    if not dead.number:
-        return None
-    text = ngettext(
-        "%(count)s was not delivered in the last 24 hours and is not tried again.",
-        "%(count)s were not delivered in the last 24 hours and are not tried again.",
-        dead.number,
-    )
-    return Need(
-        kind="dead",
-        what=f"{text % {'count': shown(dead)}} {_mostly(dead)}".strip(),
-        do=_("Remove the cause, then select them in the list and replay them."),
-        url=dead.url,
-        button=_("Show the dead"),
-    )
-
-
-def _mostly(count: Count) -> str:
-    if not count.parts:
-        return ""
-    part = count.parts[0]
-    said = _("%(count)s of them: %(code)s.") % {"count": number(part.number), "code": part.code}
-    meaning: Promise | str = ERROR_MESSAGES.get(part.code, "")
-    return f"{said} {meaning}".strip()
-
-
-def _failing(facts: Facts) -> Need | None:
-    bad = {pair: count for pair, count in facts.attempts.items() if pair[0] in _BAD}
-    every, failed = sum(facts.attempts.values()), sum(bad.values())
-    if every < FEWEST or failed < every * FAILING:
-        return None
-    _outcome, code = max(bad, key=lambda pair: bad[pair])
-    retry = facts.counts["retry"]
-    what = _("%(percent)d %% of the attempts of this hour and the last failed, most with %(code)s.")
-    return Need(
-        kind="failed",
-        what=f"{what % {'percent': 100 * failed / every, 'code': escape_invisible(code)}} {ERROR_MESSAGES.get(code, '')}".strip(),
-        do=_("They are tried again by themselves. If it lasts, look at one of them."),
-        url=retry.url,
-        button=_("Show what will be retried"),
-    )
-
-
-_BAD = (Outcome.TEMPORARY_FAIL, Outcome.PERMANENT_FAIL, Outcome.LOST)
-
-
-def _rejected(facts: Facts) -> Need | None:
-    if not facts.rejected or not facts.rejected.number:
-        return None
-    text = ngettext(
-        "%(count)s request was refused in the last 24 hours: its sender broke a rule.",
-        "%(count)s requests were refused in the last 24 hours: their senders broke a rule.",
-        facts.rejected.number,
-    )
-    return Need(
-        kind="failed",
-        what=text % {"count": shown(facts.rejected)},
-        do=_("Each says which field and why: let the sender be mended."),
-        url=facts.rejected.url,
-        button=_("Show the refused"),
-    )
-
-
-def _paused(facts: Facts) -> Need | None:
-    if not facts.paused or not facts.paused.number:
-        return None
-    text = ngettext(
-        "%(count)s channel is paused.",
-        "%(count)s channels are paused.",
-        facts.paused.number,
-    )
-    return Need(
-        kind="failed",
-        what=text % {"count": shown(facts.paused)},
-        do=_("Each says since when and why."),
-        url=facts.paused.url,
-        button=_("Show the paused"),
-    )
-
-
-_RULES: tuple[Callable[[Facts], Need | None], ...] = (
-    *(_no_worker, _postgres, _redis, _no_beat, _unserved, _overdue, _dead, _failing, _rejected, _paused),
+_CHECKS: tuple[Callable[[OverviewData], Problem | None], ...] = (
+    _check_postgresql,
+    _check_providers,
+    _check_failed_attempts,
 )
+
+
+def _join(first: str, second: str) -> str:
+    """Join two sentences as the language does: Chinese puts no blank between them."""
+    return _("%(first)s %(second)s") % {"first": first, "second": second} if second else first

@@ -1,4 +1,4 @@
-"""Whether what we rest on answers: PostgreSQL, Redis, and who of ours was heard of."""
+"""How PostgreSQL is: response time, connections, and whether it accepts writes."""
 
 from __future__ import annotations
 
@@ -7,60 +7,48 @@ from dataclasses import dataclass
 
 from django.db import connection
 
-from notifications.broker.redis_client import RedisUnavailable, gateway
-from notifications.conf import service_options
+from notifications.sql import load_sql
 
-_POSTGRES = """
-SELECT (SELECT sum(numbackends) FROM pg_stat_database)::int, current_setting('max_connections')::int,
-       pg_is_in_recovery()
-"""
+MAX_MILLISECONDS = 250.0
+"""A simple query that takes longer shows that PostgreSQL is overloaded."""
+MAX_CONNECTION_SHARE = 0.9
+"""With more of its connections in use, PostgreSQL will soon refuse new ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Postgres:
-    """What PostgreSQL says of itself."""
+class PostgresqlStatus:
+    """How PostgreSQL is."""
 
     milliseconds: float
+    """Time of a simple query."""
     connections: int
-    allowed: int
+    max_connections: int
     read_only: bool
 
     @property
-    def crowded(self) -> bool:
+    def nearly_full(self) -> bool:
         """Whether it will soon refuse connections."""
-        return self.connections > 0.9 * self.allowed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Redis:
-    """Whether Redis answers; `milliseconds` is None if it does not."""
-
-    configured: bool
-    milliseconds: float | None = None
+        return self.connections > MAX_CONNECTION_SHARE * self.max_connections
 
     @property
-    def away(self) -> bool:
-        """Whether it should answer and does not."""
-        return self.configured and self.milliseconds is None
+    def slow(self) -> bool:
+        """Whether a simple query took longer than MAX_MILLISECONDS."""
+        return self.milliseconds > MAX_MILLISECONDS
 
 
-def ask_postgres() -> Postgres:
-    """Ask PostgreSQL, and take the time."""
-    began = time.perf_counter()
+def measure_postgresql() -> PostgresqlStatus:
+    """Run a simple query and return its duration and result.
+
+    Raises:
+        DatabaseError: PostgreSQL is away.
+    """
+    started = time.perf_counter()
     with connection.cursor() as cursor:
-        cursor.execute(_POSTGRES)
-        connections, allowed, read_only = cursor.fetchone()
-    took = (time.perf_counter() - began) * 1000
-    return Postgres(milliseconds=took, connections=connections, allowed=allowed, read_only=read_only)
-
-
-def ask_redis() -> Redis:
-    """Ask Redis, and take the time; bounded by REDIS_TIMEOUT."""
-    if not service_options().redis_url:
-        return Redis(configured=False)
-    began = time.perf_counter()
-    try:
-        gateway().run(lambda client: client.ping())
-    except RedisUnavailable:
-        return Redis(configured=True)
-    return Redis(configured=True, milliseconds=(time.perf_counter() - began) * 1000)
+        cursor.execute(load_sql("notifications.admin.overview", "measure_postgresql"))
+        connections, max_connections, read_only = cursor.fetchone()
+    return PostgresqlStatus(
+        milliseconds=(time.perf_counter() - started) * 1000,
+        connections=connections,
+        max_connections=max_connections,
+        read_only=read_only,
+    )

@@ -11,8 +11,8 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
 from notifications.management.commands._base import Command as Base
-from notifications.monitoring.diagnostics import OK, examine
-from notifications.monitoring.diagnostics.check_result import ERROR, Sign
+from notifications.monitoring.diagnostics import OK, run_diagnostics
+from notifications.monitoring.diagnostics.check_result import ERROR, CheckResult
 
 
 class Command(Base):
@@ -32,19 +32,20 @@ class Command(Base):
     def handle(self, *args: Any, **options: Any) -> None:
         """Check and report. Fail if there is a problem."""
         try:
-            signs = list(examine())
+            results = list(run_diagnostics())
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
         if options["json"]:
-            self.stdout.write(json.dumps([asdict(sign) for sign in signs], ensure_ascii=False, indent=2))
+            self.stdout.write(json.dumps([asdict(result) for result in results], ensure_ascii=False, indent=2))
         else:
-            self._write(signs)
-        if problems := sum(sign.state == ERROR for sign in signs):
-            text = ngettext("%(count)d problem found", "%(count)d problems found", problems)
-            raise CommandError(text % {"count": problems})
+            self._write(results)
+        if wrong := sum(result.state == ERROR for result in results):
+            raise CommandError(
+                ngettext("%(count)d problem found", "%(count)d problems found", wrong) % {"count": wrong}
+            )
 
-    def _write(self, signs: list[Sign]) -> None:
+    def _write(self, results: list[CheckResult]) -> None:
         words = {"ok": gettext("ok"), "warning": gettext("warning"), "error": gettext("PROBLEM")}
-        for sign in signs:
-            line = f"{words[sign.state]}  {sign.name}: {sign.text}"
-            self.stdout.write(line if sign.state == OK else f"{line}\n      -> {sign.remedy}")
+        for result in results:
+            line = f"{words[result.state]}  {result.name}: {result.text}"
+            self.stdout.write(line if result.state == OK else f"{line}\n      -> {result.remedy}")

@@ -1,10 +1,11 @@
-"""Alerts: a person is told once about each cause, however many processes look, and told again when it is over.
+"""Sends each alert once per repeat interval, however many processes evaluate, and once more when it is resolved.
 
-A row of `notification_alerts` stands for a cause and a sink. A look brings the rows up to date and tells what is owed:
+A row of `notification_alerts` is one alert for one receiver. An evaluation updates the rows and then sends:
 
-- seen: `first_seen`, `last_seen`; told once in ALERT_WINDOW while it lasts: `told_at`.
-- no longer seen, and told: `cleared_at`. Its all-clear is given once: `all_clear_at`.
-- Whoever tells claims the row first, until `telling_until`. A sink that fails, or a process that dies, leaves it owed.
+- Active: `first_seen`, `last_seen`. Sent once per ALERT_WINDOW while it lasts: `sent_at`.
+- Resolved: no longer active, and sent before: `resolved_at`. The resolved message is sent once: `resolution_sent_at`.
+- A process claims the row before it sends: `claimed_until`. When the receiver fails or the process dies, the next
+  evaluation sends again.
 """
 
 from __future__ import annotations
@@ -12,96 +13,71 @@ from __future__ import annotations
 import json
 import logging
 import time
-from typing import Any
+from datetime import timedelta
 
-from django.db import connection
+from django.db import transaction
+from django.db.models import Case, F, Q, When
+from django.db.models.functions import Now
 from django.dispatch import Signal
 
 from notifications.conf import service_options
 from notifications.content.sanitize import clean_json
-from notifications.monitoring.alerting.messages import compose
+from notifications.exceptions import NotificationError
+from notifications.models import Alert
+from notifications.monitoring.alerting.messages import compose_alert
 from notifications.monitoring.alerting.owner_emails import email_channel_owners
 from notifications.monitoring.alerting.receivers import Receiver, ReceiverError, configured_receivers
-from notifications.monitoring.alerting.rules import Finding, findings
+from notifications.monitoring.alerting.rules import ActiveAlert, active_alerts
+from notifications.monitoring.conditions import ConditionName, evaluate_conditions
+from notifications.monitoring.indicators import Indicators
 
 logger = logging.getLogger("notifications.alerts")
 
 alert_sent = Signal()
-"""Sent once for each telling, with cause, kind, count, subject, text and cleared (whether it is the all-clear)."""
+"""Sent once for each alert, and once when it is resolved.
 
-TELLING = 60.0
-"""Seconds until a claim to tell is given up: longer than any sink takes."""
-
-_NOTE = """
-INSERT INTO notification_alerts AS alert (cause, sink, kind, facts, count, first_seen, last_seen)
-SELECT cause, sink, kind, facts, count, statement_timestamp(), statement_timestamp()
-FROM unnest(%(causes)s::text[], %(kinds)s::text[], %(facts)s::jsonb[], %(counts)s::int[])
-         AS found(cause, kind, facts, count)
-     CROSS JOIN unnest(%(sinks)s::text[]) AS sink
-ORDER BY cause, sink  -- the same order in every process, so that two looks cannot deadlock
-ON CONFLICT (cause, sink) DO UPDATE
-SET facts = EXCLUDED.facts,
-    count = EXCLUDED.count,
-    first_seen = CASE WHEN alert.cleared_at IS NULL THEN alert.first_seen ELSE EXCLUDED.first_seen END,
-    last_seen = EXCLUDED.last_seen,
-    cleared_at = NULL
+Arguments: `cause`, `kind`, `count`, `subject`, `text`, `severity` ("warning" or "critical"), and `cleared`, which is
+True when the alert is resolved.
 """
 
-# What nobody has been told of yet stays, though it is over: its sink may have failed all the time.
-_CLEAR = """
-UPDATE notification_alerts SET cleared_at = statement_timestamp()
-WHERE id IN (
-    SELECT id FROM notification_alerts
-    WHERE cleared_at IS NULL AND NOT cause = ANY(%(causes)s::text[])
-      AND told_at >= first_seen - %(window)s * interval '1 second'
-    FOR UPDATE SKIP LOCKED
-)
-"""
 
-_CLAIM = """
-UPDATE notification_alerts AS alert SET telling_until = statement_timestamp() + %(telling)s * interval '1 second'
-WHERE id = (
-    SELECT id FROM notification_alerts
-    WHERE sink = ANY(%(sinks)s::text[])
-      AND (telling_until IS NULL OR telling_until < statement_timestamp())
-      AND CASE WHEN cleared_at IS NULL
-               THEN told_at IS NULL OR told_at < statement_timestamp() - %(window)s * interval '1 second'
-               ELSE all_clear_at IS NULL END
-    ORDER BY first_seen, id
-    LIMIT 1
-    FOR UPDATE SKIP LOCKED
-)
-RETURNING id, cause, sink, kind, count, facts, first_seen, cleared_at
-"""
+class PostgresqlAway(NotificationError):
+    """PostgreSQL refuses queries, so the alerts were not evaluated."""
 
-_TOLD = """
-UPDATE notification_alerts
-SET telling_until = NULL, told_at = statement_timestamp(), all_clear_at = NULL WHERE id = %(id)s
-"""
-_ALL_CLEAR = """
-UPDATE notification_alerts SET telling_until = NULL, all_clear_at = statement_timestamp() WHERE id = %(id)s
-"""
-_NOT_TOLD = "UPDATE notification_alerts SET telling_until = NULL WHERE id = %(id)s"
+
+CLAIM_SECONDS = 60.0
+"""How long one process may take to send one alert: longer than any receiver takes."""
+MAX_CAUSE_LENGTH = 191
 
 
 def evaluate() -> None:
-    """See what needs a person, and tell what is owed. Any number of processes may look at once.
+    """Evaluate the conditions, update the alerts, and send what is to be sent. Any number of processes may do so.
 
-    Raises DatabaseError when PostgreSQL is away. A sink that fails is left alone for the rest of this look.
+    A receiver that fails is not used again in this evaluation.
+
+    Raises:
+        PostgresqlAway: A query failed. The known conditions are incomplete, so that no alert may be resolved by them.
+        DatabaseError: PostgreSQL failed later, while alerts were stored.
     """
-    ways: dict[str, Receiver | None] = {"signal": None, **configured_receivers()}
-    _note(list(findings()), list(ways))
-    while ways and (owed := _claim(list(ways))):
-        if not _tell(owed, ways[owed["sink"]]):
-            del ways[owed["sink"]]
+    conditions = evaluate_conditions(Indicators())
+    if any(condition.name == ConditionName.POSTGRESQL_AWAY for condition in conditions):
+        raise PostgresqlAway
+    receivers: dict[str, Receiver | None] = {"signal": None, **configured_receivers()}
+    alerts = list(active_alerts(conditions))
+    _upsert_alerts(alerts, list(receivers))
+    _mark_resolved(alerts)
+    while receivers and (alert := _claim_alert(list(receivers))):
+        if not _send(alert, receivers[alert.receiver]):
+            del receivers[alert.receiver]
     email_channel_owners()
 
 
 _last_evaluation: list[float] = []
+"""When `evaluate_if_due` last evaluated in this process, on its monotonic clock."""
 
 
 def evaluate_if_due() -> None:
-    """Look, but not more often than beat would; for those who notice that beat is gone. Never raises."""
+    """Evaluate, at most once per SWEEP_INTERVAL. For processes that notice when beat has stopped. Never raises."""
     now = time.monotonic()
     if _last_evaluation and now - _last_evaluation[0] < service_options().sweep_interval:
         return
@@ -109,64 +85,99 @@ def evaluate_if_due() -> None:
     try:
         evaluate()
     except Exception as error:
-        logger.warning("could not look: %s", type(error).__name__, extra={"event": "alert.blind"})
+        logger.warning("alerts not evaluated: %s", type(error).__name__, extra={"event": "alert.blind"})
 
 
-def _note(found: list[Finding], names: list[str]) -> None:
-    causes = [one.cause[:191] for one in found]
-    parameters: dict[str, Any] = {
-        "causes": causes,
-        "kinds": [one.kind.value for one in found],
-        "facts": [clean_json(one.facts) for one in found],
-        "counts": [one.count for one in found],
-        "sinks": names,
-        "window": service_options().alert_window,
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(_NOTE, parameters)
-        cursor.execute(_CLEAR, parameters)
+def _upsert_alerts(alerts: list[ActiveAlert], receivers: list[str]) -> None:
+    # All processes use the same order of rows, so that two evaluations cannot deadlock.
+    by_cause = {alert.cause[:MAX_CAUSE_LENGTH]: alert for alert in sorted(alerts, key=lambda alert: alert.cause)}
+    rows = [
+        Alert(cause=cause, receiver=receiver, kind=alert.kind, count=alert.count, first_seen=Now(), last_seen=Now())
+        for cause, alert in by_cause.items()
+        for receiver in sorted(receivers)
+    ]
+    Alert.objects.bulk_create(rows, ignore_conflicts=True)
+    with transaction.atomic():
+        stored = Alert.objects.filter(cause__in=by_cause, receiver__in=receivers)
+        list(stored.order_by("cause", "receiver").select_for_update().values_list("pk"))
+        for cause, alert in by_cause.items():
+            stored.filter(cause=cause).update(
+                facts=json.loads(clean_json(alert.facts) or "{}"),
+                count=alert.count,
+                first_seen=Case(When(resolved_at__isnull=True, then=F("first_seen")), default=Now()),
+                last_seen=Now(),
+                resolved_at=None,
+            )
 
 
-def _claim(names: list[str]) -> dict[str, Any] | None:
-    parameters: dict[str, Any] = {"sinks": names, "window": service_options().alert_window, "telling": TELLING}
-    with connection.cursor() as cursor:
-        cursor.execute(_CLAIM, parameters)
-        row = cursor.fetchone()
-        return dict(zip((column.name for column in cursor.description), row, strict=True)) if row else None
+def _mark_resolved(alerts: list[ActiveAlert]) -> None:
+    # A row that was never sent stays active although it is over: its receiver may have failed all the time.
+    sent = Q(sent_at__gte=F("first_seen") - _repeat_interval())
+    over = Alert.objects.filter(sent, resolved_at__isnull=True).exclude(
+        cause__in=[alert.cause[:MAX_CAUSE_LENGTH] for alert in alerts]
+    )
+    with transaction.atomic():
+        keys = list(over.select_for_update(skip_locked=True).values_list("pk", flat=True))
+        Alert.objects.filter(pk__in=keys).update(resolved_at=Now())
 
 
-def _tell(owed: dict[str, Any], sink: Receiver | None) -> bool:
-    """Tell it and note whether that worked."""
-    over = owed["cleared_at"]
-    subject, text = compose(owed["kind"], owed["count"], json.loads(owed["facts"]), owed["first_seen"], over)
-    trouble = ""
+def _claim_alert(receivers: list[str]) -> Alert | None:
+    """Claim an alert for CLAIM_SECONDS and return it; None when nothing is to be sent to these receivers."""
+    unclaimed = Q(claimed_until__isnull=True) | Q(claimed_until__lt=Now())
+    repeat = Q(sent_at__isnull=True) | Q(sent_at__lt=Now() - _repeat_interval())
+    to_send = Q(repeat, resolved_at__isnull=True) | Q(resolved_at__isnull=False, resolution_sent_at__isnull=True)
+    alerts = Alert.objects.filter(unclaimed, to_send, receiver__in=receivers).order_by("first_seen", "pk")
+    with transaction.atomic():
+        alert = alerts.select_for_update(skip_locked=True).first()
+        if alert:
+            Alert.objects.filter(pk=alert.pk).update(claimed_until=Now() + timedelta(seconds=CLAIM_SECONDS))
+    return alert
+
+
+def _send(alert: Alert, receiver: Receiver | None) -> bool:
+    """Send an alert, store the result, and return whether it was sent. No receiver: log it and send the signal."""
+    subject, text = compose_alert(alert.kind, alert.count, alert.facts, alert.first_seen, alert.resolved_at)
+    error_text = ""
     try:
-        if sink:
-            sink(subject, text)
+        if receiver:
+            receiver(subject, text)
         else:
-            _signal(owed, subject, text)
+            _send_signal(alert, subject, text)
     except ReceiverError as error:
-        trouble = str(error)
+        error_text = str(error)
     except Exception as error:
-        trouble = type(error).__name__  # its text may hold an address or a password
-    with connection.cursor() as cursor:
-        cursor.execute(_NOT_TOLD if trouble else _ALL_CLEAR if over else _TOLD, {"id": owed["id"]})
-    if trouble:
+        error_text = type(error).__name__  # its text may hold an address or a password
+    row = Alert.objects.filter(pk=alert.pk)
+    if error_text:
+        row.update(claimed_until=None)
         logger.error(
-            "nobody told by %s: %s", owed["sink"], trouble, extra={"event": "alert.failed", "cause": owed["cause"]}
+            "alert not sent by %s: %s",
+            alert.receiver,
+            error_text,
+            extra={"event": "alert.failed", "cause": alert.cause},
         )
-    return not trouble
+    elif alert.resolved_at:
+        row.update(claimed_until=None, resolution_sent_at=Now())
+    else:
+        row.update(claimed_until=None, sent_at=Now(), resolution_sent_at=None)
+    return not error_text
 
 
-def _signal(owed: dict[str, Any], subject: str, text: str) -> None:
-    facts = {"event": "alert.cleared" if owed["cleared_at"] else "alert.raised", "cause": owed["cause"]}
-    logger.warning("%s", subject, extra=facts)
+def _send_signal(alert: Alert, subject: str, text: str) -> None:
+    event = "alert.cleared" if alert.resolved_at else "alert.raised"
+    severity = alert.facts.get("severity", "")
+    logger.warning("%s", subject, extra={"event": event, "cause": alert.cause, "severity": severity})
     alert_sent.send_robust(
         sender=None,
-        cause=owed["cause"],
-        kind=owed["kind"],
-        count=owed["count"],
+        cause=alert.cause,
+        kind=alert.kind,
+        count=alert.count,
         subject=subject,
         text=text,
-        cleared=bool(owed["cleared_at"]),
+        severity=severity,
+        cleared=bool(alert.resolved_at),
     )
+
+
+def _repeat_interval() -> timedelta:
+    return timedelta(seconds=service_options().alert_window)

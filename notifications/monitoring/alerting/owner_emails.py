@@ -1,4 +1,4 @@
-"""Tell users, once, that their channel was paused: they can mend it, and what waits goes out then."""
+"""Mails to the owners of paused channels: one mail for each pause, so that they can fix the endpoint."""
 
 from __future__ import annotations
 
@@ -8,72 +8,67 @@ from smtplib import SMTPRecipientsRefused
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.mail import EmailMessage
-from django.db import connection
+from django.db import transaction
+from django.db.models import F, Q
 from django.utils import translation
 from django.utils.translation import gettext
 
 from notifications.conf import service_options
+from notifications.models import UserNotificationChannel
 
 logger = logging.getLogger("notifications.owners")
 
-MOST = 100
-"""Mails in one look, so that a bad day does not hold a worker's slot for long; the next look goes on."""
-
-_CLAIM = """
-UPDATE user_notification_channels SET owner_told_at = paused_at
-WHERE id = (
-    SELECT id FROM user_notification_channels
-    WHERE paused_at IS NOT NULL AND owner_told_at IS DISTINCT FROM paused_at
-    ORDER BY paused_at
-    LIMIT 1
-    FOR UPDATE SKIP LOCKED
-)
-RETURNING id, user_id, channel, pause_reason
-"""
-_NOT_TOLD = "UPDATE user_notification_channels SET owner_told_at = NULL WHERE id = %(channel)s"
+MAX_EMAILS_PER_RUN = 100
+"""Many pauses at once must not keep a worker's slot busy for long. The next run continues."""
 
 
 def email_channel_owners() -> int:
-    """Mail the owners of paused channels who do not know yet; return to how many. Any number of processes may do so.
+    """Mail the owners of paused channels who were not told of this pause. Any number of processes may run this.
 
-    Does nothing unless OWNER_MAIL_FROM is set. A mail that fails ends the look, and is tried again at the next.
+    Does nothing unless OWNER_MAIL_FROM is set. A mail that fails ends the run and is sent again by the next one. An
+    address that the mail server refuses is skipped for good, so that the other owners need not wait.
+
+    Returns:
+        How many channels were handled.
     """
-    told = 0
-    while service_options().owner_mail_from and told < MOST and (owed := _claim()):
-        channel_id, user_id, channel, reason = owed
+    handled = 0
+    while service_options().owner_mail_from and handled < MAX_EMAILS_PER_RUN and (channel := _claim_channel()):
         try:
-            _mail(user_id, channel, reason)
-        except SMTPRecipientsRefused:  # nobody can be told at that address, and the others must not wait for it
-            logger.warning("owner cannot be told: the address is refused", extra={"event": "owner.not_told"})
+            _send_mail(channel)
+        except SMTPRecipientsRefused:
+            logger.warning("owner not told: the address is refused", extra={"event": "owner.not_told"})
             continue
-        except Exception as error:  # whatever a mail backend raises
-            with connection.cursor() as cursor:
-                cursor.execute(_NOT_TOLD, {"channel": channel_id})
+        except Exception as error:  # a mail backend may raise anything
+            UserNotificationChannel.objects.filter(pk=channel.pk).update(owner_notified_at=None)
             logger.warning("owner not told: %s", type(error).__name__, extra={"event": "owner.not_told"})
             break
-        told += 1
-    return told
+        handled += 1
+    return handled
 
 
-def _claim() -> tuple[int, int, str, str] | None:
-    with connection.cursor() as cursor:
-        cursor.execute(_CLAIM)
-        row: tuple[int, int, str, str] | None = cursor.fetchone()
-    return row
+def _claim_channel() -> UserNotificationChannel | None:
+    """Return the channel that was paused first and whose owner was not told, marked as told; None if there is none."""
+    not_told = Q(owner_notified_at__isnull=True) | ~Q(owner_notified_at=F("paused_at"))
+    channels = UserNotificationChannel.objects.filter(not_told, paused_at__isnull=False)
+    with transaction.atomic():
+        channel = channels.order_by("paused_at").select_for_update(skip_locked=True).first()
+        if channel:
+            UserNotificationChannel.objects.filter(pk=channel.pk).update(owner_notified_at=F("paused_at"))
+    return channel
 
 
-def _mail(user_id: int, channel: str, reason: str) -> None:
+def _send_mail(channel: UserNotificationChannel) -> None:
     options = service_options()
-    user = get_user_model()._default_manager.filter(pk=user_id).first()
+    user = get_user_model()._default_manager.filter(pk=channel.user_id).first()
     address = getattr(user, user.get_email_field_name(), "") if user else ""
     if not address:
         return
-    facts = {"channel": channel, "reason": reason}
+    facts = {"channel": channel.channel, "reason": channel.pause_reason}
     with translation.override(options.alert_language or settings.LANGUAGE_CODE):
         subject = gettext("Your notifications are waiting")
         text = gettext(
             "Your channel %(channel)s was paused, because its endpoint answered: %(reason)s.\n\n"
-            "Nothing is lost: your messages wait. Check the bot or the flow behind the channel, then save its address "
-            "anew or send a test message. When that works, what waits is sent."
+            "Nothing is lost: your messages wait. Check the bot or the flow behind the channel. Then save its address "
+            "again or send a test message. When that works, the waiting messages are sent."
         )
         EmailMessage(subject, text % facts, from_email=options.owner_mail_from, to=[address]).send()

@@ -1,4 +1,8 @@
-"""Sinks: the ways by which a person is told. Each raises when it could not, and is asked again at the next look."""
+"""Alert receivers: email and a Feishu bot. A receiver raises when it fails, and is retried at the next evaluation.
+
+They are written here instead of taken from a library such as apprise, because an address that an operator sets must
+pass the SSRF guard, and a log line must never show it.
+"""
 
 from __future__ import annotations
 
@@ -12,53 +16,60 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from notifications.conf import service_options
+from notifications.exceptions import NotificationError
 from notifications.providers.base import SendResult
 from notifications.providers.feishu.bot import ADDRESS_RULES
 from notifications.providers.http.client import HttpPoster
 
 Receiver = Callable[[str, str], None]
-"""Takes subject and text."""
+"""Sends an alert; called with subject and text."""
 
 
-class ReceiverError(Exception):
-    """Nobody was told; the text is free of secrets."""
+class ReceiverError(NotificationError):
+    """The alert was not sent. The text holds no secret."""
 
 
 def configured_receivers() -> dict[str, Receiver]:
-    """Return the configured sinks by name."""
-    options, found = service_options(), dict[str, Receiver]()
+    """Return the receivers that the settings name: "email" for ALERT_EMAILS, "feishu" for ALERT_FEISHU_WEBHOOK.
+
+    Returns:
+        Functions by name. Each takes subject and text, and raises ReceiverError, or any exception of the mail backend,
+        when the alert was not sent.
+    """
+    options = service_options()
+    receivers: dict[str, Receiver] = {}
     if options.alert_emails:
-        found["email"] = _email
+        receivers["email"] = _send_email
     if options.alert_feishu_webhook:
-        found["feishu"] = _feishu
-    return found
+        receivers["feishu"] = _send_to_feishu
+    return receivers
 
 
 def _sender_name() -> str:
     return service_options().project_name or "Notifications"
 
 
-def _email(subject: str, text: str) -> None:
+def _send_email(subject: str, text: str) -> None:
     EmailMessage(
         f"{_sender_name()}: {subject}", text, from_email=settings.SERVER_EMAIL, to=list(service_options().alert_emails)
     ).send()
 
 
-def _feishu(subject: str, text: str) -> None:
+def _send_to_feishu(subject: str, text: str) -> None:
     options = service_options()
     if problem := ADDRESS_RULES.problem(options.alert_feishu_webhook, options):
         raise ReceiverError(f"ALERT_FEISHU_WEBHOOK {problem}")
     body = {"msg_type": "text", "content": {"text": f"{_sender_name()}: {text}"}}
-    answer = _poster().post(options.alert_feishu_webhook, json.dumps(body, ensure_ascii=False).encode(), {})
-    if isinstance(answer, SendResult):
-        raise ReceiverError(answer.error_message)
+    response = _poster().post(options.alert_feishu_webhook, json.dumps(body, ensure_ascii=False).encode(), {})
+    if isinstance(response, SendResult):
+        raise ReceiverError(response.error_message)
     try:
-        said = json.loads(answer.text)
-        code = said.get("code", said.get("StatusCode"))
+        result = json.loads(response.text)
+        code = result.get("code", result.get("StatusCode"))
     except (ValueError, AttributeError):
         code = None
     if code != 0:
-        raise ReceiverError(f"the bot answered HTTP {answer.status}, code {code if isinstance(code, int) else '?'}")
+        raise ReceiverError(f"the bot answered HTTP {response.status}, code {code if isinstance(code, int) else '?'}")
 
 
 @lru_cache(maxsize=1)

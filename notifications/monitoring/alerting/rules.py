@@ -1,71 +1,72 @@
-"""Findings: what needs a person right now, as the tables say. Read from indexes, once a minute."""
+"""Which alerts are active: turns the conditions of health into alerts, one for each cause."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from django.db import connection
-
-from notifications.conf import service_options
-from notifications.monitoring.indicators import COUNTED, oldest_due_age, silence
+from notifications.monitoring.conditions import Condition, ConditionName
 from notifications.states import AlertKind
-
-_DIED = """
-SELECT channel, last_error_code, count(*)
-FROM (
-    SELECT channel, last_error_code FROM notification_records
-    WHERE status = 'dead' AND updated_at > statement_timestamp() - %(window)s * interval '1 second'
-    ORDER BY updated_at DESC LIMIT %(counted)s
-) AS died
-GROUP BY 1, 2
-"""
-
-_PAUSED = """
-SELECT channel, count(*) FROM user_notification_channels
-WHERE paused_at > statement_timestamp() - %(window)s * interval '1 second'
-GROUP BY 1
-"""
-
-_REJECTED = """
-SELECT count(*)
-FROM (
-    SELECT 1 FROM notification_rejected_requests
-    WHERE created_at > statement_timestamp() - %(window)s * interval '1 second'
-    ORDER BY created_at DESC LIMIT %(counted)s
-) AS refused
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something that needs a person."""
+class ActiveAlert:
+    """Something that people are to be told about."""
 
     cause: str
-    """Findings of the same cause are one alert."""
+    """Alerts of the same cause are one alert."""
     kind: AlertKind
     count: int = 1
-    facts: dict[str, object] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    """JSON values for the message."""
 
 
-def findings() -> Iterator[Finding]:
-    """Yield what needs a person: what happened within the last ALERT_WINDOW, and what lasts. Raises DatabaseError."""
-    options = service_options()
-    window = {"window": options.alert_window, "counted": COUNTED}
-    with connection.cursor() as cursor:
-        cursor.execute(_DIED, window)
-        for channel, code, count in cursor.fetchall():
-            facts: dict[str, object] = {"channel": channel, "code": code}
-            yield Finding(cause=f"dead:{channel}:{code}", kind=AlertKind.DEAD, count=count, facts=facts)
-        cursor.execute(_PAUSED, window)
-        for channel, count in cursor.fetchall():
-            yield Finding(cause=f"paused:{channel}", kind=AlertKind.PAUSED, count=count, facts={"channel": channel})
-        cursor.execute(_REJECTED, window)
-        [rejected] = cursor.fetchone()
-    if rejected:
-        yield Finding(cause="rejected", kind=AlertKind.REJECTED, count=rejected)
-    if (age := oldest_due_age()) > options.due_age_limit:
-        yield Finding(cause="late", kind=AlertKind.LATE, facts={"seconds": round(age)})
-    silent = silence()
-    if silent.too_long and silent.sweep is not None:  # where none has ever run yet, what waits for it will be late
-        yield Finding(cause="sweep", kind=AlertKind.SWEEP, facts={"seconds": round(silent.sweep)})
+def active_alerts(conditions: list[Condition]) -> Iterator[ActiveAlert]:
+    """Yield the alerts of the conditions that hold.
+
+    What happened is alerted for ALERT_WINDOW seconds: a death, a pause, a rejected request. Every other condition is
+    alerted while it lasts. No alert is made for a condition that is covered by its cause, and none for a part that was
+    never started: a new site is not yet a broken one.
+
+    Args:
+        conditions: The result of `evaluate_conditions`.
+    """
+    for condition in conditions:
+        if condition.covered_by is None:
+            for alert in _alerts_of(condition.name, condition.facts):
+                alert.facts["severity"] = condition.severity.value
+                yield alert
+
+
+def _alerts_of(name: ConditionName, facts: Mapping[str, Any]) -> Iterator[ActiveAlert]:
+    match name:
+        case ConditionName.DEAD:
+            for group in facts["groups"]:
+                if group.recent:
+                    yield ActiveAlert(
+                        cause=f"dead:{group.channel}:{group.error_code}",
+                        kind=AlertKind.DEAD,
+                        count=group.recent,
+                        facts={"channel": group.channel, "code": group.error_code},
+                    )
+        case ConditionName.CHANNELS_PAUSED:
+            for channel, count in facts["channels"].items():
+                if count.recent:
+                    yield ActiveAlert(
+                        cause=f"paused:{channel}",
+                        kind=AlertKind.PAUSED,
+                        count=count.recent,
+                        facts={"channel": channel},
+                    )
+        case ConditionName.REQUESTS_REJECTED:
+            if facts["recent"]:
+                yield ActiveAlert(cause="rejected", kind=AlertKind.REJECTED, count=facts["recent"])
+        case ConditionName.OVERDUE:
+            yield ActiveAlert(cause="late", kind=AlertKind.LATE, facts={"seconds": round(facts["seconds"])})
+        case ConditionName.SWEEP_MISSING if facts["seconds"] is not None:
+            yield ActiveAlert(cause="sweep", kind=AlertKind.SWEEP, facts={"seconds": round(facts["seconds"])})
+        case ConditionName.NO_WORKER | ConditionName.BEAT_SILENT if facts["seconds"] is not None:
+            yield ActiveAlert(cause=name.value, kind=AlertKind(name.value), facts=dict(facts))
+        case ConditionName.MIGRATIONS_PENDING | ConditionName.REDIS_AWAY:
+            yield ActiveAlert(cause=name.value, kind=AlertKind(name.value), facts=dict(facts))

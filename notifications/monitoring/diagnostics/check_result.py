@@ -1,4 +1,4 @@
-"""A sign: what was found out about one thing."""
+"""The result of one check of notifications_doctor."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ OK, WARNING, ERROR = "ok", "warning", "error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sign:
-    """What was found out about one thing."""
+class CheckResult:
+    """What one check found."""
 
     name: str
+    """What was checked, such as "database"; several results may have the same name."""
     state: str
+    """OK, WARNING or ERROR."""
     text: str
     remedy: str = ""
-    """What to do; empty where nothing is to be done."""
+    """What to do; empty where the state is OK."""

@@ -1,0 +1,16 @@
+-- Counts dead records by channel and error code: those of the period, and of these the recent ones. Reads at most
+-- max_rows of the index notification_dead, newest first.
+SELECT
+    channel,
+    last_error_code,
+    count(*) FILTER (WHERE updated_at > statement_timestamp() - make_interval(secs => %(period)s)) AS in_period,
+    count(*) FILTER (WHERE updated_at > statement_timestamp() - make_interval(secs => %(recent)s)) AS recent
+FROM (
+    SELECT channel, last_error_code, updated_at
+    FROM notification_records
+    WHERE status = 'dead' AND updated_at > statement_timestamp() - make_interval(secs => greatest(%(period)s, %(recent)s))
+    ORDER BY updated_at DESC, id DESC
+    LIMIT %(max_rows)s
+) AS newest
+GROUP BY 1, 2
+ORDER BY 3 DESC, 1, 2
