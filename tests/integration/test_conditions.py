@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -133,14 +133,14 @@ CASES = {
 
 
 @pytest.fixture
-def site(change: Callable[..., None], monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[Site]:
+def site(change: Callable[..., None], monkeypatch: pytest.MonkeyPatch, settings: Any) -> Site:
     """A site without any condition."""
     settings.HTTPS = True
     change(ALERT_EMAILS=["ops@example.com"], SANDBOX_ORIGINS=[])
     for kind in HeartbeatKind:
         heartbeats.write_heartbeat(kind)
     assert evaluate_conditions(Indicators()) == []
-    yield Site(change, monkeypatch)
+    return Site(change, monkeypatch)
 
 
 def doctor_states(name: ConditionName) -> set[str]:

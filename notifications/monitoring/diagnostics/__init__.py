@@ -34,7 +34,11 @@ def run_diagnostics() -> Iterator[CheckResult]:
     indicators = Indicators()
     conditions = evaluate_conditions(indicators)
     held = {condition.name: condition for condition in conditions}
+    away = held.get(ConditionName.POSTGRESQL_AWAY)
     for name, check in (("database", check_clock), ("keys", check_keys)):
+        if away:
+            yield report_condition(away, name)
+            continue
         try:
             yield from check()
         except Error as error:
