@@ -43,9 +43,7 @@ def test_attempts_are_counted_by_outcome_code_and_duration(clock: Clock) -> None
     assert Counter.objects.get().hour == NOW
 
 
-def test_a_delivery_is_counted_once_with_its_attempts_and_its_time(
-    memory: MemoryProvider, clock: Clock
-) -> None:
+def test_a_delivery_is_counted_once_with_its_attempts_and_its_time(memory: MemoryProvider, clock: Clock) -> None:
     make_due_record("a", created_at=NOW)
     memory.script(TRY_LATER, OK)
 
