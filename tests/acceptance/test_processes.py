@@ -10,8 +10,8 @@ import pytest
 
 from dev.other_app import other_app
 from dev.ports import free_port
-from tests.support.environment import Site, payload, wait_until
 from tests.support.alert_bot import AlertBot
+from tests.support.environment import Site, payload, wait_until
 
 pytestmark = pytest.mark.acceptance
 

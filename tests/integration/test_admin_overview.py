@@ -29,8 +29,8 @@ from notifications.monitoring.indicators import Indicators
 from notifications.states import HeartbeatKind, Measure, Outcome, Status
 from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
 from tests.integration.test_query_plan import fill, nodes
-from tests.support.factories import LIST, make_record
 from tests.support.counter_rows import make_counter
+from tests.support.factories import LIST, make_record
 
 pytestmark = pytest.mark.django_db
 

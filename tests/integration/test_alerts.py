@@ -27,8 +27,8 @@ from notifications.monitoring.conditions import evaluate_conditions
 from notifications.monitoring.indicators import Indicators
 from notifications.states import HeartbeatKind, Status
 from notifications.telemetry import heartbeats
-from tests.support.factories import make_record
 from tests.support.alert_bot import BOT_KEY, TIMEOUT_SECONDS, AlertBot, move_times_back
+from tests.support.factories import make_record
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

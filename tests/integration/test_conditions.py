@@ -24,7 +24,7 @@ from notifications.monitoring.conditions import ConditionName, Severity, evaluat
 from notifications.monitoring.indicators import Indicators
 from notifications.states import HeartbeatKind, Status
 from notifications.telemetry import heartbeats
-from tests.integration.rows import make_record
+from tests.support.factories import make_record
 
 pytestmark = pytest.mark.django_db
 

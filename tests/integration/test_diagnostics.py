@@ -23,7 +23,6 @@ from notifications.monitoring.diagnostics.redis_and_broker import LONG_QUEUE_MES
 from notifications.states import HeartbeatKind
 from notifications.telemetry import heartbeats
 from tests.integration.test_probes import ROOT
-from tests.support.factories import make_record
 
 pytestmark = pytest.mark.django_db
 

@@ -17,8 +17,8 @@ from notifications.states import HeartbeatKind, Measure, Status
 from notifications.telemetry import heartbeats
 from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
 from tests.integration.test_query_plan import fill
-from tests.support.factories import make_record
 from tests.support.counter_rows import make_counter
+from tests.support.factories import make_record
 
 pytestmark = pytest.mark.django_db
 
