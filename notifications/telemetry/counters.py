@@ -27,24 +27,7 @@ HOURLY_RETENTION_DAYS = 40
 COUNT_MEASUREMENTS = load_sql("notifications.telemetry", "count_measurements")
 """Part of a statement that counts the rows of a CTE `measurements`.
 
-Its parameters are those of `count_parameters()` and `now`."""
-
-_ROLL_UP = """
-WITH old AS (
-    DELETE FROM notification_tallies
-    WHERE measure = ANY(%(measures)s) AND hour > 'epoch'
-      AND hour < date_trunc('hour', statement_timestamp(), 'UTC') - make_interval(days => %(days)s)
-    RETURNING channel, measure, outcome, error_code, attempts, bucket, count, seconds
-)
-INSERT INTO notification_tallies AS tally (
-    hour, shard, channel, measure, outcome, error_code, attempts, bucket, count, seconds
-)
-SELECT 'epoch', 0, channel, measure, outcome, error_code, attempts, bucket, sum(count), sum(seconds)
-FROM old
-GROUP BY channel, measure, outcome, error_code, attempts, bucket
-ORDER BY channel, measure, outcome, error_code, attempts, bucket
-ON CONFLICT (measure, hour, channel, outcome, error_code, attempts, bucket, shard)
-    DO UPDATE SET count = tally.count + EXCLUDED.count, seconds = tally.seconds + EXCLUDED.seconds
+Its parameters are those of `count_parameters()` and `now`.
 """
 
 
@@ -56,4 +39,6 @@ def count_parameters() -> dict[str, Any]:
 def roll_up() -> None:
     """Add the hours older than HOURLY_RETENTION_DAYS to one sum. The totals over all rows stay the same."""
     with connection.cursor() as cursor:
-        cursor.execute(_ROLL_UP, {"measures": Measure.values, "days": HOURLY_RETENTION_DAYS})
+        cursor.execute(
+            load_sql("notifications.telemetry", "roll_up"), {"measures": Measure.values, "days": HOURLY_RETENTION_DAYS}
+        )

@@ -279,7 +279,7 @@ class TestHistory:
 
         [read] = last_day(now).read_counters()
 
-        assert read == (last_day(now).steps[-1], "attempts", "success", 0, 0, 15)
+        assert read == ("attempts", "success", 0, 0, last_day(now).steps[-1], 15)
 
     def test_days_start_in_the_time_zone_of_the_reader(self) -> None:
         now = datetime(2026, 5, 10, 18, 30, tzinfo=UTC)  # in Shanghai the 11th has begun

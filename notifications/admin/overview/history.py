@@ -23,12 +23,12 @@ PERCENTILES = (50, 95, 99)
 class CounterRow(NamedTuple):
     """How often one thing happened in one step. `bucket` is 0 for attempts."""
 
-    step: datetime
-    """Start of the hour or day."""
     measure: str
     outcome: str
     attempts: int
     bucket: int
+    step: datetime
+    """Start of the hour or day."""
     number: int
 
 

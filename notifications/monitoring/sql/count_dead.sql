@@ -6,11 +6,16 @@ SELECT
     count(*) FILTER (WHERE updated_at > statement_timestamp() - make_interval(secs => %(period)s)) AS in_period,
     count(*) FILTER (WHERE updated_at > statement_timestamp() - make_interval(secs => %(recent)s)) AS recent
 FROM (
-    SELECT channel, last_error_code, updated_at
+    SELECT
+        channel,
+        last_error_code,
+        updated_at
     FROM notification_records
-    WHERE status = 'dead' AND updated_at > statement_timestamp() - make_interval(secs => greatest(%(period)s, %(recent)s))
+    WHERE
+        status = 'dead'
+        AND updated_at > statement_timestamp() - make_interval(secs => greatest(%(period)s, %(recent)s))
     ORDER BY updated_at DESC, id DESC
     LIMIT %(max_rows)s
 ) AS newest
-GROUP BY 1, 2
-ORDER BY 3 DESC, 1, 2
+GROUP BY channel, last_error_code
+ORDER BY in_period DESC, channel ASC, last_error_code ASC

@@ -1,6 +1,12 @@
 -- Sums the counters of a time span by hour or by day of the reader's time zone. Needs the primary order
 -- (measure, hour) of notification_tallies. Sums by the hour first: to find the reader's day of each row takes longer.
-SELECT date_trunc(%(unit)s, hour, %(zone)s), measure, outcome, attempts, bucket, sum(count)::bigint
+SELECT
+    measure,
+    outcome,
+    attempts,
+    bucket,
+    date_trunc(%(unit)s, hour, %(zone)s),
+    sum(count)::bigint
 FROM (
     SELECT
         hour,
@@ -10,7 +16,7 @@ FROM (
         CASE WHEN measure = 'attempts' THEN 0 ELSE bucket END AS bucket,
         sum(count) AS count
     FROM notification_tallies
-    WHERE measure = ANY(%(measures)s) AND hour >= %(since)s AND hour <= %(until)s
+    WHERE measure = any(%(measures)s) AND hour >= %(since)s AND hour <= %(until)s
     GROUP BY 1, 2, 3, 4, 5
 ) AS hours
 GROUP BY 1, 2, 3, 4, 5
