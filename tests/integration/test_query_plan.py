@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.db import connection, transaction
 
 from notifications.conf import service_options
 from notifications.delivery.claim import CLAIM
 from notifications.maintenance.pruner import BATCH_ROWS, retention_cutoff
-from notifications.models import NotificationRecord, RejectedRequest
+from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
 from notifications.sql import FORBID_SORT, load_sql
 from notifications.states import FINAL
 
@@ -40,13 +43,13 @@ SELECT id, 0, 1, 'event', created_at, 'success', '', '', '', '' FROM notificatio
 
 
 def fill(prefix: str, status: str, count: int, *, days: int = 0) -> None:
-    """Insert rows; days: how old they are."""
+    """Insert records of this age in days."""
     with connection.cursor() as cursor:
         cursor.execute(FILL, {"prefix": prefix, "status": status, "count": count, "days": days})
 
 
 def plan_of_claim(*, analyze: bool = True) -> dict[str, Any]:
-    """Return the plan of claiming 100 rows as it really ran; undo the claim. analyze: refresh the statistics."""
+    """Return the executed plan of a claim of 100 rows, and roll it back. analyze: refresh the statistics first."""
     parameters = {
         "now": None,
         "channels": ["feishu"],
@@ -56,32 +59,34 @@ def plan_of_claim(*, analyze: bool = True) -> dict[str, Any]:
         "token": "00000000-0000-0000-0000-000000000001",
         "record_id": None,
     }
-    return plan(CLAIM, parameters, before=FORBID_SORT, analyze=analyze)
+    return executed_plan(CLAIM, parameters, before=FORBID_SORT, analyze=analyze)
 
 
 def plan_of_purge(statement: str, *, days: int = 30, since: datetime | None = None) -> dict[str, Any]:
-    """Return the plan of purging one batch as it really ran, and undo it."""
+    """Return the executed plan of one batch of a purge, and roll it back."""
     parameters = {"before": retention_cutoff(days), "since": since, "batch": BATCH_ROWS, "final": list(map(str, FINAL))}
-    return plan(load_sql("notifications.maintenance", statement), parameters)
+    return executed_plan(load_sql("notifications.maintenance", statement), parameters)
 
 
-def plan(statement: str, parameters: dict[str, Any], *, before: str = "", analyze: bool = True) -> dict[str, Any]:
+def executed_plan(
+    statement: str, parameters: dict[str, Any], *, before: str = "", analyze: bool = True
+) -> dict[str, Any]:
     with connection.cursor() as cursor:
         for table in TABLES if analyze else ():
             cursor.execute(f"ANALYZE {table}")
-        mark = transaction.savepoint()
+        savepoint = transaction.savepoint()
         cursor.execute(f"{before} EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters)
         [answer] = cursor.fetchone()
-        transaction.savepoint_rollback(mark)
-    found: dict[str, Any] = (json.loads(answer) if isinstance(answer, str) else answer)[0]["Plan"]
-    return found
+        transaction.savepoint_rollback(savepoint)
+    plan: dict[str, Any] = (json.loads(answer) if isinstance(answer, str) else answer)[0]["Plan"]
+    return plan
 
 
-def nodes(node: dict[str, Any]) -> list[dict[str, Any]]:
-    return [node, *(inner for child in node.get("Plans", []) for inner in nodes(child))]
+def all_nodes(node: dict[str, Any]) -> list[dict[str, Any]]:
+    return [node, *(inner for child in node.get("Plans", []) for inner in all_nodes(child))]
 
 
-def pages(node: dict[str, Any]) -> int:
+def pages_read(node: dict[str, Any]) -> int:
     return int(node["Shared Hit Blocks"]) + int(node["Shared Read Blocks"])
 
 
@@ -89,16 +94,16 @@ def pages(node: dict[str, Any]) -> int:
 def test_claim_reads_the_due_index_and_its_cost_does_not_grow_with_finished_rows() -> None:
     fill("due", "pending", 1000)
     fill("done-a", "sent", 1000)
-    few = next(node for node in nodes(plan_of_claim()) if node.get("Subplan Name") == "CTE due")
+    few = next(node for node in all_nodes(plan_of_claim()) if node.get("Subplan Name") == "CTE due")
 
     fill("done-b", "sent", 200_000)
-    found = nodes(plan_of_claim())
+    plan_nodes = all_nodes(plan_of_claim())
 
-    many = next(node for node in found if node.get("Subplan Name") == "CTE due")
-    assert "notification_due" in {node.get("Index Name") for node in nodes(many)}
-    assert not [node for node in found if node["Node Type"] == "Seq Scan" and node["Alias"] != "endpoint"]
+    many = next(node for node in plan_nodes if node.get("Subplan Name") == "CTE due")
+    assert "notification_due" in {node.get("Index Name") for node in all_nodes(many)}
+    assert not [node for node in plan_nodes if node["Node Type"] == "Seq Scan" and node["Alias"] != "endpoint"]
     assert many["Actual Rows"] == 100
-    assert pages(many) <= pages(few) * 1.2
+    assert pages_read(many) <= pages_read(few) * 1.2
 
 
 @pytest.mark.django_db
@@ -108,56 +113,87 @@ def test_claim_reads_the_due_index_in_its_order_without_statistics() -> None:
         cursor.execute("DELETE FROM pg_statistic WHERE starelid = 'notification_records'::regclass")
         cursor.execute("UPDATE pg_class SET relpages = 0, reltuples = -1 WHERE relname LIKE 'notification_%'")
 
-    due = next(node for node in nodes(plan_of_claim(analyze=False)) if node.get("Subplan Name") == "CTE due")
+    due = next(node for node in all_nodes(plan_of_claim(analyze=False)) if node.get("Subplan Name") == "CTE due")
 
-    assert "Sort" not in {node["Node Type"] for node in nodes(due)}
-    assert [node["Index Name"] for node in nodes(due) if "Index Name" in node] == ["notification_due"]
+    assert "Sort" not in {node["Node Type"] for node in all_nodes(due)}
+    assert [node["Index Name"] for node in all_nodes(due) if "Index Name" in node] == ["notification_due"]
     assert due["Actual Rows"] == 100
 
 
-def read_whole(found: list[dict[str, Any]]) -> list[str]:
-    return [node["Relation Name"] for node in found if node["Node Type"] == "Seq Scan"]
+@pytest.mark.django_db
+def test_release_of_held_records_reads_only_the_records_of_its_channel() -> None:
+    user = get_user_model().objects.create_user("owner")
+    channel = UserNotificationChannel.objects.create(user=user, webhook_url="https://www.feishu.cn/flow/api/x")
+    fill("held", "pending", 20_000)
+    NotificationRecord.objects.filter(dedupe_key__startswith="held").update(hold_reason="channel_paused")
+    NotificationRecord.objects.filter(dedupe_key__in=["held1", "held2"]).update(user_id=user.pk)
+    parameters = {"now": None, "channel": channel.pk, "batch": 60, "rate": 1.0}
+
+    plan_nodes = all_nodes(executed_plan(load_sql("notifications.delivery", "release_held_records"), parameters))
+
+    assert "notification_held_up" in {node.get("Index Name") for node in plan_nodes}
+    [limit_node] = [node for node in plan_nodes if node["Node Type"] == "Limit"]
+    assert limit_node["Actual Rows"] == 2
+    assert "notification_records" not in scanned_tables(plan_nodes)
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("old", [1000, 200_000])
-def test_purge_reads_its_batch_by_indexes_whatever_the_number_of_rows(old: int) -> None:
-    fill("old", "sent", old, days=31)
-    fill("young", "sent", 201_000 - old)
+def test_indexes_named_in_the_sql_files_exist() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT indexname FROM pg_indexes WHERE schemaname = current_schema()")
+        existing = {name for (name,) in cursor.fetchall()}
+
+    for path in sorted(Path("notifications").glob("*/sql/*.sql")):
+        header = " ".join(line.removeprefix("-- ") for line in path.read_text().splitlines() if line.startswith("--"))
+        before, _, indexes = header.partition("Index")
+        assert before, f"{path} does not describe its statement"
+        assert indexes, f"{path} does not name its index"
+        assert set(re.findall(r"([a-z]+_[a-z_]+) \(", indexes)) <= existing, path
+
+
+def scanned_tables(plan_nodes: list[dict[str, Any]]) -> list[str]:
+    return [node["Relation Name"] for node in plan_nodes if node["Node Type"] == "Seq Scan"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("old_rows", [1000, 200_000])
+def test_purge_reads_its_batch_by_indexes_whatever_the_number_of_rows(old_rows: int) -> None:
+    fill("old", "sent", old_rows, days=31)
+    fill("young", "sent", 201_000 - old_rows)
     with connection.cursor() as cursor:
         cursor.execute(FILL_ATTEMPTS)
 
     root = plan_of_purge("purge_records")
 
-    found = nodes(root)
-    [walked] = [node for node in found if node["Node Type"] == "Limit"]
-    [by] = [node["Index Name"] for node in nodes(walked) if "Index Name" in node]
-    assert by.startswith("notification_records_created_at_")
-    assert (walked["Actual Rows"], read_whole(found)) == (BATCH_ROWS, [])
-    assert {"attempt_number", "notification_records_pkey"} <= {node.get("Index Name") for node in found}
-    assert pages(root) < 20 * BATCH_ROWS
+    plan_nodes = all_nodes(root)
+    [limit_node] = [node for node in plan_nodes if node["Node Type"] == "Limit"]
+    [index] = [node["Index Name"] for node in all_nodes(limit_node) if "Index Name" in node]
+    assert index.startswith("notification_records_created_at_")
+    assert (limit_node["Actual Rows"], scanned_tables(plan_nodes)) == (BATCH_ROWS, [])
+    assert {"attempt_number", "notification_records_pkey"} <= {node.get("Index Name") for node in plan_nodes}
+    assert pages_read(root) < 20 * BATCH_ROWS
 
 
 @pytest.mark.django_db
 def test_purge_without_old_rows_reads_few_pages() -> None:
     fill("young", "sent", 200_000)
 
-    # Other tests leave dead rows of up to 90 days ago in the index.
-    assert pages(plan_of_purge("purge_records", days=365)) < 20
+    # Other tests leave deleted rows of the last 90 days in the index.
+    assert pages_read(plan_of_purge("purge_records", days=365)) < 20
 
 
 @pytest.mark.django_db
 def test_purge_does_not_read_deleted_rows_again() -> None:
     fill("gone", "sent", 20_000, days=90)
     fill("next", "sent", 1000, days=80)
-    NotificationRecord.objects.filter(dedupe_key__startswith="gone").delete()  # in the index until a vacuum
+    NotificationRecord.objects.filter(dedupe_key__startswith="gone").delete()  # they stay in the index until a vacuum
 
     root = plan_of_purge("purge_records", days=70, since=retention_cutoff(85))
 
-    [walked] = [node for node in nodes(root) if node["Node Type"] == "Limit"]
-    assert (walked["Actual Rows"], pages(walked) < 4 * BATCH_ROWS) == (BATCH_ROWS, True)
+    [limit_node] = [node for node in all_nodes(root) if node["Node Type"] == "Limit"]
+    assert (limit_node["Actual Rows"], pages_read(limit_node) < 4 * BATCH_ROWS) == (BATCH_ROWS, True)
     again = plan_of_purge("purge_records", days=70)
-    assert pages(again) > pages(root)
+    assert pages_read(again) > pages_read(root)
 
 
 @pytest.mark.django_db
@@ -168,7 +204,7 @@ def test_purge_reads_rejected_requests_by_their_index() -> None:
             RejectedRequest(source="test", payload="{}", errors=[], created_at=at) for _ in range(count)
         )
 
-    found = nodes(plan_of_purge("purge_rejected_requests"))
+    plan_nodes = all_nodes(plan_of_purge("purge_rejected"))
 
-    assert read_whole(found) == []
-    assert sum(node["Node Type"] == "Index Scan" for node in found) >= 2
+    assert scanned_tables(plan_nodes) == []
+    assert sum(node["Node Type"] == "Index Scan" for node in plan_nodes) >= 2
