@@ -28,9 +28,9 @@ from notifications.models import Heartbeat, NotificationRecord, RejectedRequest,
 from notifications.monitoring.indicators import Indicators
 from notifications.states import HeartbeatKind, Measure, Outcome, Status
 from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
-from tests.integration.test_query_plan import fill, nodes
 from tests.support.counter_rows import make_counter
 from tests.support.factories import LIST, make_record
+from tests.support.query_plans import all_nodes, fill_table
 
 pytestmark = pytest.mark.django_db
 
@@ -420,7 +420,7 @@ def read_whole(queries: list[dict[str, str]]) -> list[str]:
             root = (json.loads(answer) if isinstance(answer, str) else answer)[0]["Plan"]
             read = {
                 node["Relation Name"]
-                for node in nodes(root)
+                for node in all_nodes(root)
                 if node["Node Type"] == "Seq Scan" or node.get("Rows Removed by Filter", 0) > MAX_REMOVED_ROWS
                 if "Relation Name" in node
             }
@@ -433,10 +433,10 @@ class TestFast:
     @pytest.fixture
     def many(self) -> None:
         """Far more rows than any page may read."""
-        fill("done", "sent", 200_000, days=3)
-        fill("old", "dead", 5000, days=3)
-        fill("new", "dead", 50)
-        fill("due", "pending", 500)
+        fill_table("done", "sent", 200_000, days=3)
+        fill_table("old", "dead", 5000, days=3)
+        fill_table("new", "dead", 50)
+        fill_table("due", "pending", 500)
         with connection.cursor() as cursor:
             cursor.execute(FILL_TALLIES)
             cursor.execute(

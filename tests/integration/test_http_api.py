@@ -28,9 +28,9 @@ from notifications.security.secrets import Secret
 from notifications.states import Outcome
 from notifications.web_api import api
 from notifications.web_api.errors import VALIDATION_MESSAGES
-from tests.integration.test_query_plan import fill, nodes, plan
 from tests.support.environment import wait_until
 from tests.support.factories import make_record
+from tests.support.query_plans import all_nodes, executed_plan, fill_table
 
 pytestmark = pytest.mark.django_db
 
@@ -609,13 +609,13 @@ class TestList:
         assert errors(response).keys() == query.keys()
 
     def test_a_page_reads_its_rows_and_no_others(self, alice: User) -> None:
-        fill("others", "sent", 50_000)
+        fill_table("others", "sent", 50_000)
         with connection.cursor() as cursor:  # every user's newest are beside those of everybody else
             cursor.execute("UPDATE notification_records SET user_id = %s WHERE id %% 2 = 0", [alice.pk])
         newest = NotificationRecord.objects.filter(user_id=alice.pk, id__lt=2**63 - 1).order_by("-id")[:21]
         statement, parameters = newest.query.sql_with_params()
 
-        found = nodes(plan(statement, parameters))  # type: ignore[arg-type]
+        found = all_nodes(executed_plan(statement, parameters))  # type: ignore[arg-type]
 
         assert {node["Index Name"] for node in found if "Index Name" in node} == {"notification_user"}
         assert max(node["Actual Rows"] for node in found) <= 21

@@ -16,9 +16,9 @@ from notifications.monitoring.prometheus import NAMES, exposition
 from notifications.states import HeartbeatKind, Measure, Status
 from notifications.telemetry import heartbeats
 from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
-from tests.integration.test_query_plan import fill
 from tests.support.counter_rows import make_counter
 from tests.support.factories import make_record
+from tests.support.query_plans import fill_table
 
 pytestmark = pytest.mark.django_db
 
@@ -122,8 +122,8 @@ INDEXES = {
 
 
 def test_each_indicator_of_a_large_table_is_read_by_its_index() -> None:
-    fill("done", "sent", 20_000)
-    fill("due", "pending", 50)
+    fill_table("done", "sent", 20_000)
+    fill_table("due", "pending", 50)
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO notification_rejected_requests (source, payload, errors, created_at)"

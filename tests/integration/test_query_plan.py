@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection, transaction
+from django.db import connection
 
 from notifications.conf import service_options
 from notifications.delivery.claim import CLAIM
@@ -18,21 +17,7 @@ from notifications.maintenance.pruner import BATCH_ROWS, retention_cutoff
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
 from notifications.sql import FORBID_SORT, load_sql
 from notifications.states import FINAL
-
-TABLES = ("notification_records", "notification_delivery_attempts", "notification_rejected_requests")
-
-FILL = """
-INSERT INTO notification_records (
-    channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
-    summary_text, fallback_text, fallback_used, trace_id, status, attempt_count, max_attempts, round, next_attempt_at,
-    last_error_code, last_error, provider_message_id, created_at, updated_at
-)
-SELECT 'feishu', n, '', '', '', '', 0, %(prefix)s || n, '/a', 'text', '', false, '', %(status)s, 0, 5, 0,
-       CASE WHEN %(status)s = 'pending' THEN now() - n * interval '1 second' END, '', '', '',
-       now() - %(days)s * interval '1 day', now() - %(days)s * interval '1 day'
-FROM generate_series(1, %(count)s) AS n
-"""
-
+from tests.support.query_plans import all_nodes, executed_plan, fill_table, pages_read
 
 FILL_ATTEMPTS = """
 INSERT INTO notification_delivery_attempts (
@@ -40,12 +25,6 @@ INSERT INTO notification_delivery_attempts (
 )
 SELECT id, 0, 1, 'event', created_at, 'success', '', '', '', '' FROM notification_records
 """
-
-
-def fill(prefix: str, status: str, count: int, *, days: int = 0) -> None:
-    """Insert records of this age in days."""
-    with connection.cursor() as cursor:
-        cursor.execute(FILL, {"prefix": prefix, "status": status, "count": count, "days": days})
 
 
 def plan_of_claim(*, analyze: bool = True) -> dict[str, Any]:
@@ -68,35 +47,13 @@ def plan_of_purge(statement: str, *, days: int = 30, since: datetime | None = No
     return executed_plan(load_sql("notifications.maintenance", statement), parameters)
 
 
-def executed_plan(
-    statement: str, parameters: dict[str, Any], *, before: str = "", analyze: bool = True
-) -> dict[str, Any]:
-    with connection.cursor() as cursor:
-        for table in TABLES if analyze else ():
-            cursor.execute(f"ANALYZE {table}")
-        savepoint = transaction.savepoint()
-        cursor.execute(f"{before} EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters)
-        [answer] = cursor.fetchone()
-        transaction.savepoint_rollback(savepoint)
-    plan: dict[str, Any] = (json.loads(answer) if isinstance(answer, str) else answer)[0]["Plan"]
-    return plan
-
-
-def all_nodes(node: dict[str, Any]) -> list[dict[str, Any]]:
-    return [node, *(inner for child in node.get("Plans", []) for inner in all_nodes(child))]
-
-
-def pages_read(node: dict[str, Any]) -> int:
-    return int(node["Shared Hit Blocks"]) + int(node["Shared Read Blocks"])
-
-
 @pytest.mark.django_db
 def test_claim_reads_the_due_index_and_its_cost_does_not_grow_with_finished_rows() -> None:
-    fill("due", "pending", 1000)
-    fill("done-a", "sent", 1000)
+    fill_table("due", "pending", 1000)
+    fill_table("done-a", "sent", 1000)
     few = next(node for node in all_nodes(plan_of_claim()) if node.get("Subplan Name") == "CTE due")
 
-    fill("done-b", "sent", 200_000)
+    fill_table("done-b", "sent", 200_000)
     plan_nodes = all_nodes(plan_of_claim())
 
     many = next(node for node in plan_nodes if node.get("Subplan Name") == "CTE due")
@@ -108,7 +65,7 @@ def test_claim_reads_the_due_index_and_its_cost_does_not_grow_with_finished_rows
 
 @pytest.mark.django_db
 def test_claim_reads_the_due_index_in_its_order_without_statistics() -> None:
-    fill("due", "pending", 20_000)
+    fill_table("due", "pending", 20_000)
     with connection.cursor() as cursor:  # as in a new installation
         cursor.execute("DELETE FROM pg_statistic WHERE starelid = 'notification_records'::regclass")
         cursor.execute("UPDATE pg_class SET relpages = 0, reltuples = -1 WHERE relname LIKE 'notification_%'")
@@ -124,7 +81,7 @@ def test_claim_reads_the_due_index_in_its_order_without_statistics() -> None:
 def test_release_of_held_records_reads_only_the_records_of_its_channel() -> None:
     user = get_user_model().objects.create_user("owner")
     channel = UserNotificationChannel.objects.create(user=user, webhook_url="https://www.feishu.cn/flow/api/x")
-    fill("held", "pending", 20_000)
+    fill_table("held", "pending", 20_000)
     NotificationRecord.objects.filter(dedupe_key__startswith="held").update(hold_reason="channel_paused")
     NotificationRecord.objects.filter(dedupe_key__in=["held1", "held2"]).update(user_id=user.pk)
     parameters = {"now": None, "channel": channel.pk, "batch": 60, "rate": 1.0}
@@ -158,8 +115,8 @@ def scanned_tables(plan_nodes: list[dict[str, Any]]) -> list[str]:
 @pytest.mark.django_db
 @pytest.mark.parametrize("old_rows", [1000, 200_000])
 def test_purge_reads_its_batch_by_indexes_whatever_the_number_of_rows(old_rows: int) -> None:
-    fill("old", "sent", old_rows, days=31)
-    fill("young", "sent", 201_000 - old_rows)
+    fill_table("old", "sent", old_rows, days=31)
+    fill_table("young", "sent", 201_000 - old_rows)
     with connection.cursor() as cursor:
         cursor.execute(FILL_ATTEMPTS)
 
@@ -176,7 +133,7 @@ def test_purge_reads_its_batch_by_indexes_whatever_the_number_of_rows(old_rows: 
 
 @pytest.mark.django_db
 def test_purge_without_old_rows_reads_few_pages() -> None:
-    fill("young", "sent", 200_000)
+    fill_table("young", "sent", 200_000)
 
     # Other tests leave deleted rows of the last 90 days in the index.
     assert pages_read(plan_of_purge("purge_records", days=365)) < 20
@@ -184,8 +141,8 @@ def test_purge_without_old_rows_reads_few_pages() -> None:
 
 @pytest.mark.django_db
 def test_purge_does_not_read_deleted_rows_again() -> None:
-    fill("gone", "sent", 20_000, days=90)
-    fill("next", "sent", 1000, days=80)
+    fill_table("gone", "sent", 20_000, days=90)
+    fill_table("next", "sent", 1000, days=80)
     NotificationRecord.objects.filter(dedupe_key__startswith="gone").delete()  # they stay in the index until a vacuum
 
     root = plan_of_purge("purge_records", days=70, since=retention_cutoff(85))
@@ -204,7 +161,7 @@ def test_purge_reads_rejected_requests_by_their_index() -> None:
             RejectedRequest(source="test", payload="{}", errors=[], created_at=at) for _ in range(count)
         )
 
-    plan_nodes = all_nodes(plan_of_purge("purge_rejected"))
+    plan_nodes = all_nodes(plan_of_purge("purge_rejected_requests"))
 
     assert scanned_tables(plan_nodes) == []
     assert sum(node["Node Type"] == "Index Scan" for node in plan_nodes) >= 2

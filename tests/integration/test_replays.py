@@ -21,8 +21,8 @@ from notifications.replay import runner as replay_runner
 from notifications.replay.criteria import Criteria, InvalidCriteria, breakdown
 from notifications.replay.operations import cancel_operation, create_operation
 from notifications.replay.runner import batch_size_and_pause, run_next_batch
-from tests.integration.test_query_plan import fill, nodes
 from tests.support.factories import make_record
+from tests.support.query_plans import all_nodes, fill_table
 
 pytestmark = pytest.mark.django_db
 
@@ -490,15 +490,15 @@ def _wait_until_somebody_waits() -> None:
 class TestPlans:
     @pytest.fixture
     def many(self) -> None:
-        fill("sent", "sent", 50_000)
-        fill("dead", "dead", 2_000, days=1)
+        fill_table("sent", "sent", 50_000)
+        fill_table("dead", "dead", 2_000, days=1)
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE notification_records")
 
     def plan(self, sql: str, parameters: Any) -> list[dict[str, Any]]:
         with connection.cursor() as cursor:
             cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}", parameters)
-            return nodes(cursor.fetchone()[0][0]["Plan"])
+            return all_nodes(cursor.fetchone()[0][0]["Plan"])
 
     @pytest.mark.parametrize(
         ("criteria", "index"),
