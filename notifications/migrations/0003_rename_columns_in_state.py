@@ -1,5 +1,8 @@
 """Attributes get the field's terms; the columns keep their names, so that no statement reaches the database."""
 
+import django.db.models.deletion
+import django.db.models.functions.datetime
+from django.conf import settings
 from django.db import migrations, models
 from django.db.models import Q
 
@@ -111,6 +114,81 @@ class Migration(migrations.Migration):
                     model_name='usernotificationchannel',
                     name='owner_notified_at',
                     field=models.DateTimeField(blank=True, db_column='owner_told_at', editable=False, null=True, verbose_name='owner notified of the pause'),
+                ),
+                migrations.AlterField(
+                    model_name='alert',
+                    name='facts',
+                    field=models.JSONField(default=dict, verbose_name='details'),
+                ),
+                migrations.AlterField(
+                    model_name='duejob',
+                    name='run_at',
+                    field=models.DateTimeField(verbose_name='scheduled for'),
+                ),
+                migrations.AlterField(
+                    model_name='heartbeat',
+                    name='seen_at',
+                    field=models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='last heartbeat'),
+                ),
+                migrations.AlterField(
+                    model_name='notificationrecord',
+                    name='replay_operation',
+                    field=models.ForeignKey(db_constraint=False, db_index=False, help_text='the last operation that replayed this notification', null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='notifications.replayoperation', verbose_name='replay operation'),
+                ),
+                migrations.AlterField(
+                    model_name='notificationrecord',
+                    name='round',
+                    field=models.IntegerField(default=0, help_text='0 for the first send, plus 1 for each replay', verbose_name='round'),
+                ),
+                migrations.AlterField(
+                    model_name='notificationrecord',
+                    name='sent_at',
+                    field=models.DateTimeField(null=True, verbose_name='delivered at'),
+                ),
+                migrations.AlterField(
+                    model_name='rejectedrequest',
+                    name='errors',
+                    field=models.JSONField(verbose_name='reasons'),
+                ),
+                migrations.AlterField(
+                    model_name='rejectedrequest',
+                    name='payload',
+                    field=models.TextField(help_text='payload as received', verbose_name='payload'),
+                ),
+                migrations.AlterField(
+                    model_name='rejectedrequest',
+                    name='source',
+                    field=models.CharField(max_length=64, verbose_name='source'),
+                ),
+                migrations.AlterField(
+                    model_name='replayoperation',
+                    name='as_of',
+                    field=models.DateTimeField(help_text='records that change after this time are not replayed', verbose_name='as of'),
+                ),
+                migrations.AlterField(
+                    model_name='replayoperation',
+                    name='created_by',
+                    field=models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='started by'),
+                ),
+                migrations.AlterField(
+                    model_name='replayoperation',
+                    name='criteria',
+                    field=models.JSONField(help_text='selects the records to replay', verbose_name='criteria'),
+                ),
+                migrations.AlterField(
+                    model_name='replayoperation',
+                    name='matched',
+                    field=models.IntegerField(help_text='records that matched when the operation was created', verbose_name='matched'),
+                ),
+                migrations.AlterField(
+                    model_name='replayoperation',
+                    name='rate',
+                    field=models.IntegerField(help_text='maximum records per minute; empty: no limit', null=True, verbose_name='rate'),
+                ),
+                migrations.AlterField(
+                    model_name='usernotificationchannel',
+                    name='enabled',
+                    field=models.BooleanField(default=True, verbose_name='enabled'),
                 ),
             ],
         ),

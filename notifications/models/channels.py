@@ -19,7 +19,7 @@ class UserNotificationChannel(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notification_channels", verbose_name=_("user")
     )
     channel = models.CharField(_("channel"), max_length=32, default="feishu")
-    enabled = models.BooleanField(_("switched on"), default=True)
+    enabled = models.BooleanField(_("enabled"), default=True)
     webhook_url = SecretField(_("webhook address"), blank=True, default="")
     auth_type = models.CharField(_("authentication"), max_length=16, choices=AuthType.choices, default=AuthType.NONE)
     bearer_token = SecretField(_("bearer token"), blank=True, default="")

@@ -14,7 +14,7 @@ class Heartbeat(models.Model):
 
     name = models.CharField(_("name"), max_length=191, primary_key=True)
     kind = models.CharField(_("kind"), max_length=16, choices=HeartbeatKind.choices)
-    seen_at = models.DateTimeField(_("last heard of"), db_default=Now())
+    seen_at = models.DateTimeField(_("last heartbeat"), db_default=Now())
 
     class Meta:
         """Table, permissions, constraints and indexes."""
@@ -34,7 +34,7 @@ class Alert(models.Model):
     cause = models.CharField(_("cause"), max_length=191)
     receiver = models.CharField(_("receiver"), max_length=32, db_column="sink")
     kind = models.CharField(_("kind"), max_length=16, choices=AlertKind.choices)
-    facts = models.JSONField(_("facts"), default=dict)
+    facts = models.JSONField(_("details"), default=dict)
     count = models.IntegerField(_("count"))
     first_seen = models.DateTimeField(_("first seen"))
     last_seen = models.DateTimeField(_("last seen"))

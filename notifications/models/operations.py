@@ -22,16 +22,16 @@ class ReplayOperation(models.Model):
         null=True,
         db_index=False,
         related_name="+",
-        verbose_name=_("ordered by"),
+        verbose_name=_("started by"),
     )
     reason = models.CharField(_("reason"), max_length=500)
-    criteria = models.JSONField(_("criteria"), help_text=_("which records; see criteria.py"))
-    as_of = models.DateTimeField(_("as of"), help_text=_("records that changed later are left alone"))
-    rate = models.IntegerField(_("rate"), null=True, help_text=_("records per minute at most; none: no limit"))
+    criteria = models.JSONField(_("criteria"), help_text=_("selects the records to replay"))
+    as_of = models.DateTimeField(_("as of"), help_text=_("records that change after this time are not replayed"))
+    rate = models.IntegerField(_("rate"), null=True, help_text=_("maximum records per minute; empty: no limit"))
     status = models.CharField(
         _("status"), max_length=16, choices=OperationStatus.choices, default=OperationStatus.QUEUED
     )
-    matched = models.IntegerField(_("matched"), help_text=_("records there were to replay when it was created"))
+    matched = models.IntegerField(_("matched"), help_text=_("records that matched when the operation was created"))
     done = models.IntegerField(_("replayed"), default=0)
     cursor_at = models.DateTimeField(null=True, editable=False, db_column="walked_to")
     """The cursor of the last record that was replayed: its time, and the id below."""
@@ -72,7 +72,7 @@ class DueJob(models.Model):
     key = models.CharField(_("job key"), max_length=191, unique=True)
     event = models.CharField(_("event"), max_length=64)
     payload = models.JSONField(_("payload"))
-    run_at = models.DateTimeField(_("to run"))
+    run_at = models.DateTimeField(_("scheduled for"))
     next_run_at = models.DateTimeField(_("next run"), null=True)
     """As a record's `next_attempt_at`: its time, the end of a backoff or of a lease; none when done."""
     lease_token = models.UUIDField(null=True, editable=False)
@@ -107,9 +107,9 @@ class DueJob(models.Model):
 class RejectedRequest(models.Model):
     """A request refused at the door, kept with the reason so that nothing vanishes."""
 
-    source = models.CharField(_("came by"), max_length=64)
-    payload = models.TextField(_("payload"), help_text=_("JSON, as it came"))
-    errors = models.JSONField(_("what is wrong"))
+    source = models.CharField(_("source"), max_length=64)
+    payload = models.TextField(_("payload"), help_text=_("payload as received"))
+    errors = models.JSONField(_("reasons"))
     created_at = models.DateTimeField(_("time"), db_default=Now(), db_index=True)
 
     class Meta:

@@ -42,7 +42,7 @@ class NotificationRecord(models.Model):
     status = models.CharField(_("status"), max_length=16, choices=Status.choices, default=Status.PENDING)
     attempt_count = models.IntegerField(_("attempts"), default=0)
     max_attempts = models.IntegerField(_("attempts allowed"))
-    round = models.IntegerField(_("round"), default=0, help_text=_("0 at first, one more for each replay"))
+    round = models.IntegerField(_("round"), default=0, help_text=_("0 for the first send, plus 1 for each replay"))
     next_attempt_at = models.DateTimeField(_("next attempt"), null=True, db_default=Now())
     expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
     lease_token = models.UUIDField(null=True, editable=False)
@@ -61,7 +61,7 @@ class NotificationRecord(models.Model):
     provider_message_id = models.CharField(_("message id at the provider"), max_length=191, blank=True)
     provider_request = models.JSONField(_("request sent"), null=True)
     provider_response = models.JSONField(_("response received"), null=True)
-    sent_at = models.DateTimeField(_("sent"), null=True)
+    sent_at = models.DateTimeField(_("delivered at"), null=True)
     created_at = models.DateTimeField(_("requested"), db_default=Now(), db_index=True)
     updated_at = models.DateTimeField(_("changed"), db_default=Now())
     replay_operation = models.ForeignKey(
@@ -72,7 +72,7 @@ class NotificationRecord(models.Model):
         db_index=False,  # few records have one: notification_replayed
         related_name="+",
         verbose_name=_("replay operation"),
-        help_text=_("the last one that replayed it"),
+        help_text=_("the last operation that replayed this notification"),
     )
 
     objects: ClassVar[NotificationQuerySet[NotificationRecord]] = NotificationQuerySet.as_manager()  # type: ignore[assignment]
