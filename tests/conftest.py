@@ -27,27 +27,6 @@ from notifications.telemetry import heartbeats
 pytest_plugins = ["notifications.testing.plugin"]
 pytest.register_assert_rewrite("tests.model.real")
 
-Payload = Any
-"""A NotificationPayload, but tests also break it."""
-
-
-def payload(**changes: Any) -> Payload:
-    """Return a payload that breaks no rule, with some fields changed."""
-    return {
-        "user_id": 42,
-        "trigger_id": "trg-1",
-        "preview_id": "prv-1",
-        "trigger_type": "important_urgent_task",
-        "target_type": "task_pool",
-        "target_id": 9,
-        "dedupe_key": "42:important_urgent_task:1",
-        "target_url": "/assistant/c-1",
-        "summary_text": "写周报改到周四上午",
-        "fallback_text": "请回到系统查看",
-        "trace_id": "trace-1",
-        "requested_at": "2026-05-01T07:59:00Z",
-    } | changes
-
 
 @pytest.fixture(scope="session")
 def redis_client() -> Iterator[redis.Redis]:

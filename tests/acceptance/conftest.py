@@ -1,4 +1,4 @@
-"""One fresh site for each acceptance test."""
+"""One fresh environment for each acceptance test."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.environment import Site, running_site
+from tests.support.environment import ProjectEnvironment, running_environment
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with running_site(tmp_path) as running:
+def environment(tmp_path: Path) -> Iterator[ProjectEnvironment]:
+    with running_environment(tmp_path) as running:
         yield running

@@ -15,8 +15,9 @@ import requests
 from dev.keeper import private_directory
 from dev.pgbouncer import PgBouncer, find
 from tests.support.environment import database
-from tests.support.fault_environment import running_fault_site, wait_until
-from tests.support.pooled_environment import MANUAL, POOL, SERVERS_TAKEN, PooledSite
+from tests.support.fault_environment import running_fault_environment
+from tests.support.pooled_environment import MANUAL, POOL, SERVERS_TAKEN, PooledEnvironment
+from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.acceptance,
@@ -25,8 +26,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def pooled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PooledSite]:
-    """One site for all these tests: each has its own records."""
+def pooled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PooledEnvironment]:
+    """One environment for all these tests: each has its own records."""
     manual = configparser.ConfigParser()
     manual.read_string(re.findall(r"```ini\n(.*?)```", MANUAL, re.DOTALL)[0])
     settings = {key: value for key, value in manual["pgbouncer"].items() if not key.startswith(("listen_", "auth_"))}
@@ -37,38 +38,40 @@ def pooled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PooledSite]:
         database() as upstream,
         private_directory() as directory,
         PgBouncer(directory, upstream, settings | {"default_pool_size": str(POOL)}) as bouncer,
-        running_fault_site(
+        running_fault_environment(
             tmp_path_factory.mktemp("pooled"), own_postgres=False, DATABASE_URL=bouncer.url, **env
-        ) as site,
+        ) as environment,
     ):
-        yield PooledSite(site, bouncer)
+        yield PooledEnvironment(environment, bouncer)
 
 
 @pytest.fixture
-def fleet(pooled: PooledSite) -> Iterator[PooledSite]:
+def fleet(pooled: PooledEnvironment) -> Iterator[PooledEnvironment]:
     """The same with everything started."""
     pooled.start_fleet()
     yield pooled
-    pooled.site.processes.stop_all()
+    pooled.environment.processes.stop_all()
 
 
-def test_a_fleet_delivers_each_once_and_nothing_that_was_rolled_back(fleet: PooledSite) -> None:
-    user, _key = fleet.site.add_user()
+def test_a_fleet_delivers_each_once_and_nothing_that_was_rolled_back(fleet: PooledEnvironment) -> None:
+    user, _key = fleet.environment.add_user()
 
     records = fleet.ask("calm", user)
     wait_until(lambda: not fleet.unsent(records), lambda: f"all are sent, not {fleet.unsent(records)}")
 
     assert fleet.sends(records) == dict.fromkeys(records, 1)
-    assert fleet.site.rows("SELECT 1 FROM notification_records WHERE dedupe_key LIKE 'undone-%%'") == []
+    assert fleet.environment.rows("SELECT 1 FROM notification_records WHERE dedupe_key LIKE 'undone-%%'") == []
     servers = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     assert fleet.direct(servers) <= [(POOL,)]
     assert find_in_admin(fleet, "calm-0-0-0") == 200
 
 
-def find_in_admin(fleet: PooledSite, key: str) -> int:
+def find_in_admin(fleet: PooledEnvironment, key: str) -> int:
     """Log in, find a record, and return the status of a form whose choices come from a cursor in chunks."""
     admin = f"http://127.0.0.1:{fleet.port}/admin/"
-    fleet.site.run("from django.contrib.auth.models import User\nUser.objects.create_superuser('root', password='pw')")
+    fleet.environment.run(
+        "from django.contrib.auth.models import User\nUser.objects.create_superuser('root', password='pw')"
+    )
     with requests.Session() as session:
         session.get(f"{admin}login/")
         token = session.cookies["csrftoken"]
@@ -77,18 +80,18 @@ def find_in_admin(fleet: PooledSite, key: str) -> int:
         return session.get(f"{admin}auth/group/add/").status_code
 
 
-def test_cut_connections_and_killed_pgbouncers_lose_nothing_and_double_nothing(fleet: PooledSite) -> None:
-    site, bouncer = fleet.site, fleet.bouncer
-    held_user, held_key = site.add_user("hold")
-    user, _key = site.add_user("slow:0.05")
-    held = site.request(held_user, *(f"held-{number}" for number in range(4)))
-    site.sandbox.wait_for(len(held), 60, key=held_key)
+def test_cut_connections_and_killed_pgbouncers_lose_nothing_and_double_nothing(fleet: PooledEnvironment) -> None:
+    environment, bouncer = fleet.environment, fleet.bouncer
+    held_user, held_key = environment.add_user("hold")
+    user, _key = environment.add_user("slow:0.05")
+    held = environment.request(held_user, *(f"held-{number}" for number in range(4)))
+    environment.sandbox.wait_for(len(held), 60, key=held_key)
 
     with ThreadPoolExecutor(1) as pool:
         asking = pool.submit(fleet.ask, "stormy", user)
         for number in range(8):
-            before = len(site.sends())
-            wait_until(lambda before=before: len(site.sends()) > before + 10 or asking.done(), "some are sent")  # type: ignore[misc]
+            before = len(environment.sends())
+            wait_until(lambda before=before: len(environment.sends()) > before + 10 or asking.done(), "some are sent")  # type: ignore[misc]
             if number % 2:
                 fleet.cut_servers()
             else:
@@ -96,23 +99,26 @@ def test_cut_connections_and_killed_pgbouncers_lose_nothing_and_double_nothing(f
                 bouncer.start()
         records = asking.result()
     bouncer.kill()
-    site.sandbox.release(held_key)
-    wait_until(lambda: "settle.delayed" in "".join(one.log for one in site.processes.handles), "a result is in hand")
+    environment.sandbox.release(held_key)
+    wait_until(
+        lambda: any('"settle.delayed"' in handle.log for handle in environment.processes.handles),
+        "a worker logs settle.delayed",
+    )
     bouncer.start()
     wait_until(lambda: not fleet.unsent(held), "what was in hand is written down")
 
-    site.processes.stop_all()  # what was claimed and not sent is in nobody's hands now
-    site.leases_run_out()
-    site.locks_run_out()
-    done = site.manage("deliver_due")
+    environment.processes.stop_all()  # what was claimed and not sent is in nobody's hands now
+    environment.leases_run_out()
+    environment.locks_run_out()
+    done = environment.manage("deliver_due")
 
     assert done.returncode == 0, done.stderr
     assert fleet.unsent(records + held) == []
     assert fleet.sends(records + held) == dict.fromkeys(records + held, 1)
-    site.assert_promise()
+    environment.assert_promise()
 
 
-def test_a_query_read_in_chunks_does_not_lose_its_cursor_to_others(pooled: PooledSite) -> None:
+def test_a_query_read_in_chunks_does_not_lose_its_cursor_to_others(pooled: PooledEnvironment) -> None:
     program = SERVERS_TAKEN + (
         "from django.contrib.auth.models import Permission\n"
         "rows = Permission.objects.order_by('pk').iterator(chunk_size=1)\n"
@@ -122,10 +128,10 @@ def test_a_query_read_in_chunks_does_not_lose_its_cursor_to_others(pooled: Poole
         "result = read - Permission.objects.count()"
     )
 
-    assert pooled.site.run(program) == 0
+    assert pooled.environment.run(program) == 0
 
 
-def test_every_connection_it_gets_has_its_time_zone(pooled: PooledSite) -> None:
+def test_every_connection_it_gets_has_its_time_zone(pooled: PooledEnvironment) -> None:
     pooled.direct(f"ALTER DATABASE {urlsplit(pooled.bouncer.upstream).path[1:]} SET timezone = 'Asia/Shanghai'")
     pooled.renew_servers()
     program = SERVERS_TAKEN + (
@@ -139,14 +145,14 @@ def test_every_connection_it_gets_has_its_time_zone(pooled: PooledSite) -> None:
         "result = [before, look()]"
     )
 
-    before, after = pooled.site.run(program)
+    before, after = pooled.environment.run(program)
     assert before[1] != after[1]
     assert (before[0], after[0]) == ("UTC", "UTC")
 
 
-def test_a_role_without_bounds_is_named_until_it_has_those_of_the_manual(pooled: PooledSite) -> None:
+def test_a_role_without_bounds_is_named_until_it_has_those_of_the_manual(pooled: PooledEnvironment) -> None:
     check = ("check", "--database", "default", "--fail-level", "WARNING")
-    without = pooled.site.manage(*check)
+    without = pooled.environment.manage(*check)
     [sql] = re.findall(r"```sql\n(.*?)```", MANUAL, re.DOTALL)
     role, name = urlsplit(pooled.bouncer.upstream).username, urlsplit(pooled.bouncer.upstream).path[1:]
 
@@ -155,12 +161,12 @@ def test_a_role_without_bounds_is_named_until_it_has_those_of_the_manual(pooled:
 
     assert without.stderr.count("notifications.W001") == 3
     assert "no statement_timeout" in without.stderr
-    within = pooled.site.manage(*check)
+    within = pooled.environment.manage(*check)
     assert within.returncode == 0, within.stderr
 
 
-def test_without_the_setting_pgbouncer_refuses_us_and_says_why(pooled: PooledSite) -> None:
-    done = pooled.site.manage("check", "--database", "default", DATABASE_POOLED="false")
+def test_without_the_setting_pgbouncer_refuses_us_and_says_why(pooled: PooledEnvironment) -> None:
+    done = pooled.environment.manage("check", "--database", "default", DATABASE_POOLED="false")
 
     assert done.returncode != 0
     assert "unsupported startup parameter" in done.stderr

@@ -9,7 +9,9 @@ import sys
 import psycopg2
 import pytest
 
-from tests.support.environment import PATIENCE, ROOT, Site, wait_until
+from tests.support.environment import ProjectEnvironment
+from tests.support.paths import ROOT
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -22,7 +24,7 @@ from django.db import connection
 from notifications.delivery.engine import Engine, engine_with_redis
 from notifications.models import NotificationRecord
 from notifications.service import NotificationService
-from tests.support.environment import payload
+from tests.support.payloads import payload_of
 with connection.cursor() as cursor:
     cursor.execute("SELECT pg_advisory_lock_shared({GATE})")
 """
@@ -31,11 +33,11 @@ DRAIN_WITHOUT_LOCKS = "Engine().deliver_due()"
 DRAIN = "engine_with_redis().deliver_due()"
 
 
-def race(site: Site, *programs: str) -> None:
+def race(environment: ProjectEnvironment, *programs: str) -> None:
     """Run the programs, all released at the same moment, and check that each ends without an error."""
-    with contextlib.closing(psycopg2.connect(site.env["DATABASE_URL"])) as gate, gate.cursor() as cursor:
+    with contextlib.closing(psycopg2.connect(environment.env["DATABASE_URL"])) as gate, gate.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [GATE])
-        env = site.env | {"DJANGO_SETTINGS_MODULE": "smartmate.settings"}
+        env = environment.env | {"DJANGO_SETTINGS_MODULE": "smartmate.settings"}
         processes = [
             subprocess.Popen(
                 [sys.executable, "-c", START + program], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True
@@ -43,63 +45,63 @@ def race(site: Site, *programs: str) -> None:
             for program in programs
         ]
         waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        wait_until(lambda: site.rows(waiting)[0][0] == len(processes), "all processes wait for the lock")
+        wait_until(lambda: environment.rows(waiting)[0][0] == len(processes), "all processes wait for the lock")
         cursor.execute("SELECT pg_advisory_unlock(%s)", [GATE])
         for process in processes:
             _out, errors = process.communicate(timeout=PATIENCE)
             assert process.returncode == 0, errors
 
 
-def sweep_until_sent(site: Site, count: int) -> None:
+def sweep_until_sent(environment: ProjectEnvironment, count: int) -> None:
     """Sweep as beat does: a record whose key was held is sent by the next sweep."""
     program = "from notifications.delivery.engine import Engine\nEngine().deliver_due()"
-    wait_until(lambda: site.run(program) or site.statuses() == {"sent": count}, "all are sent")
+    wait_until(lambda: environment.run(program) or environment.statuses() == {"sent": count}, "all are sent")
 
 
 @pytest.mark.parametrize("drain", [DRAIN, DRAIN_WITHOUT_LOCKS], ids=["with locks", "by the claim alone"])
-def test_drains_at_the_same_time_send_each_record_once(site: Site, drain: str) -> None:
-    user, _key = site.add_user()
-    records = site.request(user, *(f"k{number}" for number in range(400)))
+def test_drains_at_the_same_time_send_each_record_once(environment: ProjectEnvironment, drain: str) -> None:
+    user, _key = environment.add_user()
+    records = environment.request(user, *(f"k{number}" for number in range(400)))
 
-    race(site, drain, drain, drain)
+    race(environment, drain, drain, drain)
 
-    assert site.sends() == dict.fromkeys(records, 1)
-    assert site.statuses() == {"sent": 400}
+    assert environment.sends() == dict.fromkeys(records, 1)
+    assert environment.statuses() == {"sent": 400}
 
 
-def test_drain_and_events_of_the_same_keys_send_each_record_once(site: Site) -> None:
-    user, _key = site.add_user()
+def test_drain_and_events_of_the_same_keys_send_each_record_once(environment: ProjectEnvironment) -> None:
+    user, _key = environment.add_user()
     keys = [f"k{number}" for number in range(150)]
-    records = site.request(user, *keys)
-    events = f"for key in {keys!r}: NotificationService().handle_feishu_requested(payload({user}, key))"
-    backwards = f"for key in {keys[::-1]!r}: NotificationService().handle_feishu_requested(payload({user}, key))"
+    records = environment.request(user, *keys)
+    events = f"for key in {keys!r}: NotificationService().handle_feishu_requested(payload_of({user}, key))"
+    backwards = f"for key in {keys[::-1]!r}: NotificationService().handle_feishu_requested(payload_of({user}, key))"
 
-    race(site, DRAIN, events, backwards)
-    sweep_until_sent(site, 150)
+    race(environment, DRAIN, events, backwards)
+    sweep_until_sent(environment, 150)
 
-    assert site.sends() == dict.fromkeys(records, 1)
-
-
-def test_first_event_of_a_key_in_two_processes_is_sent_once(site: Site) -> None:
-    user, _key = site.add_user()
-    events = f"for n in range(100): NotificationService().handle_feishu_requested(payload({user}, f'k{{n}}'))"
-
-    race(site, events, events)
-
-    assert sorted(site.sends().values()) == [1] * 100
-    assert site.statuses() == {"sent": 100}
+    assert environment.sends() == dict.fromkeys(records, 1)
 
 
-def test_drain_and_two_replays_send_each_record_once(site: Site) -> None:
-    user, key = site.add_user("code:9499")
-    records = site.request(user, *(f"k{number}" for number in range(300)))
-    race(site, DRAIN)
-    site.wait_for_status("dead", 300)
-    site.sandbox.script(key, "ok")
+def test_first_event_of_a_key_in_two_processes_is_sent_once(environment: ProjectEnvironment) -> None:
+    user, _key = environment.add_user()
+    events = f"for n in range(100): NotificationService().handle_feishu_requested(payload_of({user}, f'k{{n}}'))"
+
+    race(environment, events, events)
+
+    assert sorted(environment.sends().values()) == [1] * 100
+    assert environment.statuses() == {"sent": 100}
+
+
+def test_drain_and_two_replays_send_each_record_once(environment: ProjectEnvironment) -> None:
+    user, key = environment.add_user("code:9499")
+    records = environment.request(user, *(f"k{number}" for number in range(300)))
+    race(environment, DRAIN)
+    environment.wait_for_status("dead", 300)
+    environment.sandbox.script(key, "ok")
     replay = "NotificationService().replay(NotificationRecord.objects.all(), None, 'fixed')"
 
-    race(site, replay, replay, f"for _ in range(20): {DRAIN}")
-    sweep_until_sent(site, 300)
+    race(environment, replay, replay, f"for _ in range(20): {DRAIN}")
+    sweep_until_sent(environment, 300)
 
-    assert site.sends() == dict.fromkeys(records, 1)
-    assert site.rows("SELECT DISTINCT status, round FROM notification_records") == [("sent", 1)]
+    assert environment.sends() == dict.fromkeys(records, 1)
+    assert environment.rows("SELECT DISTINCT status, round FROM notification_records") == [("sent", 1)]

@@ -19,8 +19,8 @@ from dev.pictures import log_in
 from notifications.api import request_notification
 from notifications.models import NotificationRecord
 from notifications.replay import runner as replay_runner
-from tests.conftest import payload
 from tests.support.factories import make_attempt, make_record
+from tests.support.payloads import payload
 
 pytestmark = [
     pytest.mark.browser,

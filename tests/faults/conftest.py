@@ -1,4 +1,4 @@
-"""A site that can be broken, for each fault test."""
+"""An environment that can be broken, for each fault test."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fault_environment import FaultSite, running_fault_site
+from tests.support.fault_environment import FaultEnvironment, running_fault_environment
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[FaultSite]:
-    """A site on the database server that all tests share."""
-    with running_fault_site(tmp_path) as running:
+def environment(tmp_path: Path) -> Iterator[FaultEnvironment]:
+    """An environment on the database server that all tests share."""
+    with running_fault_environment(tmp_path) as running:
         yield running
 
 
 @pytest.fixture
-def own_site(tmp_path: Path) -> Iterator[FaultSite]:
-    """A site with a PostgreSQL of its own, which may be stopped."""
-    with running_fault_site(tmp_path, own_postgres=True) as running:
+def own_environment(tmp_path: Path) -> Iterator[FaultEnvironment]:
+    """An environment with a PostgreSQL of its own, which may be stopped."""
+    with running_fault_environment(tmp_path, own_postgres=True) as running:
         yield running

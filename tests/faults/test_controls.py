@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults import test_redis_faults as redis_faults, test_worker_faults as worker_faults
-from tests.support.environment import ROOT
-from tests.support.fault_environment import FaultSite, running_fault_site
+from tests.support.fault_environment import FaultEnvironment, running_fault_environment
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.acceptance
 
@@ -22,14 +22,16 @@ TESTS = [
     ("claim", redis_faults.test_fault_15_redis_client_kill),
     ("claim", worker_faults.test_fault_18_lock_expires_while_its_holder_sends),
     ("fence", worker_faults.test_fault_20_stale_failure_changes_nothing),
-    ("lock", worker_faults.test_fault_20_record_of_a_stopped_worker_that_holds_its_key_is_not_sent_again),
+    ("lock", worker_faults.test_fault_20_record_of_a_stopped_worker_with_its_key_is_not_sent_again),
 ]
 
 
 @pytest.mark.parametrize(("control", "test"), TESTS, ids=[f"{control}-{test.__name__}" for control, test in TESTS])
-def test_fault_test_fails_without_the_guard(control: str, test: Callable[[FaultSite], None], tmp_path: Path) -> None:
-    with running_fault_site(tmp_path, CONTROL=control) as site, pytest.raises(AssertionError):
-        test(site)
+def test_fault_test_fails_without_the_guard(
+    control: str, test: Callable[[FaultEnvironment], None], tmp_path: Path
+) -> None:
+    with running_fault_environment(tmp_path, CONTROL=control) as environment, pytest.raises(AssertionError):
+        test(environment)
 
 
 @pytest.mark.parametrize(

@@ -12,20 +12,22 @@ import pytest
 from dev.keeper import private_directory
 from dev.other_app import other_app
 from dev.valkey import Valkey
-from tests.support.fault_environment import FaultSite, payload, stopped, wait_until
+from tests.support.fault_environment import FaultEnvironment, stopped
+from tests.support.payloads import payload_of
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 SHORT_LEASE = {"NOTIFICATIONS_LEASE": "4"}
 
 
 @contextlib.contextmanager
-def repeated_drains(site: FaultSite, number: int) -> Iterator[None]:
+def repeated_drains(environment: FaultEnvironment, number: int) -> Iterator[None]:
     """Run this many drains with locks, again and again, during the block."""
     over = threading.Event()
 
     def drain_repeatedly() -> None:
         while not over.is_set():
-            site.drain_with()
+            environment.drain_with()
 
     threads = [threading.Thread(target=drain_repeatedly) for _ in range(number)]
     for thread in threads:
@@ -38,173 +40,173 @@ def repeated_drains(site: FaultSite, number: int) -> Iterator[None]:
             thread.join()
 
 
-def test_fault_06_brpop_gap(site: FaultSite) -> None:
-    proxy, env = site.proxy("REDIS_URL")
-    site.start_worker(**env)
-    user, _key = site.add_user()
+def test_fault_06_brpop_gap(environment: FaultEnvironment) -> None:
+    proxy, env = environment.proxy("REDIS_URL")
+    environment.start_worker(**env)
+    user, _key = environment.add_user()
     proxy.lose_reply_with(b"notifications.deliver_due")  # the message leaves the queue and never reaches the worker
 
-    [record] = site.request(user, "k")
+    [record] = environment.request(user, "k")
     wait_until(lambda: proxy.lost_replies, "the nudge is lost")
-    assert site.statuses() == {"pending": 1}
-    site.start("beat")
+    assert environment.statuses() == {"pending": 1}
+    environment.start("beat")
 
-    site.wait_for_status("sent", 1)
-    assert site.sends() == {record: 1}
-    site.assert_promise()
+    environment.wait_for_status("sent", 1)
+    assert environment.sends() == {record: 1}
+    environment.assert_promise()
 
 
-def test_fault_07_publish_reply_lost(site: FaultSite) -> None:
-    proxy, env = site.proxy("REDIS_URL")
-    user, _key = site.add_user()
+def test_fault_07_publish_reply_lost(environment: FaultEnvironment) -> None:
+    proxy, env = environment.proxy("REDIS_URL")
+    user, _key = environment.add_user()
     proxy.lose_reply_to(b"LPUSH")
 
-    [record] = site.request(user, "k", **env)
+    [record] = environment.request(user, "k", **env)
     assert proxy.lost_replies == 1
-    site.start_worker()
-    site.start("beat")
+    environment.start_worker()
+    environment.start("beat")
 
-    site.wait_for_status("sent", 1)
-    assert site.sends() == {record: 1}
-    site.assert_promise()
+    environment.wait_for_status("sent", 1)
+    assert environment.sends() == {record: 1}
+    environment.assert_promise()
 
 
-def test_fault_08_rollback(site: FaultSite) -> None:
-    user, _key = site.add_user()
+def test_fault_08_rollback(environment: FaultEnvironment) -> None:
+    user, _key = environment.add_user()
 
-    site.run(
+    environment.run(
         "from django.db import transaction\n"
         "from notifications.api import request_notification\n"
-        "from tests.support.environment import payload\n"
+        "from tests.support.payloads import payload_of\n"
         "try:\n"
         "    with transaction.atomic():\n"
-        f"        request_notification(payload({user}, 'k'))\n"
+        f"        request_notification(payload_of({user}, 'k'))\n"
         "        raise KeyError\n"
         "except KeyError:\n"
         "    pass"
     )
-    site.drain()
+    environment.drain()
 
-    assert site.statuses() == {}
-    assert site.sends() == {}
-    with site.redis() as client:
+    assert environment.statuses() == {}
+    assert environment.sends() == {}
+    with environment.redis() as client:
         assert client.llen("deliver") == 0
 
 
-def test_fault_10_crash_between_commit_and_hint(site: FaultSite) -> None:
-    user, _key = site.add_user()
+def test_fault_10_crash_between_commit_and_hint(environment: FaultEnvironment) -> None:
+    user, _key = environment.add_user()
 
     with pytest.raises(AssertionError):  # the requesting process dies
-        site.request(user, "k", FAULTS="before_nudge=kill")
-    assert site.reached("before_nudge")
-    site.start_worker()
-    site.start("beat")
+        environment.request(user, "k", FAULTS="before_nudge=kill")
+    assert environment.reached("before_nudge")
+    environment.start_worker()
+    environment.start("beat")
 
-    site.wait_for_status("sent", 1)
-    assert list(site.sends().values()) == [1]
-    site.assert_promise()
-
-
-def test_fault_11_redis_down_at_intake(site: FaultSite) -> None:
-    user, _key = site.add_user()
-    site.valkey.kill()
-
-    records = site.request(user, "a", "b")
-    assert site.statuses() == {"pending": 2}
-    site.start_driver()
-
-    site.wait_for_status("sent", 2)
-    assert site.sends() == dict.fromkeys(records, 1)
-    site.assert_promise()
+    environment.wait_for_status("sent", 1)
+    assert list(environment.sends().values()) == [1]
+    environment.assert_promise()
 
 
-def test_fault_11_a_worker_recovers_within_a_sweep_of_redis_return(site: FaultSite) -> None:
-    site.start_worker()
-    site.start("beat")
-    user, _key = site.add_user()
-    site.valkey.kill()
-    records = site.request(user, "a", "b")
+def test_fault_11_redis_down_at_intake(environment: FaultEnvironment) -> None:
+    user, _key = environment.add_user()
+    environment.valkey.kill()
 
-    site.valkey.start()
+    records = environment.request(user, "a", "b")
+    assert environment.statuses() == {"pending": 2}
+    environment.start_driver()
 
-    site.wait_for_status("sent", 2)  # without another nudge: the sweep claimed them
-    assert site.sends() == dict.fromkeys(records, 1)
-    site.assert_promise()
-
-
-def test_fault_12_redis_blackhole(site: FaultSite) -> None:
-    site.start_worker()
-    site.start("beat")
-    user, _key = site.add_user()
-
-    with stopped(site.valkey.pid):
-        during = site.request(user, "during")  # returns, although Redis accepts the connection and never answers
-        assert site.manage("deliver_due").returncode == 0
-        assert site.sends() == dict.fromkeys(during, 1)
-    after = site.request(user, "after")
-
-    site.wait_for_status("sent", 2)
-    assert site.sends() == dict.fromkeys(during + after, 1)
-    site.assert_promise()
+    environment.wait_for_status("sent", 2)
+    assert environment.sends() == dict.fromkeys(records, 1)
+    environment.assert_promise()
 
 
-def test_fault_13_redis_restart_x5(site: FaultSite) -> None:
-    site.start_worker()
-    site.start("beat")
-    user, _key = site.add_user()
+def test_fault_11_a_worker_recovers_within_a_sweep_of_redis_return(environment: FaultEnvironment) -> None:
+    environment.start_worker()
+    environment.start("beat")
+    user, _key = environment.add_user()
+    environment.valkey.kill()
+    records = environment.request(user, "a", "b")
+
+    environment.valkey.start()
+
+    environment.wait_for_status("sent", 2)  # without another nudge: the sweep claimed them
+    assert environment.sends() == dict.fromkeys(records, 1)
+    environment.assert_promise()
+
+
+def test_fault_12_redis_blackhole(environment: FaultEnvironment) -> None:
+    environment.start_worker()
+    environment.start("beat")
+    user, _key = environment.add_user()
+
+    with stopped(environment.valkey.pid):
+        during = environment.request(user, "during")  # returns, although Redis accepts the connection and never answers
+        assert environment.manage("deliver_due").returncode == 0
+        assert environment.sends() == dict.fromkeys(during, 1)
+    after = environment.request(user, "after")
+
+    environment.wait_for_status("sent", 2)
+    assert environment.sends() == dict.fromkeys(during + after, 1)
+    environment.assert_promise()
+
+
+def test_fault_13_redis_restart_x5(environment: FaultEnvironment) -> None:
+    environment.start_worker()
+    environment.start("beat")
+    user, _key = environment.add_user()
     records: list[int] = []
 
     for restart in range(5):
-        records += site.request(user, *(f"{restart}-{number}" for number in range(50)))
-        site.valkey.kill()
-        site.valkey.start()
-        records += site.request(user, f"{restart}-after")
+        records += environment.request(user, *(f"{restart}-{number}" for number in range(50)))
+        environment.valkey.kill()
+        environment.valkey.start()
+        records += environment.request(user, f"{restart}-after")
 
-    site.wait_for_status("sent", len(records))
-    assert site.sends() == dict.fromkeys(records, 1)
-    site.assert_promise()
+    environment.wait_for_status("sent", len(records))
+    assert environment.sends() == dict.fromkeys(records, 1)
+    environment.assert_promise()
 
 
-def test_fault_14_redis_flushall(site: FaultSite) -> None:
-    user, _key = site.add_user("slow:0.05")
-    drivers = [site.start_driver(), site.start_driver()]  # without locks
-    records = site.request(user, *(f"k{number}" for number in range(600)))
+def test_fault_14_redis_flushall(environment: FaultEnvironment) -> None:
+    user, _key = environment.add_user("slow:0.05")
+    drivers = [environment.start_driver(), environment.start_driver()]  # without locks
+    records = environment.request(user, *(f"k{number}" for number in range(600)))
 
-    with repeated_drains(site, 2), site.redis() as client:
+    with repeated_drains(environment, 2), environment.redis() as client:
 
         def flush() -> bool:
             client.flushall()
-            return site.statuses() == {"sent": len(records)}
+            return environment.statuses() == {"sent": len(records)}
 
         wait_until(flush, "all are sent")
 
     assert all(driver.alive for driver in drivers)
-    assert site.sends() == dict.fromkeys(records, 1)
-    site.assert_promise()
+    assert environment.sends() == dict.fromkeys(records, 1)
+    environment.assert_promise()
 
 
-def test_fault_15_redis_client_kill(site: FaultSite) -> None:
-    site.start_worker()
-    site.start("beat")
-    drivers = [site.start_driver(), site.start_driver()]  # without locks
-    user, _key = site.add_user("slow:0.05")
-    records = site.request(user, *(f"k{number}" for number in range(300)))
-    other = other_app(site.valkey.url)
+def test_fault_15_redis_client_kill(environment: FaultEnvironment) -> None:
+    environment.start_worker()
+    environment.start("beat")
+    drivers = [environment.start_driver(), environment.start_driver()]  # without locks
+    user, _key = environment.add_user("slow:0.05")
+    records = environment.request(user, *(f"k{number}" for number in range(300)))
+    other = other_app(environment.valkey.url)
     for number in range(50):
-        event = payload(user, f"k{number}")  # a duplicate event of each
+        event = payload_of(user, f"k{number}")  # a duplicate event of each
         other.send_task("notification.feishu.requested", args=[event], queue="notifications")
 
-    with site.redis() as client:
+    with environment.redis() as client:
 
         def cut() -> bool:
             client.execute_command("CLIENT", "KILL", "TYPE", "normal")
-            return site.statuses() == {"sent": len(records)}
+            return environment.statuses() == {"sent": len(records)}
 
         wait_until(cut, "all are sent")
 
     assert all(driver.alive for driver in drivers)
-    assert site.sends() == dict.fromkeys(records, 1)
-    site.assert_promise()
+    assert environment.sends() == dict.fromkeys(records, 1)
+    environment.assert_promise()
 
 
 @pytest.mark.parametrize(
@@ -215,85 +217,85 @@ def test_fault_15_redis_client_kill(site: FaultSite) -> None:
     ],
     ids=["out of memory", "read-only"],
 )
-def test_fault_16_redis_oom_readonly(site: FaultSite, hurt: list[str], heal: list[str]) -> None:
-    worker = site.start_worker()
-    site.start("beat")
-    user, _key = site.add_user()
-    site.request(user, "before")
-    site.wait_for_status("sent", 1)
+def test_fault_16_redis_oom_readonly(environment: FaultEnvironment, hurt: list[str], heal: list[str]) -> None:
+    worker = environment.start_worker()
+    environment.start("beat")
+    user, _key = environment.add_user()
+    environment.request(user, "before")
+    environment.wait_for_status("sent", 1)
 
-    with site.redis() as client:
+    with environment.redis() as client:
         client.execute_command(*hurt)
-        site.request(user, "during")
-        assert site.manage("deliver_due").returncode == 0
-        site.wait_for_status("sent", 2)
+        environment.request(user, "during")
+        assert environment.manage("deliver_due").returncode == 0
+        environment.wait_for_status("sent", 2)
         client.execute_command(*heal)
-    site.request(user, "after")
+    environment.request(user, "after")
 
-    site.wait_for_status("sent", 3)
+    environment.wait_for_status("sent", 3)
     assert worker.alive
-    assert set(site.sends().values()) == {1}
-    site.assert_promise()
+    assert set(environment.sends().values()) == {1}
+    environment.assert_promise()
 
 
-def test_fault_17_redis_failover(site: FaultSite, tmp_path: Path) -> None:
-    user, key = site.add_user("hold")
-    [record] = site.request(user, "k")
+def test_fault_17_redis_failover(environment: FaultEnvironment, tmp_path: Path) -> None:
+    user, key = environment.add_user("hold")
+    [record] = environment.request(user, "k")
     long = {"NOTIFICATIONS_TOTAL_TIMEOUT": "60", "NOTIFICATIONS_READ_TIMEOUT": "60"}
 
     with private_directory() as folder, Valkey(folder) as replica:  # the replica does not have the lock
-        first = site.start_drain(**long)
-        site.sandbox.wait_for(1, 60, key=key)
-        site.drain_with(REDIS_URL=replica.url, **long)
-        site.sandbox.release()
+        first = environment.start_drain(**long)
+        environment.sandbox.wait_for(1, 60, key=key)
+        environment.drain_with(REDIS_URL=replica.url, **long)
+        environment.sandbox.release()
         assert first.wait(60) == 0
 
-    assert site.sends() == {record: 1}
-    site.assert_promise()
+    assert environment.sends() == {record: 1}
+    environment.assert_promise()
 
 
-def test_fault_19_lock_reply_lost(site: FaultSite) -> None:
-    site.env.update(SHORT_LEASE)
-    proxy, env = site.proxy("REDIS_URL")
-    user, _key = site.add_user()
-    [record] = site.request(user, "k")
+def test_fault_19_lock_reply_lost(environment: FaultEnvironment) -> None:
+    environment.env.update(SHORT_LEASE)
+    proxy, env = environment.proxy("REDIS_URL")
+    user, _key = environment.add_user()
+    [record] = environment.request(user, "k")
     proxy.lose_reply_to(b"smartmate:lock:")
 
-    site.drain_with(**env)
-    assert (proxy.lost_replies, site.sends()) == (1, {record: 1})
-    with site.redis() as client:
+    environment.drain_with(**env)
+    assert (proxy.lost_replies, environment.sends()) == (1, {record: 1})
+    with environment.redis() as client:
         assert len(list(client.scan_iter("smartmate:lock:*"))) == 1  # a lock without an owner
-    site.run("from notifications.models import NotificationRecord as R\n"
+    environment.run("from notifications.models import NotificationRecord as R\n"
              "from notifications.service import NotificationService\n"
              "NotificationService().replay(R.objects.all(), None, 'again', force=True)")  # fmt: skip
-    site.drain_until({"sent": 1})
+    environment.drain_until({"sent": 1})
 
-    assert site.sends() == {record: 2}
-    assert site.attempts("round", "number", "outcome") == [(0, 1, "success"), (1, 1, "success")]
-    assert site.where_secrets_are() == []
-
-
-def test_fault_26_two_beats(site: FaultSite) -> None:
-    site.start_worker()
-    site.start_worker()
-    site.start("beat")
-    site.start("beat")
-    user, _key = site.add_user("status:503", "status:503", "ok")
-
-    records = site.request(user, *(f"k{number}" for number in range(60)))
-
-    site.wait_for_status("sent", len(records))
-    assert site.sends() == dict.fromkeys(records, 1)
-    site.assert_promise()
+    assert environment.sends() == {record: 2}
+    assert environment.attempts("round", "number", "outcome") == [(0, 1, "success"), (1, 1, "success")]
+    assert environment.where_secrets_are() == []
 
 
-def test_fault_26_no_beat(site: FaultSite) -> None:
-    user, _key = site.add_user("status:503", "ok")
-    site.start_driver()
+def test_fault_26_two_beats(environment: FaultEnvironment) -> None:
+    environment.start_worker()
+    environment.start_worker()
+    environment.start("beat")
+    environment.start("beat")
+    user, _key = environment.add_user("status:503", "status:503", "ok")
 
-    [record] = site.request(user, "k")
+    records = environment.request(user, *(f"k{number}" for number in range(60)))
 
-    site.wait_for_status("sent", 1)
-    assert site.sends() == {record: 1}
-    assert site.attempts("number", "cause") == [(1, "event"), (2, "sweep")]
-    site.assert_promise()
+    environment.wait_for_status("sent", len(records))
+    assert environment.sends() == dict.fromkeys(records, 1)
+    environment.assert_promise()
+
+
+def test_fault_26_no_beat(environment: FaultEnvironment) -> None:
+    user, _key = environment.add_user("status:503", "ok")
+    environment.start_driver()
+
+    [record] = environment.request(user, "k")
+
+    environment.wait_for_status("sent", 1)
+    assert environment.sends() == {record: 1}
+    assert environment.attempts("number", "cause") == [(1, "event"), (2, "sweep")]
+    environment.assert_promise()

@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from notifications.replay.runner import MAX_BATCH_RECORDS
-from tests.support.environment import ROOT
-from tests.support.fault_environment import FaultSite, wait_until
+from tests.support.fault_environment import FaultEnvironment
+from tests.support.paths import ROOT
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 CREATE_OPERATION = """
@@ -21,38 +22,40 @@ result = create_operation(Criteria(statuses=("dead",)), None, "fixed").pk
 RUN = "import django; django.setup()\nfrom notifications.replay.runner import run\nrun(60)"
 
 
-def test_operation_of_a_killed_worker_is_continued_and_replays_each_record_once(site: FaultSite) -> None:
-    user, _key = site.add_user()
-    records = site.request(user, *(f"k{number}" for number in range(3 * MAX_BATCH_RECORDS - 1)))
-    site.execute("UPDATE notification_records SET status = 'dead', next_attempt_at = NULL, updated_at = now()")
-    site.run(CREATE_OPERATION)
+def test_operation_of_a_killed_worker_is_continued_and_replays_each_record_once(environment: FaultEnvironment) -> None:
+    user, _key = environment.add_user()
+    records = environment.request(user, *(f"k{number}" for number in range(3 * MAX_BATCH_RECORDS - 1)))
+    environment.execute("UPDATE notification_records SET status = 'dead', next_attempt_at = NULL, updated_at = now()")
+    environment.run(CREATE_OPERATION)
 
-    first = site.start_worker(FAULTS="within_batch=kill")
+    first = environment.start_worker(FAULTS="within_batch=kill")
     first.wait(60)
-    assert operation(site) == ("queued", 0)
-    assert site.statuses() == {"dead": len(records)}  # the unfinished batch was rolled back
+    assert operation(environment) == ("queued", 0)
+    assert environment.statuses() == {"dead": len(records)}  # the unfinished batch was rolled back
 
-    assert run(site, FAULTS="after_batch=kill") == -signal.SIGKILL
-    assert operation(site) == ("running", MAX_BATCH_RECORDS)
-    assert site.statuses() == {"dead": len(records) - MAX_BATCH_RECORDS, "pending": MAX_BATCH_RECORDS}
+    assert run(environment, FAULTS="after_batch=kill") == -signal.SIGKILL
+    assert operation(environment) == ("running", MAX_BATCH_RECORDS)
+    assert environment.statuses() == {"dead": len(records) - MAX_BATCH_RECORDS, "pending": MAX_BATCH_RECORDS}
 
-    site.start_worker()
-    site.start("beat")
-    wait_until(lambda: operation(site) == ("done", len(records)), lambda: f"all are replayed: {operation(site)}")
-    site.wait_for_status("sent", len(records))
-    assert site.sends() == dict.fromkeys(records, 1)
-    assert site.rows("SELECT DISTINCT round FROM notification_records") == [(1,)]
-    site.assert_promise()
+    environment.start_worker()
+    environment.start("beat")
+    wait_until(
+        lambda: operation(environment) == ("done", len(records)), lambda: f"all are replayed: {operation(environment)}"
+    )
+    environment.wait_for_status("sent", len(records))
+    assert environment.sends() == dict.fromkeys(records, 1)
+    assert environment.rows("SELECT DISTINCT round FROM notification_records") == [(1,)]
+    environment.assert_promise()
 
 
-def operation(site: FaultSite) -> tuple[str, int]:
+def operation(environment: FaultEnvironment) -> tuple[str, int]:
     """Return status and progress of the one operation."""
-    [(status, done)] = site.rows("SELECT status, done FROM notification_replay_operations")
+    [(status, done)] = environment.rows("SELECT status, done FROM notification_replay_operations")
     return status, done
 
 
-def run(site: FaultSite, **env: str) -> int:
+def run(environment: FaultEnvironment, **env: str) -> int:
     """Run batches in another process; return its exit code."""
     return subprocess.run(
-        [sys.executable, "-c", RUN], cwd=ROOT, env=site.env | env, capture_output=True, timeout=60, check=False
+        [sys.executable, "-c", RUN], cwd=ROOT, env=environment.env | env, capture_output=True, timeout=60, check=False
     ).returncode

@@ -17,8 +17,8 @@ from notifications.ingest.validation import DedupeConflict, InvalidNotification
 from notifications.models import NotificationRecord, RejectedRequest
 from notifications.providers import get_provider
 from notifications.providers.memory import MemoryProvider
-from smartmate.celery import app
-from tests.conftest import payload
+from tests.support.broker_queues import purge_queue
+from tests.support.payloads import payload
 
 MEMORY = {"feishu": "notifications.providers.memory.MemoryProvider"}
 
@@ -31,16 +31,10 @@ def provider(change: Callable[..., None]) -> MemoryProvider:
     return configured
 
 
-def queued(queue: str) -> int:
-    """Return the number of messages in a broker queue, and empty it."""
-    with app.connection_for_read() as connection:
-        return int(connection.default_channel._purge(queue))  # type: ignore[attr-defined]
-
-
 @pytest.fixture(autouse=True)
 def _empty_queues() -> None:
-    queued("deliver")
-    queued("notifications")
+    purge_queue("deliver")
+    purge_queue("notifications")
 
 
 @pytest.mark.django_db(transaction=True)
@@ -49,9 +43,9 @@ class TestApi:
         with transaction.atomic():
             first = request_notification(payload())
             request_notification(payload(dedupe_key="second"))
-            assert queued("deliver") == 0
+            assert purge_queue("deliver") == 0
 
-        assert queued("deliver") == 1
+        assert purge_queue("deliver") == 1
         assert NotificationRecord.objects.filter(pk=first.record_id, status="pending").exists()
 
     def test_the_channel_names_the_provider(self) -> None:
@@ -76,17 +70,17 @@ class TestApi:
             raise ZeroDivisionError
 
         assert not NotificationRecord.objects.exists()
-        assert queued("deliver") == 0
+        assert purge_queue("deliver") == 0
 
     def test_a_duplicate_is_answered_and_nudges_nobody(self) -> None:
         first = request_notification(payload())
-        queued("deliver")
+        purge_queue("deliver")
         mark_nudge_received()
 
         again = request_notification(payload())
 
         assert (again.record_id, again.reused) == (first.record_id, True)
-        assert queued("deliver") == 0
+        assert purge_queue("deliver") == 0
 
     def test_a_refusal_leaves_the_callers_transaction_usable(self) -> None:
         with transaction.atomic():
@@ -102,7 +96,7 @@ class TestApi:
         accepted = request_notifications(payload(dedupe_key=f"k{number}") for number in range(3))
 
         assert [one.reused for one in accepted] == [False] * 3
-        assert queued("deliver") == 1
+        assert purge_queue("deliver") == 1
 
     def test_redis_away_does_not_fail_the_request(self, change: Callable[..., None]) -> None:
         change(REDIS_URL="redis://127.0.0.1:1/0")
@@ -127,7 +121,7 @@ class TestApi:
 class TestNudge:
     def test_one_message_stands_for_many_until_a_drain_starts(self) -> None:
         assert [nudge(), nudge(), nudge()] == [True, False, False]
-        assert queued("deliver") == 1
+        assert purge_queue("deliver") == 1
 
         mark_nudge_received()
 
@@ -216,7 +210,7 @@ class TestDrainTask:
 
         tasks.deliver_due.run()
 
-        assert queued("deliver") == 1
+        assert purge_queue("deliver") == 1
 
     def test_what_is_asked_for_while_a_drain_begins_is_not_overlooked(
         self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
@@ -233,20 +227,20 @@ class TestDrainTask:
         tasks.deliver_due.run()
 
         assert NotificationRecord.objects.by_status() == {"sent": 1}
-        assert queued("deliver") == 1
+        assert purge_queue("deliver") == 1
 
     def test_a_worker_that_is_to_stop_hands_its_nudge_on(
         self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
     ) -> None:
         change(PROVIDERS=MEMORY)
         request_notification(payload())
-        queued("deliver")
+        purge_queue("deliver")
         monkeypatch.setattr(tasks._stopping, "is_set", lambda: True)
 
         tasks.deliver_due.run()
 
         assert NotificationRecord.objects.by_status() == {"pending": 1}
-        assert queued("deliver") == 1
+        assert purge_queue("deliver") == 1
 
     def test_a_drain_that_was_stopped_early_asks_for_another(
         self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
@@ -259,4 +253,4 @@ class TestDrainTask:
 
         # This stop looks at what is settled, and a backlog's successes are settled behind the next claim.
         assert NotificationRecord.objects.by_status() == {"sent": 4, "pending": 1}
-        assert queued("deliver") == 1
+        assert purge_queue("deliver") == 1

@@ -22,7 +22,7 @@ from notifications.models import UserNotificationChannel
 from notifications.monitoring.diagnostics.redis_and_broker import LONG_QUEUE_MESSAGES
 from notifications.states import HeartbeatKind
 from notifications.telemetry import heartbeats
-from tests.integration.test_probes import ROOT
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.django_db
 

@@ -23,8 +23,8 @@ from notifications.providers.memory import MemoryProvider
 from notifications.service import HandleResult, NotificationService
 from notifications.states import Outcome, Status
 from notifications.testing.sandbox.server import Sandbox
-from tests.conftest import payload
 from tests.support.delivery import NOW, TRY_LATER, Clock, options_with
+from tests.support.payloads import payload
 
 KEY = payload()["dedupe_key"]
 

@@ -28,9 +28,9 @@ from notifications.security.secrets import Secret
 from notifications.states import Outcome
 from notifications.web_api import api
 from notifications.web_api.errors import VALIDATION_MESSAGES
-from tests.support.environment import wait_until
 from tests.support.factories import make_record
 from tests.support.query_plans import all_nodes, executed_plan, fill_table
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 

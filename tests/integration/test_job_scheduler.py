@@ -21,7 +21,7 @@ from notifications.maintenance.job_scheduler import claim_jobs, run_due_jobs
 from notifications.maintenance.pruner import PurgeCounts, purge
 from notifications.management.commands.deliver_due import _handle_trigger
 from notifications.models import DueJob, NotificationRecord, RejectedRequest
-from tests.integration.test_api_and_tasks import queued
+from tests.support.broker_queues import purge_queue
 from tests.support.payloads import trigger
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -30,8 +30,8 @@ TRIGGERED = "active_schedule.triggered"
 
 @pytest.fixture(autouse=True)
 def _empty_queues() -> None:
-    queued("deliver")
-    queued("notifications")
+    purge_queue("deliver")
+    purge_queue("notifications")
 
 
 def schedule(key: str = "job", *, ago: float = 1, **changes: Any) -> int:
@@ -155,7 +155,7 @@ class TestScanner:
         tasks.publish_due_jobs.run()
         tasks.publish_due_jobs.run()
 
-        assert queued("notifications") == 1
+        assert purge_queue("notifications") == 1
         assert list(DueJob.objects.filter(done_at__isnull=False).values_list("key", flat=True)) == ["job"]
 
     def test_two_scanners_at_once_share_the_jobs(self) -> None:

@@ -11,8 +11,8 @@ from notifications.ingest.validation import InvalidNotification
 from notifications.models import NotificationRecord
 from notifications.providers.memory import MemoryProvider
 from notifications.states import Status
-from tests.conftest import payload
 from tests.support.delivery import NOW, OK, TRY_LATER, Clock, make_due_record, make_engine
+from tests.support.payloads import payload
 
 pytestmark = pytest.mark.django_db
 

@@ -16,8 +16,8 @@ from notifications.delivery import send_pool
 from notifications.models import NotificationRecord
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.states import Outcome, Status
-from tests.conftest import payload
-from tests.support.environment import wait_until
+from tests.support.payloads import payload
+from tests.support.waiting import wait_until
 
 PATIENCE = 10.0
 

@@ -25,8 +25,8 @@ from notifications.providers.memory import MemoryProvider
 from notifications.service import NotificationService
 from notifications.sql import load_sql
 from notifications.states import FINAL, SCHEDULED, Status
-from tests.conftest import payload
 from tests.support.factories import make_attempt, make_record
+from tests.support.payloads import payload
 
 pytestmark = pytest.mark.django_db
 

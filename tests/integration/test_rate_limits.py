@@ -16,8 +16,8 @@ from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers import configured_providers
 from notifications.providers.memory import MemoryProvider
 from notifications.states import HoldReason, Status
-from tests.conftest import payload
 from tests.support.delivery import NOW, Clock, make_due_record, options_with
+from tests.support.payloads import payload
 
 pytestmark = pytest.mark.django_db
 

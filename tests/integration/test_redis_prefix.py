@@ -12,7 +12,7 @@ from notifications.broker.nudge import nudge
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.providers.memory import MemoryProvider
 from notifications.service import NotificationService
-from tests.conftest import payload
+from tests.support.payloads import payload
 
 PREFIX = "another-team:"
 keys_during_send: set[str] = set()

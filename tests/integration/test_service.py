@@ -20,7 +20,7 @@ from notifications.providers.base import SendResult
 from notifications.providers.memory import MemoryProvider
 from notifications.service import NotificationService
 from notifications.states import Outcome, Status
-from tests.conftest import payload
+from tests.support.payloads import payload
 
 pytestmark = pytest.mark.django_db
 

@@ -25,8 +25,8 @@ from notifications.models import NotificationRecord
 from notifications.providers.memory import MemoryProvider
 from notifications.telemetry import tracing
 from smartmate.telemetry import scrub
-from tests.conftest import payload
-from tests.integration.test_probes import ROOT
+from tests.support.paths import ROOT
+from tests.support.payloads import payload
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 KEY = "canary0123456789"

@@ -23,7 +23,7 @@ from notifications.testing.assertions import assert_not_notified, assert_notifie
 from notifications.testing.delivery import deliver_notifications
 from notifications.testing.isolation import using_memory, using_sandbox
 from notifications.testing.sandbox.server import Sandbox
-from tests.conftest import payload
+from tests.support.payloads import payload
 
 KEY = "aliceskey1"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from notifications.testing.sandbox.server import Sandbox
-from tests.support.environment import wait_until
-from tests.support.host_project import Host
+from tests.support.host_project import CELERY, Host
+from tests.support.waiting import wait_until
 
 PAYLOAD = """
 from django.db import transaction
@@ -47,12 +47,6 @@ class Person(AbstractBaseUser, PermissionsMixin):
 
     class Meta:
         app_label = "mysite"
-"""
-CELERY = """
-from celery import Celery
-app = Celery("mysite")
-app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks()
 """
 
 

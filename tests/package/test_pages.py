@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from dev.ports import free_port
-from tests.package.conftest import ROOT, virtual_environment
 from tests.support.doc_scripts import blocks, printed, promised, script
 from tests.support.host_project import PATIENCE, database, own_database
+from tests.support.installation import virtual_environment
+from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = [DOCS / "tutorial.md", *sorted((DOCS / "howto").glob("*.md"))]

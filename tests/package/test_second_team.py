@@ -8,8 +8,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from tests.package.test_host import CELERY
-from tests.support.host_project import Host
+from tests.support.host_project import CELERY, Host
 
 SEND_ON_EVERY_CHANNEL = """
 import json, logging

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from notifications.ingest.payload import FIELDS, NotificationPayload
-from tests.package.conftest import pip, virtual_environment
+from tests.support.installation import pip, virtual_environment
 
 CONSUMER = """
 from datetime import UTC, datetime

@@ -25,7 +25,7 @@ from notifications.models import NotificationRecord, RejectedRequest
 from notifications.providers import get_provider
 from notifications.providers.feishu.flow import FeishuFlowProvider
 from notifications.providers.memory import MemoryProvider
-from tests.conftest import payload
+from tests.support.payloads import payload
 
 GOAL = 100_000
 NESTED_DEPTHS = (100, 400, 700, 850, 920, 960, 980, 100_000)

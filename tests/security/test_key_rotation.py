@@ -21,8 +21,8 @@ from notifications.security.secrets import Secret
 from notifications.service import NotificationService
 from notifications.states import Status
 from notifications.testing.sandbox.server import Sandbox
-from tests.conftest import payload
-from tests.support.environment import wait_until
+from tests.support.payloads import payload
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

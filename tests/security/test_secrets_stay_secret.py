@@ -42,9 +42,10 @@ from notifications.security.secrets import Secret, SecretUnreadable
 from notifications.service import NotificationService
 from notifications.tasks import FEISHU_REQUESTED, handle_feishu_requested
 from notifications.testing.sandbox.server import Sandbox
-from tests.conftest import payload
 from tests.support.canaries import ADDRESS, CORES, KEY, PATH, TOKEN, Trail, found_in, leaks, redis_keys, watched_logs
-from tests.support.environment import payload as acceptance_payload, running_site, wait_until
+from tests.support.environment import running_environment
+from tests.support.payloads import payload, payload_of
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -463,35 +464,37 @@ class TestObjects:
 @pytest.mark.acceptance
 def test_fault_33_secret_leak_real_worker_at_debug(tmp_path: Path) -> None:
     words = ("ok", "echo", "echo:19001", "echo:424242", "reset", "garbage", "status:401", "drip", "redirect", "huge")
-    with running_site(tmp_path) as site:
-        worker = site.start("worker", LOG_LEVEL="DEBUG")
+    with running_environment(tmp_path) as environment:
+        worker = environment.start("worker", LOG_LEVEL="DEBUG")
         for number, word in enumerate(words):
-            site.sandbox.script(f"{KEY}{number}", word)
-        site.run(
+            environment.sandbox.script(f"{KEY}{number}", word)
+        environment.run(
             "from django.contrib.auth.models import User\n"
             "from notifications.api import request_notification\n"
             "from notifications.models import UserNotificationChannel\n"
-            "from tests.support.environment import payload\n"
+            "from tests.support.payloads import payload_of\n"
             f"for number in range({len(words)}):\n"
             "    user = User.objects.create(username=f'user{number}')\n"
             "    UserNotificationChannel.objects.create(user=user, auth_type='bearer', bearer_token="
-            f"{TOKEN!r}, webhook_url={site.sandbox.origin + PATH!r} + str(number))\n"
+            f"{TOKEN!r}, webhook_url={environment.sandbox.origin + PATH!r} + str(number))\n"
             "    request_notification(payload(user.pk, f'k{number}'))"
         )
-        wrong = acceptance_payload(0, "k") | {"webhook_url": ADDRESS, "bearer_token": TOKEN}
-        other = other_app(site.valkey.url)
+        wrong = payload_of(0, "k") | {"webhook_url": ADDRESS, "bearer_token": TOKEN}
+        other = other_app(environment.valkey.url)
         other.send_task(FEISHU_REQUESTED, args=[wrong], queue="notifications")
         attempted = "SELECT count(DISTINCT record_id) FROM notification_delivery_attempts"
-        wait_until(lambda: site.rows(attempted)[0][0] == len(words), "every record was attempted")
-        wait_until(lambda: site.rows("SELECT 1 FROM notification_rejected_requests"), "the wrong event was rejected")
-        tested = site.manage("send_test_notification", "user2")
-        site.manage("rotate_notification_keys")
+        wait_until(lambda: environment.rows(attempted)[0][0] == len(words), "every record was attempted")
+        wait_until(
+            lambda: environment.rows("SELECT 1 FROM notification_rejected_requests"), "the wrong event was rejected"
+        )
+        tested = environment.manage("send_test_notification", "user2")
+        environment.manage("rotate_notification_keys")
         assert worker.terminate(30) == 0
 
-        with redis.Redis.from_url(site.valkey.url) as client:
+        with redis.Redis.from_url(environment.valkey.url) as client:
             left = dict(redis_keys(client))
         tables = "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public'"
-        rows = [site.rows(f"SELECT t::text FROM {table} AS t") for (table,) in site.rows(tables)]
+        rows = [environment.rows(f"SELECT t::text FROM {table} AS t") for (table,) in environment.rows(tables)]
 
     assert len(rows) > 10
     assert '"level": "DEBUG"' in worker.log

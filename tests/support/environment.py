@@ -8,12 +8,11 @@ import os
 import re
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
@@ -23,12 +22,9 @@ from dev.postgres import Postgres
 from dev.procfile import Handle, Processes
 from dev.valkey import Valkey
 from notifications.testing.sandbox.server import Sandbox
+from tests.support.paths import ROOT
 from tests.support.project_shell import Shell
-
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60.0
-"""Seconds a condition may take to come true; generous, since it only ever runs out on a failure."""
-T = TypeVar("T")
+from tests.support.waiting import PATIENCE, wait_until
 
 BOUNDS = {
     "NOTIFICATIONS_TOTAL_TIMEOUT": "2",
@@ -45,16 +41,7 @@ BOUNDS = {
 """Production's settings with short waits; nothing else differs."""
 
 
-def wait_until(true: Callable[[], T], what: str | Callable[[], str], patience: float = PATIENCE) -> T:
-    """Return what `true` returns as soon as it is truthy. Raises AssertionError naming `what` when it never is."""
-    deadline = time.monotonic() + patience
-    while not (answer := true()):
-        assert time.monotonic() < deadline, f"never came true: {what if isinstance(what, str) else what()}"
-        time.sleep(0.05)
-    return answer
-
-
-class Site:
+class ProjectEnvironment:
     """Real processes around one database, one Valkey and one sandbox."""
 
     def __init__(self, processes: Processes, sandbox: Sandbox, valkey: Valkey, env: dict[str, str], logs: Path) -> None:
@@ -82,7 +69,7 @@ class Site:
         return {"DJANGO_SETTINGS_MODULE": "smartmate.settings"} | self.env
 
     def close(self) -> None:
-        """End what the site started for itself."""
+        """End what the environment started for itself."""
         if self._shell:
             self._shell.close()
         self._shell = None
@@ -137,9 +124,9 @@ class Site:
         done: list[int] = self.run(
             "from django.db import transaction\n"
             "from notifications.api import request_notifications\n"
-            "from tests.support.environment import payload\n"
+            "from tests.support.payloads import payload_of\n"
             "with transaction.atomic():\n"
-            f"    done = request_notifications([payload({user}, key) for key in {list(keys)!r}])\n"
+            f"    done = request_notifications([payload_of({user}, key) for key in {list(keys)!r}])\n"
             f"result = [one.record_id for one in done]\n{after}",
             **env,
         )
@@ -180,21 +167,9 @@ class Site:
         return taken
 
 
-def payload(user: int, key: str, **changes: Any) -> dict[str, Any]:
-    """Return a payload for a user."""
-    return {
-        "user_id": user,
-        "preview_id": "prv-1",
-        "dedupe_key": key,
-        "target_url": "/assistant/c-1",
-        "summary_text": "写周报改到周四上午",
-        "requested_at": "2026-05-01T07:59:00Z",
-    } | changes
-
-
 @contextlib.contextmanager
-def running_site(logs: Path, *, postgres: Postgres | None = None, **more: str) -> Iterator[Site]:
-    """Bring up a site: a migrated, empty database, Valkey and sandbox; processes are started by the test.
+def running_environment(logs: Path, *, postgres: Postgres | None = None, **more: str) -> Iterator[ProjectEnvironment]:
+    """Bring up an environment: a migrated, empty database, Valkey and sandbox; processes are started by the test.
 
     postgres: a server that the test may stop; by default a database on the one all tests share.
     more: environment; with a DATABASE_URL in it no database is made.
@@ -215,12 +190,12 @@ def running_site(logs: Path, *, postgres: Postgres | None = None, **more: str) -
             "HOST": "127.0.0.1",
         } | more  # fmt: skip
         processes = stack.enter_context(Processes(ROOT / "Procfile", logs, env))
-        site = Site(processes, sandbox, valkey, env, logs)
-        stack.callback(site.close)
+        environment = ProjectEnvironment(processes, sandbox, valkey, env, logs)
+        stack.callback(environment.close)
         if not migrated:
             release = processes.start("release")
             assert release.wait(PATIENCE) == 0, release.log
-        yield site
+        yield environment
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A site whose processes can be broken at named points, and the invariants that must hold afterwards."""
+"""An environment whose processes can be broken at named points, and the invariants that must hold afterwards."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from dev.other_app import other_app
 from dev.postgres import Postgres
 from dev.procfile import Handle
 from dev.proxy import Proxy
-from tests.support.environment import BOUNDS, ROOT, Site, payload, running_site, wait_until
+from tests.support.environment import ProjectEnvironment, running_environment
+from tests.support.paths import ROOT
+from tests.support.waiting import wait_until
 
-__all__ = ["BOUNDS", "FaultSite", "payload", "running_fault_site", "wait_until"]
+__all__ = ["FaultEnvironment", "running_fault_environment", "stopped"]
 
 FAULTS = "dev.faults.settings"
 LOCKED_DRAIN = "from notifications.delivery.engine import engine_with_redis; engine_with_redis().deliver_due()"
 
 
-class FaultSite(Site):
-    """A site with failpoints, proxies and, if asked for, a PostgreSQL of its own.
+class FaultEnvironment(ProjectEnvironment):
+    """An environment with failpoints, proxies and, if asked for, a PostgreSQL of its own.
 
     Leases and locks last longer than any test: where one has to end, the test ends it.
     """
@@ -70,7 +72,7 @@ class FaultSite(Site):
         wait_until(once, lambda: f"{statuses}, not {self.statuses()}", 120)
 
     def start_drain(self, **env: str) -> subprocess.Popen[bytes]:
-        """Start such a process; the site's end kills it."""
+        """Start such a process; the environment's end kills it."""
         program = f"import django; django.setup()\n{LOCKED_DRAIN}"
         with (self.logs / f"drain-{uuid.uuid4().hex}.log").open("wb") as log:
             process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=self.env | env, stderr=log)
@@ -98,7 +100,7 @@ class FaultSite(Site):
         self.execute("UPDATE notification_records SET next_attempt_at = now() WHERE status = 'failed'")
 
     def redis(self) -> redis.Redis:
-        """Return a client of the site's Valkey."""
+        """Return a client of the environment's Valkey."""
         return redis.Redis.from_url(self.valkey.url)
 
     def proxy(self, variable: str) -> tuple[Proxy, dict[str, str]]:
@@ -152,8 +154,8 @@ class FaultSite(Site):
 
 
 @contextlib.contextmanager
-def running_fault_site(folder: Path, *, own_postgres: bool = False, **env: str) -> Iterator[FaultSite]:
-    """Bring up a site whose processes read FAULTS and CONTROL.
+def running_fault_environment(folder: Path, *, own_postgres: bool = False, **env: str) -> Iterator[FaultEnvironment]:
+    """Bring up an environment whose processes read FAULTS and CONTROL.
 
     folder: for logs and marks. own_postgres: give it a server that the test may stop. env: for all its processes.
     """
@@ -166,12 +168,12 @@ def running_fault_site(folder: Path, *, own_postgres: bool = False, **env: str) 
         marks = folder / "marks"
         marks.mkdir()
         bounds = {"DJANGO_SETTINGS_MODULE": FAULTS, "FAULT_MARKS": str(marks), "NOTIFICATIONS_LEASE": "300"}
-        running = stack.enter_context(running_site(folder, postgres=postgres, **(bounds | env)))
-        site = FaultSite(running.processes, running.sandbox, running.valkey, running.env, folder)
-        stack.callback(site.close)
-        site.marks, site.postgres = marks, postgres
-        with contextlib.ExitStack() as site.stack:
-            yield site
+        running = stack.enter_context(running_environment(folder, postgres=postgres, **(bounds | env)))
+        environment = FaultEnvironment(running.processes, running.sandbox, running.valkey, running.env, folder)
+        stack.callback(environment.close)
+        environment.marks, environment.postgres = marks, postgres
+        with contextlib.ExitStack() as environment.stack:
+            yield environment
 
 
 @contextlib.contextmanager

@@ -19,6 +19,14 @@ PATIENCE = 120.0
 """Seconds one program may take; it only ever runs out on a failure."""
 KEY = "dGVzdHMtb25seS1rZXktMDEyMzQ1Njc4OS1hYmNkZWY="
 
+CELERY = """
+from celery import Celery
+app = Celery("mysite")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+"""
+"""A Celery app, as the `celery.py` of a project."""
+
 
 def database() -> dict[str, str]:
     """Return the test server's address as Django's settings; the name is for the caller to choose."""

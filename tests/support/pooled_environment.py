@@ -1,4 +1,4 @@
-"""A site behind PgBouncer in transaction mode, with few connections for many clients."""
+"""An environment behind PgBouncer in transaction mode, with few connections for many clients."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import psycopg2
 
 from dev.pgbouncer import PgBouncer
 from dev.ports import free_port
-from tests.support.environment import ROOT
-from tests.support.fault_environment import FaultSite, wait_until
+from tests.support.fault_environment import FaultEnvironment
+from tests.support.paths import ROOT
+from tests.support.waiting import wait_until
 
 POOL = 3
 """Connections to PostgreSQL for everybody together."""
@@ -24,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from django.db import InterfaceError, OperationalError, connection, transaction
 from notifications.api import request_notifications
-from tests.support.environment import payload
+from tests.support.payloads import payload_of
 
 start = Barrier({THREADS})
 
@@ -34,12 +35,12 @@ def ask(thread):
     for time in range({TIMES}):
         keys = [f"{{name}}-{{thread}}-{{time}}-{{number}}" for number in range({EACH})]
         with contextlib.suppress(KeyError, InterfaceError, OperationalError), transaction.atomic():
-            request_notifications([payload(user, "undone-" + key) for key in keys])
+            request_notifications([payload_of(user, "undone-" + key) for key in keys])
             raise KeyError
         while True:  # a caller whose transaction failed asks again
             try:
                 with transaction.atomic():
-                    asked = request_notifications([payload(user, key) for key in keys])
+                    asked = request_notifications([payload_of(user, key) for key in keys])
                 break
             except (InterfaceError, OperationalError):
                 connection.close()
@@ -61,11 +62,11 @@ def take_servers():
 """
 
 
-class PooledSite:
-    """A site whose processes reach PostgreSQL through PgBouncer only."""
+class PooledEnvironment:
+    """An environment whose processes reach PostgreSQL through PgBouncer only."""
 
-    def __init__(self, site: FaultSite, bouncer: PgBouncer) -> None:
-        self.site = site
+    def __init__(self, environment: FaultEnvironment, bouncer: PgBouncer) -> None:
+        self.environment = environment
         self.bouncer = bouncer
         self.port = free_port()
 
@@ -90,25 +91,25 @@ class PooledSite:
 
     def ask(self, name: str, user: int) -> list[int]:
         """Ask for notifications in many transactions, between others that roll back; return the record ids."""
-        done: list[int] = self.site.run(f"name, user = {name!r}, {user}\n{ASK}")
+        done: list[int] = self.environment.run(f"name, user = {name!r}, {user}\n{ASK}")
         assert len(set(done)) == THREADS * TIMES * EACH
         return done
 
     def sends(self, records: list[int]) -> dict[int, int]:
         """Return how often the sandbox took each of these."""
-        return {record: times for record, times in self.site.sends().items() if record in records}
+        return {record: times for record, times in self.environment.sends().items() if record in records}
 
     def unsent(self, records: list[int]) -> list[tuple[Any, ...]]:
         """Return those of the records that are not sent."""
-        return self.site.rows(
+        return self.environment.rows(
             "SELECT id, status FROM notification_records WHERE id = ANY(%s) AND status <> 'sent'", records
         )
 
     def start_fleet(self) -> None:
         """Start two workers, beat, web and a driver."""
-        workers = [self.site.start("worker", WORKER_NAME=name) for name in ("one", "two")]
-        self.site.start("beat")
-        self.site.start("web", PORT=str(self.port), WEB_CONCURRENCY="1")
-        self.site.start_driver()
+        workers = [self.environment.start("worker", WORKER_NAME=name) for name in ("one", "two")]
+        self.environment.start("beat")
+        self.environment.start("web", PORT=str(self.port), WEB_CONCURRENCY="1")
+        self.environment.start_driver()
         for worker in workers:
             wait_until(lambda worker=worker: " ready." in worker.log, "the worker is ready")  # type: ignore[misc]

@@ -4,54 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import uuid
 from typing import Any
 
 from hypothesis import given, strategies as st
 
 from notifications.conf import ServiceOptions
-from notifications.delivery.claim import Claimed
 from notifications.delivery.retry_policy import retry_delay
 from notifications.delivery.settlement import build_settlement, decide, unsendable_result
-from notifications.providers.base import ProviderError, SendRequest, SendResult, normalize_result
+from notifications.providers.base import ProviderError, SendResult, normalize_result
 from notifications.states import Cause, Outcome, Status
+from tests.support.claims import make_claim
 
 OPTIONS = ServiceOptions(retry_base_delay=300, retry_max_delay=1800, retry_after_max=3600)
-REQUEST = SendRequest(
-    notification_id=1,
-    user_id=42,
-    trigger_id="",
-    preview_id="prv-1",
-    trigger_type="",
-    target_type="",
-    target_id=0,
-    target_url="/a",
-    message_text="text\n/a",
-    fallback_used=False,
-    attempt_count=1,
-)
-
-
-def claimed(
-    attempt: int = 1, limit: int = 5, *, previous: Status = Status.PENDING, exhausted: bool = False, replay: int = 0
-) -> Claimed:
-    return Claimed(
-        record_id=1,
-        lease_token=str(uuid.uuid4()),
-        channel="feishu",
-        dedupe_key="k1",
-        user_id=42,
-        trace_id="",
-        attempt_count=attempt,
-        max_attempts=limit,
-        round=replay,
-        exhausted=exhausted,
-        request=REQUEST,
-        endpoint=None,
-        previous_status=previous,
-        previous_lease=None,
-        lease_deadline=0.0,
-    )
 
 
 class TestDecide:
@@ -74,7 +38,7 @@ class TestDecide:
         }
 
         actual = {
-            (outcome, attempt, allowed): decide(claimed(attempt, allowed), SendResult(outcome=outcome), OPTIONS)
+            (outcome, attempt, allowed): decide(make_claim(attempt, allowed), SendResult(outcome=outcome), OPTIONS)
             for outcome, attempt, allowed in decisions
         }
 
@@ -93,7 +57,7 @@ class TestDecide:
 
         actual = {
             (requested, attempt): decide(
-                claimed(attempt), SendResult(outcome=Outcome.TEMPORARY_FAIL, retry_after=requested), OPTIONS
+                make_claim(attempt), SendResult(outcome=Outcome.TEMPORARY_FAIL, retry_after=requested), OPTIONS
             )
             for requested, attempt in delays
         }
@@ -106,7 +70,7 @@ class TestDecide:
     ) -> None:
         result = SendResult(outcome=Outcome.TEMPORARY_FAIL, retry_after=requested)
 
-        _, delay = decide(claimed(attempt, 101), result, OPTIONS)
+        _, delay = decide(make_claim(attempt, 101), result, OPTIONS)
 
         assert delay is not None
         assert retry_delay(attempt, OPTIONS) <= delay <= max(OPTIONS.retry_max_delay, OPTIONS.retry_after_max)
@@ -115,7 +79,8 @@ class TestDecide:
         outcomes = (Outcome.SUCCESS, Outcome.PERMANENT_FAIL, Outcome.SKIPPED)
 
         delays = {
-            outcome: decide(claimed(), SendResult(outcome=outcome, retry_after=60), OPTIONS)[1] for outcome in outcomes
+            outcome: decide(make_claim(), SendResult(outcome=outcome, retry_after=60), OPTIONS)[1]
+            for outcome in outcomes
         }
 
         assert delays == dict.fromkeys(outcomes)
@@ -125,7 +90,7 @@ class TestSettlement:
     def test_sent_record_keeps_no_error(self) -> None:
         result = SendResult(outcome=Outcome.SUCCESS, error_code="provider_5xx", error_message="odd")
 
-        item = build_settlement(claimed(), result, OPTIONS, duration=1, age=2)
+        item = build_settlement(make_claim(), result, OPTIONS, duration=1, age=2)
 
         assert (item.status, item.error_code, item.error) == (Status.SENT, "", "")
 
@@ -134,7 +99,7 @@ class TestSettlement:
             outcome=Outcome.PERMANENT_FAIL, error_code="x" * 99, error_message="a\x00\ud800" + "b" * 5000
         )
 
-        item = build_settlement(claimed(), result, OPTIONS, duration=1, age=2)
+        item = build_settlement(make_claim(), result, OPTIONS, duration=1, age=2)
 
         assert item.error_code == "x" * 64
         assert item.error == "a\ufffd\ufffd" + "b" * 1997
@@ -142,8 +107,8 @@ class TestSettlement:
 
 class TestUnsendableResult:
     def test_lost_worker_and_used_up_attempts_have_different_codes(self) -> None:
-        lost = unsendable_result(claimed(5, previous=Status.SENDING, exhausted=True))
-        used_up = unsendable_result(claimed(5, previous=Status.FAILED, exhausted=True))
+        lost = unsendable_result(make_claim(5, previous=Status.SENDING, exhausted=True))
+        used_up = unsendable_result(make_claim(5, previous=Status.FAILED, exhausted=True))
 
         assert (lost.outcome, lost.error_code) == ("permanent_fail", "lease_expired")
         assert (used_up.outcome, used_up.error_code) == ("permanent_fail", "attempts_exhausted")
@@ -159,7 +124,7 @@ class TestCause:
             (Status.SENDING, 0): Cause.RECOVERY,
         }
 
-        actual = {(previous, replay): claimed(previous=previous, replay=replay).cause for previous, replay in causes}
+        actual = {(previous, replay): make_claim(previous=previous, replay=replay).cause for previous, replay in causes}
 
         assert actual == causes
 

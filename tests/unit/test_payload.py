@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from notifications.ingest.payload import IDENTIFIER_LENGTHS, TEXT_LENGTHS, NotificationRequest, parse_payload
 from notifications.ingest.validation import MAX_INT64, DedupeConflict, InvalidNotification
-from tests.conftest import payload
+from tests.support.payloads import payload
 
 STRINGS = sorted({*IDENTIFIER_LENGTHS, *TEXT_LENGTHS})
 ACCEPTED = st.fixed_dictionaries(

@@ -15,7 +15,7 @@ from notifications.providers.http.client import HttpResponse, _retry_after
 from notifications.providers.response_rules import interpret_response
 from notifications.providers.standard_webhooks import STANDARD_WEBHOOK_RULES
 from notifications.states import Outcome, Status
-from tests.unit.test_decide import claimed
+from tests.support.claims import make_claim
 
 SENT = ("success", "")
 RATE_LIMITED = ("temporary_fail", "provider_rate_limited")
@@ -129,7 +129,7 @@ class TestFeishu:
         response = respond('{"code": 230049, "msg": "message is being sent"}')
         result = normalize_result(interpret_response(response, None, FEISHU_RULES))
 
-        assert decide(claimed(), result, ServiceOptions()) == (Status.DEAD, None)
+        assert decide(make_claim(), result, ServiceOptions()) == (Status.DEAD, None)
         assert "the message may have arrived" in result.error_message
 
 
@@ -137,7 +137,7 @@ class TestUnmappedCode:
     def test_is_dead_after_three_attempts(self) -> None:
         result = interpret_response(respond('{"code": 424242}'), None, FEISHU_RULES)
 
-        statuses = [decide(claimed(number, 5), result, ServiceOptions())[0] for number in range(1, 6)]
+        statuses = [decide(make_claim(number, 5), result, ServiceOptions())[0] for number in range(1, 6)]
 
         assert statuses == [Status.FAILED, Status.FAILED, Status.DEAD, Status.DEAD, Status.DEAD]
 
@@ -146,8 +146,8 @@ class TestUnmappedCode:
             result = SendResult(outcome=Outcome.TEMPORARY_FAIL, max_attempts=limit)
             row = f"limit {limit}, limit of the record {record_limit}"
 
-            assert decide(claimed(1, record_limit), result, ServiceOptions())[0] == status, row
-            assert decide(claimed(record_limit, record_limit), result, ServiceOptions())[0] == Status.DEAD, row
+            assert decide(make_claim(1, record_limit), result, ServiceOptions())[0] == status, row
+            assert decide(make_claim(record_limit, record_limit), result, ServiceOptions())[0] == Status.DEAD, row
 
 
 def test_standard_webhooks_use_the_status_only() -> None:
@@ -198,4 +198,4 @@ class TestRetryAfter:
         for value in ("1e9", "inf", "Fri, 31 Dec 9999 23:59:59 GMT"):
             result = interpret_response(respond("", 429, Retry_After=value), None, FEISHU_RULES)
 
-            assert decide(claimed(), result, ServiceOptions(retry_after_max=3600)) == (Status.FAILED, 3600), value
+            assert decide(make_claim(), result, ServiceOptions(retry_after_max=3600)) == (Status.FAILED, 3600), value
