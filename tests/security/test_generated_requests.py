@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from smartmate.wsgi import application
-from tests.support.canaries import ADDRESS, TOKEN, found_in
+from tests.support.canaries import ADDRESS, TOKEN, find_canaries
 from tests.support.factories import make_record
 
 pytestmark = pytest.mark.django_db
@@ -91,5 +91,5 @@ def test_every_answer_is_one_that_the_document_names(case: Any, call: Callable[[
     answer = call(case)
 
     case.validate_response(answer, checks=TRUE)
-    assert found_in(answer.content) == []
+    assert find_canaries(answer.content) == []
     assert TOKEN not in answer.text
