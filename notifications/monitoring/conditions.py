@@ -22,7 +22,7 @@ class Severity(enum.StrEnum):
     """How bad a condition is."""
 
     WARNING = "warning"
-    """Delivery goes on, but somebody should look."""
+    """Delivery goes on, but somebody should check the cause."""
     CRITICAL = "critical"
     """Notifications are not delivered, or soon will not be."""
 
@@ -59,7 +59,7 @@ class Condition:
     name: ConditionName
     severity: Severity
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers and names for the presenters; `_find_...` of each condition says which."""
+    """Numbers and names for the presenters. The function `_find_...` of each condition returns them."""
     covered_by: ConditionName | None = None
     """Another condition that holds and is the cause of this one. Alerts and the overview then show only the cause."""
 

@@ -68,7 +68,7 @@ class HeartbeatAges:
     worker: float | None
     """Since the newest heartbeat of a worker."""
     workers: int
-    """Worker processes that are not gone."""
+    """Worker processes with a heartbeat within WORKER_TIMEOUT."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The name of this process, for people who look for its log."""
+"""The name of this process, so that people find its log."""
 
 from __future__ import annotations
 

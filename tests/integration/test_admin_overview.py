@@ -54,7 +54,7 @@ def browse(make_user: Callable[..., User]) -> Callable[..., Client]:
 
 @pytest.fixture
 def alive(db: None) -> None:
-    """Everything of ours that should run was heard of just now."""
+    """Two workers, beat and sweep have just written a heartbeat."""
     for name, kind in (
         ("w:1", HeartbeatKind.WORKER),
         ("w:2", HeartbeatKind.WORKER),
@@ -323,7 +323,7 @@ class TestHistory:
         assert len(drawings) == 6 == html.count("The numbers as a table")
         for drawing in drawings:
             svg = ElementTree.fromstring(drawing)  # noqa: S314  our own page
-            texts = {found.attrib["id"] for found in svg if found.tag in ("title", "desc") and found.text}
+            texts = {element.attrib["id"] for element in svg if element.tag in ("title", "desc") and element.text}
             assert texts == set(svg.attrib["aria-labelledby"].split())
         assert "<script" not in re.sub(r'<script src="/static/admin[^>]*>', "", html.partition('id="content"')[2])
 
@@ -394,18 +394,18 @@ def test_each_colour_has_a_pattern_too() -> None:
     assert fills >= {*Outcome.values, "dead", "skipped"} - {"success", "sent"}
 
 
-FILL_TALLIES = """
+FILL_COUNTERS = """
 INSERT INTO notification_tallies (hour, shard, channel, measure, outcome, error_code, attempts, bucket, count, seconds)
 SELECT date_trunc('hour', now()) - hours * interval '1 hour', shard, 'feishu', measure, 'sent', '', 1, bucket, 5, 1
 FROM generate_series(0, 40 * 24) AS hours, generate_series(0, 3) AS shard, generate_series(1, 6) AS bucket,
      unnest(array['attempts', 'deliveries', 'replays']) AS measure
 """
 MAX_REMOVED_ROWS = 1000
-"""Rows that a query may look at and not want."""
+"""Rows that a query may read and discard."""
 SMALL_TABLES = {"notification_heartbeats"}
 """Tables that stay small."""
 WHOLE_MONTH_QUERY = "date_trunc('day', hour"
-"""The last 30 days of a table that holds 40 (tallies.KEEP_DAYS): reading all of it is the shortest way."""
+"""Reads 30 of the 40 days that the table holds, so that reading the whole table is the fastest plan."""
 
 
 def read_whole(queries: list[dict[str, str]]) -> list[str]:
@@ -438,7 +438,7 @@ class TestFast:
         fill_table("new", "dead", 50)
         fill_table("due", "pending", 500)
         with connection.cursor() as cursor:
-            cursor.execute(FILL_TALLIES)
+            cursor.execute(FILL_COUNTERS)
             cursor.execute(
                 "INSERT INTO user_notification_channels (user_id, channel, enabled, webhook_url, auth_type,"
                 " bearer_token, pause_reason, last_test_status, last_test_error, updated_at)"

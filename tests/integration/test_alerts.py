@@ -21,7 +21,7 @@ from django.utils import timezone
 from notifications import tasks
 from notifications.management.commands._base import StopSignal
 from notifications.models import Alert, Heartbeat, RejectedRequest, UserNotificationChannel
-from notifications.monitoring.alerting.dispatcher import alert_sent, evaluate
+from notifications.monitoring.alerting.dispatcher import PostgresqlAway, alert_sent, evaluate
 from notifications.monitoring.alerting.rules import active_alerts
 from notifications.monitoring.conditions import evaluate_conditions
 from notifications.monitoring.indicators import Indicators
@@ -172,6 +172,22 @@ def test_a_resolved_alert_of_the_last_version_is_sent_from_its_stored_facts(bot:
     assert "Resolved: A notification has been due for 400 s" in bot.texts[0]
 
 
+def test_a_failed_query_resolves_no_alert(bot: AlertBot) -> None:
+    make_record(Status.PENDING, next_attempt_at=timezone.now() - timedelta(hours=1))
+    evaluate()
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE notification_records RENAME TO elsewhere")
+    try:
+        with pytest.raises(PostgresqlAway):
+            evaluate()
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE elsewhere RENAME TO notification_records")
+
+    assert not Alert.objects.filter(resolved_at__isnull=False).exists()
+    assert len(bot.texts) == 1
+
+
 def test_two_processes_that_evaluate_at_once_send_once(bot: AlertBot) -> None:
     make_record(Status.DEAD)
     bot.may_answer.clear()
@@ -196,7 +212,7 @@ def test_an_alert_of_a_killed_process_is_sent_by_the_next_one(bot: AlertBot) -> 
     bot.may_answer.set()
 
     evaluate()
-    assert len(bot.texts) == 1  # it may still be telling
+    assert len(bot.texts) == 1  # the killed process may have sent it
     move_times_back(seconds=61)
     evaluate()
 

@@ -20,8 +20,9 @@ from django.utils import timezone
 from notifications.models import Alert, Heartbeat, RejectedRequest, UserNotificationChannel
 from notifications.monitoring import conditions
 from notifications.monitoring.alerting import dispatcher
+from notifications.monitoring.condition_texts import ConditionText, describe_condition
 from notifications.monitoring.conditions import ConditionName, Severity, evaluate_conditions
-from notifications.monitoring.indicators import Indicators
+from notifications.monitoring.indicators import Indicators, redis_is_broker
 from notifications.states import HeartbeatKind, Status
 from notifications.telemetry import heartbeats
 from tests.support.factories import make_record
@@ -212,9 +213,30 @@ def test_the_effects_of_a_condition_are_covered_by_it(site: Site) -> None:
     assert set(covered.values()) == {ConditionName.REDIS_AWAY}
 
 
-def test_the_broker_is_recognised_by_host_and_port(change: Callable[..., None]) -> None:
-    from notifications.monitoring.indicators import redis_is_broker
+def test_the_text_of_a_missing_sweep_names_its_cause(site: Site) -> None:
+    def describe() -> ConditionText:
+        [condition] = evaluate_conditions(Indicators(), [ConditionName.SWEEP_MISSING])
+        return describe_condition(condition)
 
+    age_heartbeat(HeartbeatKind.SWEEP, 600)
+    assert describe() == (
+        "Retries and scheduled notifications wait: the last sweep finished 10 min ago.",
+        "Beat and workers run, but no sweep finishes. Read the logs of the workers.",
+    )
+
+    age_heartbeat(HeartbeatKind.BEAT, 600)
+    assert describe().title.startswith("Retries and scheduled notifications wait: beat is silent.")
+    assert describe().action.startswith("Start beat.")
+
+    age_heartbeat(HeartbeatKind.WORKER, 600)
+    assert describe().title.startswith("Nothing is sent: no worker is running.")
+    assert describe().action.startswith("Start the workers.")
+
+    Heartbeat.objects.all().delete()
+    assert describe() == ("No sweep has ever finished.", "Start beat and a worker.")
+
+
+def test_the_broker_is_recognised_by_host_and_port(change: Callable[..., None]) -> None:
     broker = current_app.connection_for_write()
     for host, port, same in ((broker.hostname, broker.port, True), ("192.0.2.1", broker.port, False)):
         change(REDIS_URL=f"redis://:secret@{host}:{port}/7")

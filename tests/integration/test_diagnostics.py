@@ -35,8 +35,8 @@ def _healthy_site(change: Callable[..., None], settings: Any, redis_client: redi
     redis_client.delete("notifications", "deliver")  # what other tests have asked workers for
     change(ALERT_EMAILS=["ops@example.com"], SANDBOX_ORIGINS=[])
     settings.HTTPS = True
-    for pulse in HeartbeatKind:
-        heartbeats.write_heartbeat(pulse)
+    for kind in HeartbeatKind:
+        heartbeats.write_heartbeat(kind)
 
 
 def run_doctor() -> dict[str, list[dict[str, str]]]:

@@ -82,8 +82,8 @@ def test_gauges_show_what_the_tables_hold() -> None:
     UserNotificationChannel.objects.create(user_id=user(), paused_at=timezone.now())
     RejectedRequest.objects.create(source="here", payload="{}", errors=[])
     RejectedRequest.objects.create(source="here", payload="{}", errors=[], created_at=long_due - timedelta(hours=1))
-    for pulse in HeartbeatKind:
-        heartbeats.write_heartbeat(pulse)
+    for kind in HeartbeatKind:
+        heartbeats.write_heartbeat(kind)
 
     samples = scrape()
 

@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def beating(db: None) -> None:
     """Beat, sweep and a worker have just written a heartbeat."""
-    for pulse in HeartbeatKind:
-        heartbeats.write_heartbeat(pulse)
+    for kind in HeartbeatKind:
+        heartbeats.write_heartbeat(kind)
 
 
 def get_parts(client: Client, query: str = "") -> tuple[int, dict[str, Any]]:

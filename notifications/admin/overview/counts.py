@@ -22,7 +22,7 @@ from notifications.sql import FORBID_SORT, load_sql
 from notifications.states import SCHEDULED, Status
 
 MAX_RANGE_ROWS = 5000
-"""Rows that are read of the due and of the later ones. Beyond this the page says "at least"."""
+"""Rows that are read of the due and of the later ones. A larger number is shown as "at least 5,000"."""
 
 _STATES: dict[str, tuple[str, Collection[Status]]] = {
     "due": ("count_due", SCHEDULED),

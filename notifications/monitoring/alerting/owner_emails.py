@@ -23,7 +23,7 @@ MAX_EMAILS_PER_RUN = 100
 
 
 def email_channel_owners() -> int:
-    """Mail the owners of paused channels who were not told of this pause. Any number of processes may run this.
+    """Mail the owners of paused channels who got no mail about this pause. Any number of processes may run this.
 
     Does nothing unless OWNER_MAIL_FROM is set. A mail that fails ends the run and is sent again by the next one. An
     address that the mail server refuses is skipped for good, so that the other owners need not wait.
@@ -36,20 +36,20 @@ def email_channel_owners() -> int:
         try:
             _send_mail(channel)
         except SMTPRecipientsRefused:
-            logger.warning("owner not told: the address is refused", extra={"event": "owner.not_told"})
+            logger.warning("owner not notified: the address is refused", extra={"event": "owner.not_told"})
             continue
         except Exception as error:  # a mail backend may raise anything
             UserNotificationChannel.objects.filter(pk=channel.pk).update(owner_notified_at=None)
-            logger.warning("owner not told: %s", type(error).__name__, extra={"event": "owner.not_told"})
+            logger.warning("owner not notified: %s", type(error).__name__, extra={"event": "owner.not_told"})
             break
         handled += 1
     return handled
 
 
 def _claim_channel() -> UserNotificationChannel | None:
-    """Return the channel that was paused first and whose owner was not told, marked as told; None if there is none."""
-    not_told = Q(owner_notified_at__isnull=True) | ~Q(owner_notified_at=F("paused_at"))
-    channels = UserNotificationChannel.objects.filter(not_told, paused_at__isnull=False)
+    """Mark the channel that was paused first and whose owner got no mail, and return it; None if no mail is due."""
+    not_notified = Q(owner_notified_at__isnull=True) | ~Q(owner_notified_at=F("paused_at"))
+    channels = UserNotificationChannel.objects.filter(not_notified, paused_at__isnull=False)
     with transaction.atomic():
         channel = channels.order_by("paused_at").select_for_update(skip_locked=True).first()
         if channel:

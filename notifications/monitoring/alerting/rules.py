@@ -12,7 +12,7 @@ from notifications.states import AlertKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveAlert:
-    """Something that people are to be told about."""
+    """Something that people should know now."""
 
     cause: str
     """Alerts of the same cause are one alert."""
