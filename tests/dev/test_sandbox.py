@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from notifications.testing import sandbox as sandbox_package
 from notifications.testing.sandbox import ScriptedAnswer
 from notifications.testing.sandbox.answers import PLAIN_WORDS
 from notifications.testing.sandbox.client import SandboxClient
@@ -227,6 +228,10 @@ class TestWords:
         for word in words:
             with pytest.raises(ValueError, match=re.escape(f"no such answer: {word!r}")):
                 sandbox.script(KEY, word)
+
+    def test_the_old_name_of_the_class_still_works(self) -> None:
+        with pytest.warns(DeprecationWarning, match="ScriptedAnswer"):
+            assert sandbox_package.Answer is ScriptedAnswer
 
     def test_each_word_is_used_once_and_the_last_repeats(self, sandbox: Sandbox) -> None:
         sandbox.script(KEY, "status:503", "status:502", "ok")

@@ -1,4 +1,4 @@
-"""Secrets in the database: encrypted from the first assignment to the last fixture."""
+"""The model field for secrets: encrypted in instances, in the database and in fixtures."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def channel(make_user: Callable[..., User]) -> UserNotificationChannel:
     return UserNotificationChannel.objects.create(user=make_user(), webhook_url=URL, bearer_token=TOKEN)
 
 
-def columns(channel: UserNotificationChannel) -> tuple[str, str]:
-    """Return what stands in the table."""
+def read_columns(channel: UserNotificationChannel) -> tuple[str, str]:
+    """Return the two columns as the table contains them."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT webhook_url, bearer_token FROM user_notification_channels WHERE id = %s", [channel.pk])
-        found: tuple[str, str] = cursor.fetchone()
-    return found
+        row: tuple[str, str] = cursor.fetchone()
+    return row
 
 
-class TestAssign:
-    def test_an_instance_never_holds_the_plain_text(self) -> None:
+class TestAssignment:
+    def test_an_instance_does_not_contain_the_plain_text(self) -> None:
         channel = UserNotificationChannel(webhook_url=URL)
         channel.bearer_token = TOKEN
 
@@ -43,43 +43,43 @@ class TestAssign:
         assert (channel.webhook_url.reveal(), channel.bearer_token.reveal()) == (URL, TOKEN)
         assert "canary" not in f"{vars(channel)} {channel!r} {channel}"
 
-    def test_an_instance_of_the_database_holds_secrets(self, channel: UserNotificationChannel) -> None:
-        found = UserNotificationChannel.objects.get()
+    def test_an_instance_from_the_database_contains_secrets(self, channel: UserNotificationChannel) -> None:
+        stored = UserNotificationChannel.objects.get()
 
-        assert isinstance(found.webhook_url, Secret)
-        assert found.webhook_url == channel.webhook_url
-        assert (found.webhook_url.reveal(), found.bearer_token.reveal()) == (URL, TOKEN)
+        assert isinstance(stored.webhook_url, Secret)
+        assert stored.webhook_url == channel.webhook_url
+        assert (stored.webhook_url.reveal(), stored.bearer_token.reveal()) == (URL, TOKEN)
 
-    def test_a_deferred_field_is_a_secret_too(self, channel: UserNotificationChannel) -> None:
-        found = UserNotificationChannel.objects.defer("webhook_url").get()
+    def test_a_deferred_field_is_a_secret(self, channel: UserNotificationChannel) -> None:
+        stored = UserNotificationChannel.objects.defer("webhook_url").get()
 
-        assert found.webhook_url.reveal() == URL
+        assert stored.webhook_url.reveal() == URL
 
     def test_a_blank_stays_blank(self, make_user: Callable[..., User]) -> None:
         channel = UserNotificationChannel.objects.create(user=make_user())
 
-        assert columns(channel) == ("", "")
+        assert read_columns(channel) == ("", "")
         assert not UserNotificationChannel.objects.get().webhook_url
 
 
-class TestStore:
-    def test_the_table_holds_ciphertext(self, channel: UserNotificationChannel) -> None:
-        url, token = columns(channel)
+class TestStorage:
+    def test_the_table_contains_ciphertext(self, channel: UserNotificationChannel) -> None:
+        url, token = read_columns(channel)
 
         assert "canary" not in url + token
         assert (url, token) == (channel.webhook_url.ciphertext, channel.bearer_token.ciphertext)
 
     def test_saving_again_keeps_the_ciphertext(self, channel: UserNotificationChannel) -> None:
-        before = columns(channel)
+        before = read_columns(channel)
 
         UserNotificationChannel.objects.get().save()
 
-        assert columns(channel) == before
+        assert read_columns(channel) == before
 
-    def test_an_update_of_many_rows_encrypts(self, channel: UserNotificationChannel) -> None:
+    def test_a_queryset_update_encrypts(self, channel: UserNotificationChannel) -> None:
         UserNotificationChannel.objects.update(bearer_token="canary-other")
 
-        assert "canary" not in columns(channel)[1]
+        assert "canary" not in read_columns(channel)[1]
         assert UserNotificationChannel.objects.get().bearer_token.reveal() == "canary-other"
 
     def test_a_bulk_insert_encrypts(self, make_user: Callable[..., User]) -> None:
@@ -87,54 +87,54 @@ class TestStore:
             [UserNotificationChannel(user=make_user(), webhook_url=URL)]
         )
 
-        assert "canary" not in columns(channel)[0]
+        assert "canary" not in read_columns(channel)[0]
 
-    def test_a_row_whose_key_is_gone_can_be_read_but_not_its_secret(
+    def test_a_row_can_be_read_without_the_key_of_its_secrets(
         self, channel: UserNotificationChannel, change: Callable[..., None]
     ) -> None:
         change(ENCRYPTION_KEYS=[Fernet.generate_key().decode()])
 
-        found = UserNotificationChannel.objects.get()
+        stored = UserNotificationChannel.objects.get()
 
-        assert found.enabled
+        assert stored.enabled
         with pytest.raises(SecretUnreadable):
-            found.webhook_url.reveal()
+            stored.webhook_url.reveal()
 
 
 class TestFixtures:
-    def dumped(self) -> str:
+    def dump(self) -> str:
         out = io.StringIO()
         call_command("dumpdata", "notifications.usernotificationchannel", stdout=out)
         return out.getvalue()
 
-    def test_a_dump_holds_no_plain_text(self, channel: UserNotificationChannel) -> None:
-        dump = self.dumped()
+    def test_a_dump_contains_no_plain_text(self, channel: UserNotificationChannel) -> None:
+        dump = self.dump()
 
         assert "canary" not in dump
         assert json.loads(dump)[0]["fields"]["webhook_url"] == f"fernet:{channel.webhook_url.ciphertext}"
 
-    def test_a_dump_that_is_loaded_is_what_it_was(
+    def test_a_loaded_dump_restores_the_ciphertext(
         self, channel: UserNotificationChannel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        dump, before = self.dumped(), columns(channel)
+        dump, before = self.dump(), read_columns(channel)
         UserNotificationChannel.objects.all().delete()
         monkeypatch.setattr("sys.stdin", io.StringIO(dump))
 
         call_command("loaddata", "-", format="json", verbosity=0)
 
-        assert columns(channel) == before
+        assert read_columns(channel) == before
         assert UserNotificationChannel.objects.get().webhook_url.reveal() == URL
 
-    def test_a_fixture_written_by_hand_is_encrypted(
+    def test_plain_text_in_a_fixture_is_encrypted(
         self, channel: UserNotificationChannel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        rows = json.loads(self.dumped())
+        rows = json.loads(self.dump())
         rows[0]["fields"] |= {"webhook_url": "https://canary-by-hand.example", "bearer_token": ""}
         monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(rows)))
 
         call_command("loaddata", "-", format="json", verbosity=0)
 
-        url, token = columns(channel)
+        url, token = read_columns(channel)
         assert "canary" not in url
         assert token == ""
         assert UserNotificationChannel.objects.get().webhook_url.reveal() == "https://canary-by-hand.example"
