@@ -30,7 +30,7 @@ POINTS = {
     "before_settle": ("notifications.delivery.settle", "settle_batch", "before"),
     "after_settle": ("notifications.delivery.settle", "settle_batch", "after"),
     "within_batch": ("notifications.replay.runner", "replay_notifications", "after"),
-    "after_batch": ("notifications.replay.runner", "step", "after"),
+    "after_batch": ("notifications.replay.runner", "run_next_batch", "after"),
 }
 """Module and function of each point, and whether the point is before or after the function."""
 

@@ -19,7 +19,7 @@ from notifications.replay.criteria import Criteria
 from notifications.replay.operations import create_operation
 result = create_operation(Criteria(statuses=("dead",)), None, "fixed").pk
 """
-RUN = "import django; django.setup()\nfrom notifications.replay.runner import run\nrun(60)"
+RUN = "import django; django.setup()\nfrom notifications.replay.runner import run_due_batches\nrun_due_batches(60)"
 
 
 def test_operation_of_a_killed_worker_is_continued_and_replays_each_record_once(environment: FaultEnvironment) -> None:

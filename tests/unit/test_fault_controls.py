@@ -1,11 +1,13 @@
-"""The statements of the negative controls differ from the service's only in the guard."""
+"""Faults: the controls differ from the service only in the guard, and every failpoint exists."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 
 import pytest
 
+from dev.faults.failpoints import POINTS
 from notifications.sql import load_sql
 
 GUARDS = {
@@ -29,3 +31,13 @@ def test_a_control_removes_its_guard_and_nothing_else(name: str, control: str) -
     changes = [line for line in difflib.unified_diff(guarded, unguarded, n=0) if line[:3] not in ("---", "+++")]
 
     assert [line for line in changes if not line.startswith("@@")] == GUARDS[name, control]
+
+
+def test_every_failpoint_names_an_existing_function() -> None:
+    missing = [
+        point
+        for point, (module, function, _side) in POINTS.items()
+        if not callable(getattr(importlib.import_module(module), function, None))
+    ]
+
+    assert missing == []
