@@ -187,5 +187,5 @@ def test_the_overview_leads_to_the_dead_without_javascript_and_fits_a_phone(
 
     assert plain.locator("html").evaluate("element => element.scrollWidth - element.clientWidth") <= 0
     assert plain.locator(".n-problems").get_by_text("1 notification became dead").count() == 1
-    plain.get_by_role("link", name="Show the dead").click()
+    plain.get_by_role("link", name="Show dead notifications").click()
     assert plain.get_by_role("link", name=dead.dedupe_key).count() == 1
