@@ -10,7 +10,7 @@ from notifications.states import AlertKind, HeartbeatKind, Measure
 
 
 class Heartbeat(models.Model):
-    """When something that should be running was last heard of, by PostgreSQL's clock. See heartbeats.py."""
+    """The last sign of life of a process, by PostgreSQL's clock. See telemetry/heartbeats.py."""
 
     name = models.CharField(_("name"), max_length=191, primary_key=True)
     kind = models.CharField(_("kind"), max_length=16, choices=HeartbeatKind.choices)
@@ -29,7 +29,7 @@ class Heartbeat(models.Model):
 
 
 class Alert(models.Model):
-    """What one sink was, or is to be, told about one cause. alerts.py says how the times move."""
+    """One alert for one receiver. monitoring/alerting/dispatcher.py says how its times change."""
 
     cause = models.CharField(_("cause"), max_length=191)
     receiver = models.CharField(_("receiver"), max_length=32, db_column="sink")
@@ -57,7 +57,7 @@ class Alert(models.Model):
 
 
 class Counter(models.Model):
-    """How often one thing happened in one hour; tallies.py says how it is written and read."""
+    """How often one thing happened in one hour. See telemetry/counters.py."""
 
     pk = models.CompositePrimaryKey(
         "measure", "hour", "channel", "outcome", "error_code", "attempts", "bucket", "shard"

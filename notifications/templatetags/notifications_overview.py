@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import template
 
-from notifications.admin.overview import Overview, build_overview
+if TYPE_CHECKING:
+    from notifications.admin.overview import Overview
 
 register = template.Library()
 
@@ -14,4 +15,7 @@ register = template.Library()
 @register.simple_tag(takes_context=True)
 def notifications_overview(context: dict[str, Any]) -> Overview | None:
     """Return the overview for the user of the request; None for a user who may not view notifications."""
+    # Not at the top: the checks import all tag libraries, and the admin's modules need django.contrib.admin.
+    from notifications.admin.overview import build_overview
+
     return build_overview(context["request"])

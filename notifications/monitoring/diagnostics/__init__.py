@@ -64,7 +64,7 @@ def _check_settings() -> Iterator[CheckResult]:
     messages = [
         message
         for message in _run_checks()
-        if not message.is_silenced() and (message.level >= checks.ERROR or str(message.id).startswith("notifications."))
+        if not message.is_silenced() and (message.level >= checks.ERROR or _is_own_warning(message))
     ]
     for message in messages:
         yield CheckResult(
@@ -75,6 +75,10 @@ def _check_settings() -> Iterator[CheckResult]:
         )
     if not messages:
         yield CheckResult(name="settings", state=OK, text=gettext("The settings fit together."))
+
+
+def _is_own_warning(message: checks.CheckMessage) -> bool:
+    return message.level >= checks.WARNING and str(message.id).startswith("notifications.")
 
 
 def _run_checks() -> list[checks.CheckMessage]:

@@ -1,5 +1,8 @@
--- Counts dead records by channel and error code: those of the period, and of these the recent ones. Reads at most
--- max_rows of the index notification_dead, newest first.
+-- Count dead records by channel and error code: those of the period, and the recent ones.
+--
+-- At most max_rows are read, the newest first.
+--
+-- Index: notification_dead (updated_at, id), backwards.
 SELECT
     channel,
     last_error_code,

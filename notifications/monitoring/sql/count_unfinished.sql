@@ -1,5 +1,8 @@
--- Counts records that are not final by channel, status, error code and whether they are due. Reads only the first
--- max_rows of the index notification_due, because a backlog may be too large to read whole.
+-- Count records that are not final by channel, status, error code and whether they are due.
+--
+-- Only the first max_rows are read, because a backlog may be too large to read whole.
+--
+-- Index: notification_due (next_attempt_at, id), in its order.
 SELECT
     channel,
     status,

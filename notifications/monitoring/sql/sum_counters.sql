@@ -1,4 +1,6 @@
--- Sums all counters over hours and shards. Reads the whole table notification_tallies, which roll_up keeps small.
+-- Sum all counters over hours and shards.
+--
+-- Index: none. The whole table notification_tallies is read, which the roll-up keeps small.
 SELECT
     measure,
     channel,

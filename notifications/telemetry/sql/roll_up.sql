@@ -1,5 +1,6 @@
--- Adds the counters of hours older than so many days to the sum of all time, which stands at the hour 'epoch'.
--- Needs the primary order (measure, hour) of notification_tallies.
+-- Add the counters of hours older than so many days to the sum of all time, which stands at the hour 'epoch'.
+--
+-- Index: the primary key of notification_tallies, by measure and hour.
 WITH old AS (
     DELETE FROM notification_tallies
     WHERE

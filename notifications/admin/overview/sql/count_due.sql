@@ -1,6 +1,9 @@
--- Counts the records that are due by status, error code and channel. Reads at most max_rows of the index
--- notification_due, the longest due first. The condition stands inside the limit, so that a backlog cannot make
--- the statement slow.
+-- Count the records that are due by status, error code and channel.
+--
+-- At most max_rows are read, the longest due first. The condition stands inside the limit, so that a backlog cannot
+-- make the statement slow.
+--
+-- Index: notification_due (next_attempt_at, id), in its order.
 SELECT
     status,
     last_error_code,

@@ -1,5 +1,8 @@
--- Counts the records that become due later by status, error code and channel. Reads at most max_rows of the index
--- notification_due, the next due first.
+-- Count the records that become due later by status, error code and channel.
+--
+-- At most max_rows are read, the next due first.
+--
+-- Index: notification_due (next_attempt_at, id), in its order.
 SELECT
     status,
     last_error_code,

@@ -1,5 +1,8 @@
--- Sums the counters of a time span by hour or by day of the reader's time zone. Needs the primary order
--- (measure, hour) of notification_tallies. Sums by the hour first: to find the reader's day of each row takes longer.
+-- Sum the counters of a time span by hour or by day of the reader's time zone.
+--
+-- The inner query sums by the hour first, because finding the reader's day of each row takes longer.
+--
+-- Index: the primary key of notification_tallies, by measure and hour.
 SELECT
     measure,
     outcome,
