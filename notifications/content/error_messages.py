@@ -1,7 +1,4 @@
-"""The meaning of each error code as a sentence, and the remedy for a notification that stopped with it.
-
-The admin shows both. The HTTP API shows the meaning to the notification's user.
-"""
+"""The meaning of each error code, for operators and for users, and the remedy for operators."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ ERROR_MESSAGES: dict[str, Promise] = {
     ErrorCode.PROVIDER_AUTH_FAILED: _("The endpoint rejected the authentication. The bearer token may be wrong."),
     ErrorCode.PAYLOAD_INVALID: _("The endpoint rejected the content of the message. Sending it again does not help."),
     ErrorCode.PROVIDER_CONFIG: _(
-        "Your bot or flow refuses messages, or the stored address cannot be read. Check it, then send a test."
+        "The endpoint refuses messages because of its configuration, or its stored address cannot be decrypted."
     ),
     ErrorCode.PROVIDER_UNMAPPED: _("The endpoint returned an unknown code."),
     ErrorCode.LEASE_EXPIRED: _("The worker of the last attempt was lost. The message may have been delivered."),
@@ -29,7 +26,14 @@ ERROR_MESSAGES: dict[str, Promise] = {
     ErrorCode.ATTEMPTS_EXHAUSTED: _("All allowed attempts were used."),
     ErrorCode.INTERNAL_ERROR: _("An internal error occurred. The worker's log has the details."),
 }
-"""Meaning by error code. A custom provider may return codes of its own, which have no entry here."""
+"""Meaning by error code, for operators. Codes of custom providers have no entry."""
+
+USER_ERROR_MESSAGES: dict[str, Promise] = ERROR_MESSAGES | {
+    ErrorCode.RECIPIENT_MISSING: _("You have no such channel, or the channel is disabled."),
+    ErrorCode.PROVIDER_CONFIG: _("Your bot or flow refuses messages. Check it, then send a test."),
+    ErrorCode.INTERNAL_ERROR: _("An internal error occurred."),
+}
+"""Meaning by error code, for the user who receives the notification. The HTTP API returns these texts."""
 
 ERROR_REMEDIES: dict[str, Promise] = {
     ErrorCode.PROVIDER_TIMEOUT: _("Check whether the message arrived. If it did not, replay the notification."),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool
 
 from notifications.channels.rules import MAX_SECRET_CHARACTERS
-from notifications.content.error_messages import ERROR_MESSAGES
+from notifications.content.error_messages import USER_ERROR_MESSAGES
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.security.log_redaction import redact_text
 from notifications.security.secrets import SecretUnreadable, mask_key, mask_url
@@ -118,7 +118,7 @@ class DeliveryState(BaseModel):
     def state_fields(record: NotificationRecord) -> dict[str, Any]:
         """Return the values of these fields. The record's error text is omitted, because it quotes the endpoint."""
         code = record.last_error_code if record.status in STATUSES_WITH_ERROR else ""
-        return {"status": Status(record.status), "error_code": code, "problem": str(ERROR_MESSAGES.get(code, ""))}
+        return {"status": Status(record.status), "error_code": code, "problem": str(USER_ERROR_MESSAGES.get(code, ""))}
 
 
 class TestOut(DeliveryState):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -189,9 +190,10 @@ class TestForm:
             '<div class="readonly">stored</div>' not in admin_client.get(f"{URL}{stored.pk}/change/").content.decode()
         )
 
-    @pytest.mark.parametrize(
-        ("fields", "wrong"),
-        [
+    def test_invalid_settings_are_reported_at_their_field(
+        self, admin_client: Client, stored: UserNotificationChannel
+    ) -> None:
+        for fields, wrong in [
             ({"new_bearer_token": "x", "clear_token": "on"}, "clear_token"),
             ({"clear_token": "on"}, "new_bearer_token"),
             ({"new_bearer_token": "two words"}, "new_bearer_token"),
@@ -199,12 +201,8 @@ class TestForm:
             ({"new_webhook_url": "http://www.feishu.cn/flow/api/trigger-webhook/abcdefgh"}, "new_webhook_url"),
             ({"new_webhook_url": "x" * 3000}, "new_webhook_url"),
             ({"auth_type": "basic"}, "auth_type"),
-        ],
-    )
-    def test_what_cannot_work_is_refused_by_field(
-        self, admin_client: Client, stored: UserNotificationChannel, fields: dict[str, str], wrong: str
-    ) -> None:
-        assert list(errors(save(admin_client, stored, **fields))) == [wrong]
+        ]:
+            assert list(errors(save(admin_client, stored, **fields))) == [wrong], (fields, wrong)
 
     def test_switched_on_without_an_address_is_refused(
         self, admin_client: Client, make_user: Callable[..., User]
@@ -233,22 +231,19 @@ class TestForm:
 
         assert errors(response) == {"new_webhook_url": ["必须以 https:// 开头"]}
 
-    @pytest.mark.parametrize(
-        "url",
-        [
+    def test_reasons_for_invalid_feishu_addresses_are_translated(self) -> None:
+        for url in [
             "https://www.feishu.cn/flow/api/trigger-webhook/abc def",
             "https://[www.feishu.cn/flow",
             "http://www.feishu.cn/flow/api/trigger-webhook/abcdefgh",
             "https://evil.example/flow/api/trigger-webhook/abcdefgh",
             "https://www.feishu.cn/flow/api/trigger-webhook/abcdefgh?a=1",
             "https://www.feishu.cn/somewhere/else",
-        ],
-    )
-    def test_every_judgement_is_known_to_the_translators(self, url: str) -> None:
-        problem = check_webhook_url(url, service_options())
+        ]:
+            problem = check_webhook_url(url, service_options())
 
-        with translation.override("zh-hans"):
-            assert translation.gettext(problem) != problem
+            with translation.override("zh-hans"):
+                assert translation.gettext(problem) != problem
 
 
 class TestOtherChannels:
@@ -283,34 +278,30 @@ class TestOtherChannels:
         assert stored.webhook_url.reveal() == fields.get("new_webhook_url", "")
         assert stored.bearer_token.reveal() == fields.get("new_bearer_token", "")
 
-    @pytest.mark.parametrize(
-        ("channel", "fields", "wrong"),
-        [
-            ("feishu_bot", {"new_webhook_url": ADDRESS}, "new_webhook_url"),
-            ("feishu", {"new_webhook_url": BOT}, "new_webhook_url"),
-            ("feishu_base", {"new_webhook_url": BOT}, "new_webhook_url"),
-            ("webhook", {"new_webhook_url": "https://127.0.0.1/"}, "new_webhook_url"),
-            ("email", {"new_webhook_url": BOT}, "new_webhook_url"),
-            ("feishu", {"new_webhook_url": ADDRESS, "auth_type": "signature", "new_bearer_token": "x"}, "auth_type"),
-            ("feishu_bot", {"new_webhook_url": BOT, "auth_type": "bearer", "new_bearer_token": "x"}, "auth_type"),
-            ("email", {"auth_type": "bearer", "new_bearer_token": "x"}, "auth_type"),
-            ("webhook", {"new_webhook_url": HOOK}, "auth_type"),
-            ("webhook", {"new_webhook_url": HOOK, "auth_type": "signature"}, "new_bearer_token"),
-            (
-                "webhook",
-                {"new_webhook_url": HOOK, "auth_type": "signature", "new_bearer_token": "whsec_short"},
-                "new_bearer_token",
-            ),
-        ],
-    )
-    def test_what_cannot_work_is_refused_by_field(
-        self, admin_client: Client, make_user: Callable[..., User], channel: str, fields: dict[str, str], wrong: str
+    def test_invalid_settings_are_reported_at_their_field(
+        self, admin_client: Client, make_user: Callable[..., User]
     ) -> None:
         user = make_user("bob", email="bob@example.com")
+        for channel, fields, wrong in [
+            ("feishu_bot", {"new_webhook_url": ADDRESS}, "new_webhook_url"),
+            ("feishu", {"new_webhook_url": self.BOT}, "new_webhook_url"),
+            ("feishu_base", {"new_webhook_url": self.BOT}, "new_webhook_url"),
+            ("webhook", {"new_webhook_url": "https://127.0.0.1/"}, "new_webhook_url"),
+            ("email", {"new_webhook_url": self.BOT}, "new_webhook_url"),
+            ("feishu", {"new_webhook_url": ADDRESS, "auth_type": "signature", "new_bearer_token": "x"}, "auth_type"),
+            ("feishu_bot", {"new_webhook_url": self.BOT, "auth_type": "bearer", "new_bearer_token": "x"}, "auth_type"),
+            ("email", {"auth_type": "bearer", "new_bearer_token": "x"}, "auth_type"),
+            ("webhook", {"new_webhook_url": self.HOOK}, "auth_type"),
+            ("webhook", {"new_webhook_url": self.HOOK, "auth_type": "signature"}, "new_bearer_token"),
+            (
+                "webhook",
+                {"new_webhook_url": self.HOOK, "auth_type": "signature", "new_bearer_token": "whsec_short"},
+                "new_bearer_token",
+            ),
+        ]:
+            refused = errors(save(admin_client, user=user.pk, channel=channel, **fields))
 
-        refused = errors(save(admin_client, user=user.pk, channel=channel, **fields))
-
-        assert wrong in refused
+            assert wrong in refused, (channel, fields, wrong)
 
     def test_email_for_a_user_without_any_address_is_refused(
         self, admin_client: Client, make_user: Callable[..., User]
@@ -339,18 +330,16 @@ class TestOtherChannels:
         for url in (URL, f"{URL}{channel.pk}/change/"):
             assert "Y2FuYXJ5" not in admin_client.get(url).content.decode()
 
-    @pytest.mark.parametrize("channel", sorted(PROVIDERS))
-    @pytest.mark.parametrize(
-        "url", ["https://a b", "https://[x", "http://x.example/", "https://1.2.3.4/", "https://u@www.feishu.cn/#"]
-    )
-    def test_every_judgement_is_known_to_the_translators(self, channel: str, url: str) -> None:
-        rules = get_provider(channel)
-        assert isinstance(rules, ChannelRules)
-        problem = rules.address_problem(url)
+    def test_reasons_for_invalid_addresses_are_translated(self) -> None:
+        urls = ("https://a b", "https://[x", "http://x.example/", "https://1.2.3.4/", "https://u@www.feishu.cn/#")
+        for channel, url in itertools.product(sorted(PROVIDERS), urls):
+            rules = get_provider(channel)
+            assert isinstance(rules, ChannelRules)
+            problem = rules.address_problem(url)
 
-        assert problem
-        with translation.override("zh-hans"):
-            assert translation.gettext(problem) != problem
+            assert problem, (channel, url)
+            with translation.override("zh-hans"):
+                assert translation.gettext(problem) != problem, (channel, url)
 
 
 class TestLooking:

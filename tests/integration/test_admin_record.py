@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -31,25 +32,24 @@ def page(client: Client, record: NotificationRecord) -> str:
 
 
 class TestSentences:
-    @pytest.mark.parametrize("code", list(ErrorCode))
-    def test_each_error_code_says_why_and_what_to_do(self, code: ErrorCode) -> None:
-        assert set(ERROR_REMEDIES) == set(ErrorCode)
-        for status in (Status.DEAD, Status.SKIPPED):
-            assert explain_record(make_record(status, last_error_code=code))[1:] == [
-                str(ERROR_MESSAGES[code]),
-                str(ERROR_REMEDIES[code]),
-            ]
+    def test_each_error_code_has_a_meaning_and_a_remedy(self) -> None:
+        for code in list(ErrorCode):
+            assert set(ERROR_REMEDIES) == set(ErrorCode), code
+            for status in (Status.DEAD, Status.SKIPPED):
+                assert explain_record(make_record(status, last_error_code=code))[1:] == [
+                    str(ERROR_MESSAGES[code]),
+                    str(ERROR_REMEDIES[code]),
+                ]
 
-    @pytest.mark.parametrize("status", Status.values)
-    @pytest.mark.parametrize("due", [-60, 60])
-    def test_each_state_has_its_sentence_whatever_the_code(self, status: str, due: int) -> None:
-        for code in (*ErrorCode, "", "a provider's own"):
+    def test_each_state_has_a_sentence_for_every_error_code(self) -> None:
+        codes = (*ErrorCode, "", "a provider's own")
+        for status, due, code in itertools.product(Status.values, (-60, 60), codes):
             record = make_record(status, last_error_code=code)
             if record.next_attempt_at:
                 record.next_attempt_at = timezone.now() + timedelta(seconds=due)
             sentences = explain_record(record)
-            assert all(sentences)
-            assert all("%(" not in sentence for sentence in sentences)
+            assert all(sentences), (status, due, code)
+            assert all("%(" not in sentence for sentence in sentences), (status, due, code)
 
     def test_a_record_under_way_says_until_when_and_who_had_it_last(self) -> None:
         record = make_record("sending", attempt_count=3)
@@ -63,15 +63,15 @@ class TestSentences:
         assert "worker-2:9" in sentence
         assert "worker-1:7" not in sentence
 
-    @pytest.mark.parametrize("reason", [HoldReason.CHANNEL_PAUSED, HoldReason.ENDPOINT_FAILING])
-    @pytest.mark.parametrize("status", ["pending", "failed", "sending"])
-    def test_one_that_waits_for_its_endpoint_says_so_and_promises_no_time(self, status: str, reason: str) -> None:
-        record = make_record(status, hold_reason=reason, last_error_code="provider_config")
+    def test_record_held_by_its_endpoint_shows_the_reason_and_no_time(self) -> None:
+        reasons = (HoldReason.CHANNEL_PAUSED, HoldReason.ENDPOINT_FAILING)
+        for reason, status in itertools.product(reasons, ("pending", "failed", "sending")):
+            record = make_record(status, hold_reason=reason, last_error_code="provider_config")
 
-        first, *why = explain_record(record)
+            first, *cause = explain_record(record)
 
-        assert first == str(HOLD_EXPLANATIONS[reason])
-        assert why == ([str(ERROR_MESSAGES["provider_config"])] if status == "failed" else [])
+            assert first == str(HOLD_EXPLANATIONS[reason]), (reason, status)
+            assert cause == ([str(ERROR_MESSAGES["provider_config"])] if status == "failed" else []), (reason, status)
 
     def test_one_that_waits_for_a_rate_limit_says_until_when(self) -> None:
         record = make_record("pending", hold_reason=HoldReason.RATE_LIMITED)
@@ -144,7 +144,7 @@ class TestWhatBelongsToIt:
         assert {record.pk for record in listed} == {first.pk, second.pk}
 
     def test_one_that_is_alone_leads_nowhere(self, admin_client: Client) -> None:
-        assert "share it" not in page(admin_client, make_record(trace_id="t", preview_id="p"))
+        assert "notifications with this id" not in page(admin_client, make_record(trace_id="t", preview_id="p"))
 
     @pytest.mark.parametrize(
         ("field", "parameter", "index"),
@@ -173,7 +173,7 @@ class TestWhatBelongsToIt:
 
         assert f'href="/admin/notifications/usernotificationchannel/{channel.pk}/change/"' in html
         assert '<span class="n-badge n-paused">paused</span>' in html
-        assert "The user has none." in page(admin_client, make_record(user_id=987_654))
+        assert "The user has no such channel." in page(admin_client, make_record(user_id=987_654))
 
     def test_the_channel_is_not_shown_to_who_may_not_look_at_channels(self, make_user: Callable[..., User]) -> None:
         user = make_user("viewer", is_staff=True)
