@@ -1,4 +1,4 @@
-"""Every page of ours by axe-core, light and dark, desktop and phone, in English and Chinese."""
+"""Accessibility of the app's pages, checked by axe-core: light and dark, desktop and phone, English and Chinese."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def addresses(make_user: Callable[..., User]) -> list[str]:
-    """Addresses of pages with something on each."""
+    """URLs of pages that all show some data."""
     make_user("operator", is_staff=True, is_superuser=True)
     owner = make_user("reader")
     dead = make_record(user_id=owner.pk)
@@ -62,7 +62,7 @@ def addresses(make_user: Callable[..., User]) -> list[str]:
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_every_page_is_clean_by_axe_core(
+def test_each_page_passes_axe_core(
     monkeypatch: pytest.MonkeyPatch, live_server: LiveServer, addresses: list[str], look: str
 ) -> None:
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")

@@ -1,4 +1,4 @@
-"""An operator's way through the admin, in a real browser."""
+"""Workflows of an operator in the admin, in a real browser."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ pytestmark = [
 
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
-    # Playwright keeps an event loop in this thread, which Django would take for asynchronous code.
+    # Playwright runs an event loop in this thread, and Django refuses database access beside a running loop.
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
     with sync_playwright() as playwright, installed.launch(playwright) as running:
         opened = running.new_page(locale="en-US")
-        complaints: list[str] = []
-        opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        console_errors: list[str] = []
+        opened.on("console", lambda message: console_errors.append(message.text) if message.type == "error" else None)
+        opened.on("pageerror", lambda error: console_errors.append(str(error)))
         yield opened
-        connections.close_all()  # while the loop runs this thread has connections of its own, which nobody else closes
-        assert complaints == []
+        connections.close_all()  # connections opened beside the event loop are not closed by pytest-django
+        assert console_errors == []
 
 
 @pytest.fixture
 def dead(make_user: Callable[..., User]) -> NotificationRecord:
-    """A record that needs a person."""
+    """A dead record."""
     user = make_user("reader")
     record = NotificationRecord.objects.get(pk=request_notification(payload(user_id=user.pk)).record_id)
     NotificationRecord.objects.update(status="dead", next_attempt_at=None, last_error_code="provider_config")
@@ -58,7 +58,7 @@ def operator(make_user: Callable[..., User], *permissions: str) -> User:
     return user
 
 
-def test_an_operator_finds_a_dead_record_and_replays_it_with_a_reason(
+def test_operator_replays_a_dead_record(
     page: Page, live_server: LiveServer, make_user: Callable[..., User], dead: NotificationRecord
 ) -> None:
     operator(make_user, "view_notificationrecord", "view_deliveryattempt", "replay_notificationrecord")
@@ -77,7 +77,7 @@ def test_an_operator_finds_a_dead_record_and_replays_it_with_a_reason(
     assert "1" in page.inner_text(".messagelist")
 
 
-def test_a_view_only_user_is_offered_no_action(
+def test_view_permission_offers_no_action(
     page: Page, live_server: LiveServer, make_user: Callable[..., User], dead: NotificationRecord
 ) -> None:
     operator(make_user, "view_notificationrecord")
@@ -93,7 +93,7 @@ def test_a_view_only_user_is_offered_no_action(
 
 @pytest.fixture
 def many_dead(make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch) -> None:
-    """More dead records than the list has on one page, batches of twenty, and no broker."""
+    """More dead records than one page of the list shows, batches of 20, and no broker."""
     monkeypatch.setattr("notifications.broker.nudge._publish", lambda task, queue: None)
     monkeypatch.setattr(replay_runner, "BATCH", 20)
     for _ in range(60):
@@ -102,25 +102,25 @@ def many_dead(make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch) -
     operator(make_user, "view_notificationrecord", "replay_notificationrecord")
 
 
-def order_all(page: Page, site: str) -> None:
-    """Replay all that the list has of one error code."""
+def replay_whole_list(page: Page, site: str) -> None:
+    """Replay all records of one error code from the list."""
     page.goto(f"{site}/admin/notifications/notificationrecord/?code=provider_5xx")
     page.check("#action-toggle")
     page.click(".actions .question a")
     page.select_option("select[name=action]", "replay")
     page.click("button[name=index]")
     assert "60 notifications match" in page.inner_text("#n-count")
-    page.fill("[name=reason]", "the endpoint was mended")
+    page.fill("[name=reason]", "the endpoint was fixed")
     page.fill("[name=rate]", "")
     page.click("[name=_start]")
     page.wait_for_selector("text=0 of 60 replayed")
 
 
-def test_all_that_a_list_has_is_replayed_with_progress_that_survives_a_reload_and_can_be_stopped(
+def test_replay_of_a_list_shows_progress_and_can_be_stopped(
     page: Page, live_server: LiveServer, many_dead: None
 ) -> None:
     log_in(page, f"{live_server.url}/admin/", "operator", "pw")
-    order_all(page, live_server.url)
+    replay_whole_list(page, live_server.url)
 
     replay_runner.run_next_batch()
     page.wait_for_selector("text=20 of 60 replayed")
@@ -136,11 +136,9 @@ def test_all_that_a_list_has_is_replayed_with_progress_that_survives_a_reload_an
     assert NotificationRecord.objects.filter(status="pending").count() == 20
 
 
-def test_the_progress_of_a_replay_goes_on_by_itself_without_javascript(
-    page: Page, live_server: LiveServer, many_dead: None
-) -> None:
+def test_progress_refreshes_without_javascript(page: Page, live_server: LiveServer, many_dead: None) -> None:
     log_in(page, f"{live_server.url}/admin/", "operator", "pw")
-    order_all(page, live_server.url)
+    replay_whole_list(page, live_server.url)
     plain = cast(Browser, page.context.browser).new_context(java_script_enabled=False, locale="en-US").new_page()
     log_in(plain, f"{live_server.url}/admin/", "operator", "pw")
     plain.goto(page.url)
@@ -154,7 +152,7 @@ def test_the_progress_of_a_replay_goes_on_by_itself_without_javascript(
 
 
 @pytest.mark.parametrize("width", [1500, 700])
-def test_the_attempts_fit_a_wide_window_and_scroll_by_themselves_in_a_narrow_one(
+def test_attempts_fit_a_wide_window_and_scroll_in_a_narrow_one(
     page: Page, live_server: LiveServer, make_user: Callable[..., User], dead: NotificationRecord, width: int
 ) -> None:
     text = "code 19001: param invalid: incoming webhook access token invalid"
@@ -174,7 +172,7 @@ def test_the_attempts_fit_a_wide_window_and_scroll_by_themselves_in_a_narrow_one
 
 
 @pytest.mark.parametrize("width", [1500, 390])
-def test_the_overview_leads_to_the_dead_without_javascript_and_fits_a_phone(
+def test_overview_links_to_dead_records_and_fits_a_phone(
     page: Page, live_server: LiveServer, make_user: Callable[..., User], dead: NotificationRecord, width: int
 ) -> None:
     operator(make_user, "view_notificationrecord")

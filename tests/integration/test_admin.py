@@ -57,13 +57,13 @@ def shown(client: Client, **query: Any) -> list[str]:
     return [record.dedupe_key for record in response.context["cl"].result_list]
 
 
-class TestWhoMayLook:
+class TestViewPermission:
     @pytest.mark.parametrize("model", MODELS)
-    def test_anonymous_is_sent_to_the_login(self, client: Client, model: str) -> None:
+    def test_anonymous_user_is_redirected_to_login(self, client: Client, model: str) -> None:
         for url in (f"/admin/notifications/{model}/", f"/admin/notifications/{model}/1/change/"):
             assert client.get(url)["Location"].startswith("/admin/login/")
 
-    def test_staff_without_the_permission_is_refused(self, make_user: Callable[..., User]) -> None:
+    def test_staff_without_permission_gets_403(self, make_user: Callable[..., User]) -> None:
         client = Client()
         client.force_login(make_user(is_staff=True))
         record = make_record()
@@ -71,14 +71,14 @@ class TestWhoMayLook:
         assert client.get(LIST).status_code == 403
         assert client.get(f"{LIST}{record.pk}/change/").status_code == 403
 
-    def test_the_view_permission_opens_list_and_page(self, viewer: Client) -> None:
+    def test_view_permission_opens_list_and_page(self, viewer: Client) -> None:
         record = make_record(dedupe_key="its-key")
         make_attempt(record, worker="worker-7:41")
 
         assert "its-key" in page(viewer, LIST)
         assert "worker-7:41" in page(viewer, f"{LIST}{record.pk}/change/")
 
-    def test_nobody_may_add_change_or_delete(self, admin_client: Client) -> None:
+    def test_records_cannot_be_added_changed_or_deleted(self, admin_client: Client) -> None:
         record = make_record()
 
         assert admin_client.get(f"{LIST}add/").status_code == 403
@@ -88,12 +88,12 @@ class TestWhoMayLook:
         record.refresh_from_db()
         assert record.status == Status.DEAD
 
-    def test_an_unknown_record_leads_back(self, admin_client: Client) -> None:
+    def test_unknown_record_redirects(self, admin_client: Client) -> None:
         assert admin_client.get(f"{LIST}123456/change/").status_code == 302
 
 
 class TestList:
-    def test_a_row_says_what_an_operator_asks_first(self, admin_client: Client) -> None:
+    def test_row_shows_state_key_error_attempts_and_age(self, admin_client: Client) -> None:
         make_record(attempt_count=3, last_error_code="provider_timeout", dedupe_key="its-key")
 
         html = page(admin_client, LIST)
@@ -101,7 +101,7 @@ class TestList:
         for text in ("dead, action needed", "its-key", "feishu", "provider_<wbr>timeout", "3 / 5", "just now"):
             assert text in html
 
-    def test_a_known_user_is_a_link_and_an_unknown_one_a_bare_id(
+    def test_user_is_a_link_and_missing_user_is_an_id(
         self, admin_client: Client, make_user: Callable[..., User]
     ) -> None:
         user = make_user("alice")
@@ -117,12 +117,12 @@ class TestList:
         ("status", "text"),
         [("pending", "in 4 minutes"), ("sending", "being sent"), ("sent", "–"), ("failed", "in 4 min")],
     )
-    def test_the_next_attempt_is_said_in_words(self, admin_client: Client, status: str, text: str) -> None:
+    def test_next_attempt_is_shown_in_words(self, admin_client: Client, status: str, text: str) -> None:
         make_record(status)
 
         assert text in page(admin_client, LIST).replace("\xa0", " ")
 
-    def test_what_is_overdue_is_called_due(self, admin_client: Client) -> None:
+    def test_overdue_record_is_shown_as_due(self, admin_client: Client) -> None:
         make_record("failed", next_attempt_at=timezone.now() - timedelta(minutes=3, seconds=5))
 
         make_record("pending", next_attempt_at=timezone.now())
@@ -132,7 +132,7 @@ class TestList:
         assert "due 3 minutes ago" in html
         assert "due now" in html
 
-    def test_the_newest_come_first_fifty_to_a_page(self, admin_client: Client) -> None:
+    def test_list_shows_newest_first_with_fifty_per_page(self, admin_client: Client) -> None:
         now = timezone.now()
         for number in range(51):
             make_record(dedupe_key=f"k{number}", created_at=now - timedelta(minutes=number))
@@ -140,7 +140,7 @@ class TestList:
         assert shown(admin_client) == [f"k{number}" for number in range(50)]
         assert shown(admin_client, p=2) == ["k50"]
 
-    def test_the_number_of_queries_does_not_grow_with_the_rows(self, admin_client: Client) -> None:
+    def test_number_of_queries_is_independent_of_rows(self, admin_client: Client) -> None:
         def queries(rows: int) -> int:
             while NotificationRecord.objects.count() < rows:
                 number = NotificationRecord.objects.count()
@@ -154,13 +154,13 @@ class TestList:
 
         assert queries(5) == queries(50)
 
-    def test_the_query_names_no_user_of_a_missing_row_away(self, admin_client: Client) -> None:
+    def test_records_of_missing_users_are_listed(self, admin_client: Client) -> None:
         make_record(user_id=987_654, dedupe_key="orphan")
 
         assert shown(admin_client) == ["orphan"]
 
 
-def test_every_state_has_a_colour_in_both_themes() -> None:
+def test_each_state_has_a_colour_in_both_themes() -> None:
     css = Path(str(finders.find("notifications/admin.css"))).read_text()
     kinds = {*Status.values, *Outcome.values, *(value or "never" for value in TestStatus.values), "unreadable"}
 
@@ -171,7 +171,7 @@ def test_every_state_has_a_colour_in_both_themes() -> None:
 
 
 class TestFiltersAndSearch:
-    def test_filters_narrow_by_status_code_and_channel(self, admin_client: Client) -> None:
+    def test_list_filters_by_status_code_and_channel(self, admin_client: Client) -> None:
         make_record(dedupe_key="a", last_error_code="provider_config")
         make_record(dedupe_key="b", last_error_code="provider_timeout")
         make_record("sent", dedupe_key="c", channel="other")
@@ -180,14 +180,14 @@ class TestFiltersAndSearch:
         assert shown(admin_client, code="provider_timeout") == ["b"]
         assert shown(admin_client, channel="feishu") == ["b", "a"]
 
-    def test_every_known_code_is_offered_without_asking_the_table(self, admin_client: Client) -> None:
+    def test_error_code_filter_runs_no_query(self, admin_client: Client) -> None:
         with CaptureQueriesContext(connection) as captured:
             html = page(admin_client, LIST)
 
         assert all(f"?code={code}" in html for code in ErrorCode)
         assert not [query["sql"] for query in captured if "DISTINCT" in query["sql"]]
 
-    def test_the_search_finds_whole_values_only(self, admin_client: Client, make_user: Callable[..., User]) -> None:
+    def test_search_matches_complete_values_only(self, admin_client: Client, make_user: Callable[..., User]) -> None:
         alice = make_user("alice", id=500_001)
         record = make_record(pk=700_001, dedupe_key="42:task:1", trace_id="trace 9", user_id=alice.pk)
         make_record(pk=700_002, dedupe_key="other")
@@ -197,7 +197,7 @@ class TestFiltersAndSearch:
         for term in ("42:task", "trace", "alic", "9" * 30, "٤٢", "%", "'"):
             assert shown(admin_client, q=term) == [], term
 
-    def test_the_search_reads_indexes_and_not_the_table(self, admin_client: Client) -> None:
+    def test_search_uses_indexes(self, admin_client: Client) -> None:
         make_record(dedupe_key="77")
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL enable_seqscan = off")
@@ -209,7 +209,7 @@ class TestFiltersAndSearch:
         for read in ("notification_dedupe", "notification_trace", "(id = 77)", "(user_id = 77)"):
             assert read in plan
 
-    def test_the_date_hierarchy_lists_every_step_between_first_and_last(self, admin_client: Client) -> None:
+    def test_date_hierarchy_lists_each_period_from_first_to_last(self, admin_client: Client) -> None:
         for year, month, day in ((2024, 12, 30), (2025, 1, 2)):
             make_record(created_at=datetime(year, month, day, 23, tzinfo=UTC))
 
@@ -220,7 +220,7 @@ class TestFiltersAndSearch:
         ]
         assert "created_at__day=2" in html
 
-    def test_days_and_months_have_no_gaps(self) -> None:
+    def test_periods_of_the_date_hierarchy_have_no_gaps(self) -> None:
         from notifications.admin.record_queryset import AdminQuerySet
 
         make_record(created_at=datetime(2024, 1, 31, 12, tzinfo=UTC))
@@ -233,7 +233,7 @@ class TestFiltersAndSearch:
 
 
 class TestPage:
-    def test_shows_request_response_and_attempts(self, admin_client: Client) -> None:
+    def test_page_shows_request_response_and_attempts(self, admin_client: Client) -> None:
         record = make_record(provider_request={"message": {"summary": "你好"}}, provider_response={"code": 19001})
         make_attempt(record, 1, outcome=Outcome.LOST, duration_ms=None, http_status=None)
         make_attempt(record, 2, response_excerpt='{"code":19001}')
@@ -246,7 +246,7 @@ class TestPage:
         assert "41 ms" in html
         assert "{&quot;code&quot;:19001}" in html
 
-    def test_a_record_without_attempts_says_so(self, admin_client: Client) -> None:
+    def test_page_of_a_record_without_attempts_says_so(self, admin_client: Client) -> None:
         record = make_record("pending")
 
         assert "No attempts yet." in page(admin_client, f"{LIST}{record.pk}/change/")
@@ -259,7 +259,7 @@ class TestPage:
 
             assert explain_record(record)[0].partition("(")[0] in html, status
 
-    def test_what_waits_too_long_is_explained_too(self) -> None:
+    def test_overdue_records_are_explained(self) -> None:
         past = timezone.now() - timedelta(minutes=1)
 
         texts = [
@@ -269,25 +269,25 @@ class TestPage:
         assert all("next available" in text for text in texts)
         assert len(set(texts)) == 3
 
-    def test_every_error_code_has_its_sentence(self) -> None:
+    def test_each_error_code_has_a_message(self) -> None:
         assert set(ERROR_MESSAGES) == set(ErrorCode)
         assert str(ERROR_MESSAGES["payload_invalid"]) in explain_record(make_record(last_error_code="payload_invalid"))
         assert len(explain_record(make_record(last_error_code="a provider's own"))) == 2
 
-    def test_a_replayed_record_is_not_explained_by_its_old_error(self) -> None:
+    def test_replayed_record_is_not_explained_by_its_old_error(self) -> None:
         assert len(explain_record(make_record("pending", last_error_code="payload_invalid"))) == 1
 
-    def test_a_lost_message_is_not_to_be_replayed_blindly(self) -> None:
+    def test_remedy_of_a_lost_message_is_to_check_first(self) -> None:
         assert "Check whether" in explain_record(make_record(last_error_code=ErrorCode.LEASE_EXPIRED))[-1]
 
-    def test_a_record_of_an_unknown_user_has_a_page(self, admin_client: Client) -> None:
+    def test_record_of_a_missing_user_has_a_page(self, admin_client: Client) -> None:
         record = make_record(user_id=987_654)
 
         assert "987654" in page(admin_client, f"{LIST}{record.pk}/change/")
 
 
 class TestHostileText:
-    def test_is_escaped_wherever_it_stands(self, admin_client: Client, make_user: Callable[..., User]) -> None:
+    def test_hostile_text_is_escaped_on_each_page(self, admin_client: Client, make_user: Callable[..., User]) -> None:
         user = make_user(HOSTILE[:30])
         record = make_record(
             user_id=user.pk,
@@ -303,7 +303,7 @@ class TestHostileText:
         html = page(admin_client, f"{LIST}{record.pk}/change/")
         assert "&lt;script&gt;alert" in html
 
-    def test_marks_that_turn_text_around_are_shown_and_not_obeyed(self, admin_client: Client) -> None:
+    def test_bidi_controls_are_shown_as_escapes(self, admin_client: Client) -> None:
         record = make_record(dedupe_key="safe\u202egnp.exe", provider_response={"a": "\u202e"})
 
         labels = re.compile(r'aria-label="[^"]*"')  # Django's own, read out and not drawn
@@ -311,7 +311,7 @@ class TestHostileText:
         assert "safe\\u202egnp.exe" in page(admin_client, f"{LIST}{record.pk}/change/")
         assert escape_invisible("a\u200bb\u2066c\ud800\x00👩\u200d🚀") == "a\\u200bb\\u2066c\\ud800\\u0000👩\u200d🚀"
 
-    def test_a_hundred_kilobytes_are_cut_with_a_note(self, admin_client: Client) -> None:
+    def test_long_text_is_truncated_with_a_note(self, admin_client: Client) -> None:
         record = make_record(provider_response={"text": "x" * 100_000}, last_error="y" * 100_000)
 
         html = page(admin_client, f"{LIST}{record.pk}/change/")
@@ -321,7 +321,7 @@ class TestHostileText:
         assert "y" * 10_001 not in html
         assert "Truncated: the first 10000 of 100000 characters." in html
 
-    def test_json_nested_beyond_reason_has_a_page(self, admin_client: Client) -> None:
+    def test_deeply_nested_json_has_a_page(self, admin_client: Client) -> None:
         nested = json.loads("[" * 100 + "1" + "]" * 100)  # the deepest that is kept
         record = make_record(provider_response=nested)
 
@@ -335,7 +335,7 @@ class TestRejected:
         wrong = [{"field": "user_id", "reason": "must be a whole number"}] if errors is None else errors
         return RejectedRequest.objects.create(source="notification.feishu.requested", payload=payload, errors=wrong)
 
-    def test_the_list_names_the_fields_that_are_wrong(self, viewer: Client) -> None:
+    def test_list_shows_invalid_fields(self, viewer: Client) -> None:
         self.reject()
 
         html = page(viewer, self.URL)
@@ -343,7 +343,7 @@ class TestRejected:
         assert "<bdi>user_id</bdi>" in html
         assert "notification.feishu.requested" in html
 
-    def test_the_list_does_not_read_payloads(self, viewer: Client) -> None:
+    def test_list_does_not_read_payloads(self, viewer: Client) -> None:
         self.reject()
 
         with CaptureQueriesContext(connection) as captured:
@@ -351,7 +351,7 @@ class TestRejected:
 
         assert not [query["sql"] for query in captured if '"payload"' in query["sql"]]
 
-    def test_the_page_gives_reasons_and_payload(self, viewer: Client) -> None:
+    def test_page_shows_reasons_and_payload(self, viewer: Client) -> None:
         rejected = self.reject('{"summary_text": "\\u4f60\\u597d", "user_id": "x"}')
 
         html = page(viewer, f"{self.URL}{rejected.pk}/change/")
@@ -374,13 +374,13 @@ class TestRejected:
             assert "<script>alert" not in html + page(admin_client, self.URL), payload
             assert "\u202e" not in html, payload
 
-    def test_errors_of_another_shape_have_a_page(self, admin_client: Client) -> None:
+    def test_errors_of_unknown_shape_have_a_page(self, admin_client: Client) -> None:
         rejected = self.reject(errors={"odd": 1})
 
         page(admin_client, self.URL)
         page(admin_client, f"{self.URL}{rejected.pk}/change/")
 
-    def test_a_long_payload_is_cut_with_a_note(self, admin_client: Client) -> None:
+    def test_long_payload_is_truncated_with_a_note(self, admin_client: Client) -> None:
         rejected = self.reject("z" * 100_000)
 
         html = page(admin_client, f"{self.URL}{rejected.pk}/change/")
@@ -388,7 +388,7 @@ class TestRejected:
         assert "z" * 10_001 not in html
         assert "Truncated: the first 10000 of 100000 characters." in html
 
-    def test_may_be_deleted_but_not_added_or_changed(self, admin_client: Client, viewer: Client) -> None:
+    def test_rejected_requests_can_only_be_deleted(self, admin_client: Client, viewer: Client) -> None:
         rejected = self.reject()
         url = f"{self.URL}{rejected.pk}/"
 

@@ -61,7 +61,7 @@ def errors(response: Any) -> dict[str, list[str]]:
 
 
 class TestSecrets:
-    def test_appear_on_no_page(self, admin_client: Client, stored: UserNotificationChannel) -> None:
+    def test_secrets_are_on_no_page(self, admin_client: Client, stored: UserNotificationChannel) -> None:
         record = make_record(user_id=stored.user_id)
         make_attempt(record)
         save(admin_client, stored, new_webhook_url=ADDRESS + "4", new_bearer_token=TOKEN + "5")
@@ -82,9 +82,7 @@ class TestSecrets:
             assert KEY not in html, url
             assert TOKEN not in html, url
 
-    def test_are_not_given_back_by_a_form_that_is_refused(
-        self, admin_client: Client, stored: UserNotificationChannel
-    ) -> None:
+    def test_invalid_form_does_not_return_secrets(self, admin_client: Client, stored: UserNotificationChannel) -> None:
         response = save(
             admin_client, stored, new_webhook_url=f"http://evil.example/{KEY}", new_bearer_token=TOKEN, clear_token="on"
         )
@@ -93,14 +91,14 @@ class TestSecrets:
         assert KEY not in response.content.decode()
         assert TOKEN not in response.content.decode()
 
-    def test_are_not_named_in_the_log_of_changes(self, admin_client: Client, stored: UserNotificationChannel) -> None:
+    def test_history_does_not_contain_secrets(self, admin_client: Client, stored: UserNotificationChannel) -> None:
         save(admin_client, stored, new_webhook_url=ADDRESS + "x", new_bearer_token=TOKEN + "x")
 
         entry = LogEntry.objects.get()
         assert "New webhook address" in entry.get_change_message()
         assert "canary" not in entry.change_message + entry.object_repr
 
-    def test_are_kept_out_of_error_reports(self, admin_user: User) -> None:
+    def test_error_reports_do_not_contain_secrets(self, admin_user: User) -> None:
         request: Any = RequestFactory().post("/", {"new_webhook_url": ADDRESS, "new_bearer_token": TOKEN})
         request.user, request._dont_enforce_csrf_checks = admin_user, True
 
@@ -109,13 +107,13 @@ class TestSecrets:
         reported = SafeExceptionReporterFilter().get_post_parameters(request)
         assert set(reported.values()) == {SafeExceptionReporterFilter.cleansed_substitute}
 
-    def test_the_address_is_masked_but_can_be_told_from_others(
+    def test_masked_address_shows_first_and_last_characters(
         self, admin_client: Client, stored: UserNotificationChannel
     ) -> None:
         for url in (URL, f"{URL}{stored.pk}/change/"):
             assert "/trigger-webhook/cana...hown" in admin_client.get(url).content.decode()
 
-    def test_unreadable_ones_are_named_and_break_no_page(
+    def test_undecryptable_secrets_are_reported_on_the_pages(
         self, admin_client: Client, stored: UserNotificationChannel, change: Callable[..., None]
     ) -> None:
         change(ENCRYPTION_KEYS=[Fernet.generate_key().decode()])
@@ -125,7 +123,7 @@ class TestSecrets:
             assert response.status_code == 200
             assert "cannot be decrypted: key missing" in response.content.decode()
 
-    def test_unreadable_ones_can_be_replaced(
+    def test_undecryptable_secrets_can_be_replaced(
         self, admin_client: Client, stored: UserNotificationChannel, change: Callable[..., None]
     ) -> None:
         change(ENCRYPTION_KEYS=[Fernet.generate_key().decode()])
@@ -135,7 +133,7 @@ class TestSecrets:
         stored.refresh_from_db()
         assert (stored.webhook_url.reveal(), stored.bearer_token.reveal()) == (ADDRESS, "new")
 
-    def test_without_a_key_nothing_is_stored_and_the_form_says_why(
+    def test_form_reports_a_missing_encryption_key(
         self, admin_client: Client, stored: UserNotificationChannel, change: Callable[..., None]
     ) -> None:
         change(ENCRYPTION_KEYS=[])
@@ -144,7 +142,7 @@ class TestSecrets:
 
 
 class TestForm:
-    def test_adds_a_channel(self, admin_client: Client, make_user: Callable[..., User]) -> None:
+    def test_form_adds_a_channel(self, admin_client: Client, make_user: Callable[..., User]) -> None:
         user = make_user("bob")
 
         response = save(admin_client, user=user.pk, channel="feishu", new_webhook_url=ADDRESS)
@@ -153,35 +151,31 @@ class TestForm:
         channel = UserNotificationChannel.objects.get()
         assert (channel.user, channel.channel, channel.webhook_url.reveal()) == (user, "feishu", ADDRESS)
 
-    def test_a_second_channel_of_the_same_kind_is_refused(
+    def test_second_channel_of_the_same_kind_is_refused(
         self, admin_client: Client, stored: UserNotificationChannel
     ) -> None:
         assert errors(save(admin_client, user=stored.user_id, channel="feishu", new_webhook_url=ADDRESS))
 
-    def test_a_channel_without_a_provider_is_refused(
-        self, admin_client: Client, make_user: Callable[..., User]
-    ) -> None:
+    def test_channel_without_a_provider_is_refused(self, admin_client: Client, make_user: Callable[..., User]) -> None:
         response = save(admin_client, user=make_user("bob").pk, channel="pigeon", new_webhook_url=ADDRESS)
 
         assert "channel" in errors(response)
 
-    def test_blank_keeps_what_is_stored(self, admin_client: Client, stored: UserNotificationChannel) -> None:
+    def test_empty_fields_keep_stored_secrets(self, admin_client: Client, stored: UserNotificationChannel) -> None:
         assert save(admin_client, stored).status_code == 302
 
         stored.refresh_from_db()
         assert (stored.webhook_url.reveal(), stored.bearer_token.reveal()) == (ADDRESS, TOKEN)
         assert stored.last_test_status == "success"
 
-    def test_a_new_secret_replaces_the_old_and_forgets_the_last_test(
-        self, admin_client: Client, stored: UserNotificationChannel
-    ) -> None:
+    def test_new_secret_clears_the_last_test(self, admin_client: Client, stored: UserNotificationChannel) -> None:
         save(admin_client, stored, new_bearer_token="another")
 
         stored.refresh_from_db()
         assert (stored.webhook_url.reveal(), stored.bearer_token.reveal()) == (ADDRESS, "another")
         assert (stored.last_test_status, stored.last_test_at) == ("", None)
 
-    def test_the_token_can_be_deleted(self, admin_client: Client, stored: UserNotificationChannel) -> None:
+    def test_stored_token_can_be_deleted(self, admin_client: Client, stored: UserNotificationChannel) -> None:
         save(admin_client, stored, auth_type="none", clear_token="on")
 
         stored.refresh_from_db()
@@ -204,7 +198,7 @@ class TestForm:
         ]:
             assert list(errors(save(admin_client, stored, **fields))) == [wrong], (fields, wrong)
 
-    def test_switched_on_without_an_address_is_refused(
+    def test_enabled_channel_without_address_is_refused(
         self, admin_client: Client, make_user: Callable[..., User]
     ) -> None:
         user = make_user("bob")
@@ -212,7 +206,7 @@ class TestForm:
         assert "new_webhook_url" in errors(save(admin_client, user=user.pk, channel="feishu"))
         assert save(admin_client, user=user.pk, channel="feishu", enabled="").status_code == 302
 
-    def test_user_and_channel_stay_as_they_are(
+    def test_user_and_channel_cannot_be_changed(
         self, admin_client: Client, stored: UserNotificationChannel, make_user: Callable[..., User]
     ) -> None:
         save(admin_client, stored, user=make_user("mallory").pk, channel="other")
@@ -220,9 +214,7 @@ class TestForm:
         stored.refresh_from_db()
         assert (stored.user.username, stored.channel) == ("alice", "feishu")
 
-    def test_an_address_is_judged_in_the_operators_language(
-        self, admin_client: Client, stored: UserNotificationChannel
-    ) -> None:
+    def test_reason_is_in_the_operators_language(self, admin_client: Client, stored: UserNotificationChannel) -> None:
         response = admin_client.post(
             f"{URL}{stored.pk}/change/",
             {"auth_type": "bearer", "new_webhook_url": "http://www.feishu.cn/x"},
@@ -266,7 +258,7 @@ class TestOtherChannels:
             ("email", {}),
         ],
     )
-    def test_what_works_is_taken(
+    def test_valid_settings_are_stored(
         self, admin_client: Client, make_user: Callable[..., User], channel: str, fields: dict[str, str]
     ) -> None:
         user = make_user("bob", email="bob@example.com")
@@ -303,12 +295,12 @@ class TestOtherChannels:
 
             assert wrong in refused, (channel, fields, wrong)
 
-    def test_email_for_a_user_without_any_address_is_refused(
+    def test_email_channel_without_any_address_is_refused(
         self, admin_client: Client, make_user: Callable[..., User]
     ) -> None:
         assert "new_webhook_url" in errors(save(admin_client, user=make_user("bob").pk, channel="email"))
 
-    def test_a_stored_token_does_not_pass_for_a_signing_secret(
+    def test_stored_bearer_token_is_not_accepted_as_signing_secret(
         self, admin_client: Client, make_user: Callable[..., User]
     ) -> None:
         channel = UserNotificationChannel.objects.create(
@@ -318,7 +310,7 @@ class TestOtherChannels:
         assert "new_bearer_token" in errors(save(admin_client, channel, auth_type="signature"))
         assert save(admin_client, channel, auth_type="signature", new_bearer_token="secret").status_code == 302
 
-    def test_no_secret_is_on_any_page(self, admin_client: Client, make_user: Callable[..., User]) -> None:
+    def test_signing_secret_is_on_no_page(self, admin_client: Client, make_user: Callable[..., User]) -> None:
         channel = UserNotificationChannel.objects.create(
             user=make_user("bob"),
             channel="webhook",
@@ -342,8 +334,8 @@ class TestOtherChannels:
                 assert translation.gettext(problem) != problem, (channel, url)
 
 
-class TestLooking:
-    def test_one_query_for_all_users(self, admin_client: Client) -> None:
+class TestListAndPage:
+    def test_list_reads_all_users_with_one_query(self, admin_client: Client) -> None:
         def queries() -> int:
             with CaptureQueriesContext(connection) as captured:
                 assert admin_client.get(URL).status_code == 200
@@ -361,7 +353,7 @@ class TestLooking:
 
         assert queries() == few
 
-    def test_who_may_only_look_sees_no_inputs(
+    def test_view_permission_shows_no_inputs(
         self, stored: UserNotificationChannel, make_user: Callable[..., User]
     ) -> None:
         viewer = make_user("viewer", is_staff=True)
@@ -375,17 +367,17 @@ class TestLooking:
         assert "new_webhook_url" not in response.content.decode()
         assert save(client, stored, new_webhook_url=ADDRESS).status_code == 403
 
-    def test_finds_by_user_name_or_id(self, admin_client: Client, stored: UserNotificationChannel) -> None:
+    def test_search_matches_user_name_or_id(self, admin_client: Client, stored: UserNotificationChannel) -> None:
         for term, found in (("alice", 1), (str(stored.user_id), 1), ("ali", 0)):
             assert admin_client.get(URL, {"q": term}).context["cl"].result_count == found
 
-    def test_says_how_the_last_test_went(self, admin_client: Client, stored: UserNotificationChannel) -> None:
+    def test_list_shows_the_last_test_result(self, admin_client: Client, stored: UserNotificationChannel) -> None:
         html = admin_client.get(URL).content.decode()
 
         assert "succeeded" in html
         assert "just now" in html
 
-    def test_a_new_one_has_no_state_yet(self, admin_client: Client) -> None:
+    def test_form_of_a_new_channel_shows_no_state(self, admin_client: Client) -> None:
         html = admin_client.get(f"{URL}add/").content.decode()
 
         assert "Webhook address:" in html
@@ -394,7 +386,7 @@ class TestLooking:
 
 
 class TestActions:
-    """What an operator presses when an endpoint is not well."""
+    """The actions for channels whose endpoint is unhealthy."""
 
     @pytest.fixture
     def provider(self, change: Callable[..., None]) -> MemoryProvider:
@@ -417,7 +409,7 @@ class TestActions:
     def waiting(self) -> bool:
         return NotificationRecord.objects.filter(hold_reason=HoldReason.CHANNEL_PAUSED).exists()
 
-    def test_resuming_ends_the_pause_lets_go_what_waited_and_is_kept(
+    def test_resume_ends_the_pause_and_releases_held_records(
         self, admin_client: Client, paused: UserNotificationChannel
     ) -> None:
         html = self.press(admin_client, "resume", paused)
@@ -427,11 +419,13 @@ class TestActions:
         assert (paused.paused_at, paused.pause_reason, self.waiting()) == (None, "", False)
         assert LogEntry.objects.get().change_message == "Resumed."
 
-    def test_resuming_what_is_well_changes_nothing(self, admin_client: Client, stored: UserNotificationChannel) -> None:
+    def test_resume_of_a_healthy_channel_changes_nothing(
+        self, admin_client: Client, stored: UserNotificationChannel
+    ) -> None:
         assert "0 channels were resumed." in self.press(admin_client, "resume", stored)
         assert not LogEntry.objects.exists()
 
-    def test_a_test_that_arrives_reaches_a_paused_endpoint_and_ends_the_pause(
+    def test_successful_test_message_ends_the_pause(
         self, admin_client: Client, paused: UserNotificationChannel, provider: MemoryProvider
     ) -> None:
         html = self.press(admin_client, "send_test", paused)
@@ -441,7 +435,7 @@ class TestActions:
         assert (len(provider.requests), paused.last_test_status, paused.paused_at) == (1, "success", None)
         assert not self.waiting()
 
-    def test_a_test_that_fails_says_why_and_the_pause_stays(
+    def test_failed_test_message_shows_the_error_and_keeps_the_pause(
         self, admin_client: Client, paused: UserNotificationChannel, provider: MemoryProvider
     ) -> None:
         refusal = SendResult(outcome="permanent_fail", error_code="provider_config", error_message="code 19007")
@@ -454,7 +448,7 @@ class TestActions:
         assert (paused.last_test_status, paused.pause_reason) == ("failed", "code 19001")
         assert self.waiting()
 
-    def test_no_more_are_tested_at_once_than_a_request_can_wait_for(
+    def test_too_many_channels_are_not_tested(
         self, admin_client: Client, make_user: Callable[..., User], provider: MemoryProvider
     ) -> None:
         many = [

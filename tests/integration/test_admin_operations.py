@@ -54,7 +54,7 @@ def confirm(client: Client, action: str, *records: NotificationRecord, **data: A
     """Go through both steps and return the messages."""
     asked = post(client, action, *records, **data)
     assert asked.status_code == 200
-    answer = {"confirm": "yes", "newest": asked.context["newest"], "reason": "endpoint mended", **data}
+    answer = {"confirm": "yes", "newest": asked.context["newest"], "reason": "endpoint fixed", **data}
     done = post(client, action, *records, **answer)
     assert done.status_code == 302, done.context["form"].errors
     return [str(message) for message in client.get(done["Location"]).context["messages"]]
@@ -65,7 +65,7 @@ def statuses() -> list[str]:
 
 
 class TestPermissions:
-    def test_without_permission_the_action_is_not_offered(self, staff: Callable[..., Client]) -> None:
+    def test_action_is_not_offered_without_permission(self, staff: Callable[..., Client]) -> None:
         record = make_record()
         client = staff("view")
 
@@ -74,7 +74,7 @@ class TestPermissions:
             assert 'value="replay"' not in html
             assert 'value="cancel"' not in html
 
-    def test_each_permission_offers_its_own_action_only(self, staff: Callable[..., Client]) -> None:
+    def test_permission_offers_its_own_action_only(self, staff: Callable[..., Client]) -> None:
         make_record()
         html = staff("view", "replay").get(LIST).content.decode()
 
@@ -82,7 +82,7 @@ class TestPermissions:
         assert '<option value="cancel">' not in html
 
     @pytest.mark.parametrize(("allowed", "asked"), [((), "replay"), (("replay",), "cancel"), (("cancel",), "replay")])
-    def test_a_post_without_permission_is_refused(
+    def test_post_without_permission_gets_403(
         self, staff: Callable[..., Client], allowed: tuple[str, ...], asked: str
     ) -> None:
         record = make_record("dead" if asked == "replay" else "pending")
@@ -94,7 +94,7 @@ class TestPermissions:
         assert (first.status_code, second.status_code) == (403, 403)
         assert statuses() == [record.status]
 
-    def test_the_permission_to_replay_alone_opens_no_page(self, staff: Callable[..., Client]) -> None:
+    def test_replay_permission_alone_opens_no_page(self, staff: Callable[..., Client]) -> None:
         record = make_record()
         client = staff("replay", "cancel")
 
@@ -102,7 +102,7 @@ class TestPermissions:
         assert post(client, "replay", record, confirm="yes", reason="x", newest=record.pk).status_code == 403
         assert statuses() == ["dead"]
 
-    def test_anonymous_is_sent_to_the_login(self, client: Client) -> None:
+    def test_anonymous_user_is_redirected_to_login(self, client: Client) -> None:
         record = make_record()
 
         response = post(client, "replay", record, confirm="yes", reason="x", newest=record.pk)
@@ -110,7 +110,7 @@ class TestPermissions:
         assert response["Location"].startswith("/admin/login/")
         assert statuses() == ["dead"]
 
-    def test_a_post_from_another_site_is_refused(self, staff: Callable[..., Client]) -> None:
+    def test_post_without_csrf_token_is_refused(self, staff: Callable[..., Client]) -> None:
         record = make_record()
         strict = Client(enforce_csrf_checks=True)
         strict.cookies = staff("view", "replay").cookies
@@ -119,8 +119,8 @@ class TestPermissions:
         assert statuses() == ["dead"]
 
 
-class TestAsking:
-    def test_a_get_never_acts(self, admin_client: Client) -> None:
+class TestConfirmation:
+    def test_get_runs_no_operation(self, admin_client: Client) -> None:
         record = make_record()
         query: dict[str, Any] = {
             "action": "replay",
@@ -135,7 +135,7 @@ class TestAsking:
 
         assert statuses() == ["dead"]
 
-    def test_the_first_post_asks_and_changes_nothing(self, admin_client: Client) -> None:
+    def test_first_post_shows_confirmation_and_changes_nothing(self, admin_client: Client) -> None:
         record = make_record()
 
         response = post(admin_client, "replay", record, index=0)
@@ -143,7 +143,7 @@ class TestAsking:
         assert "1 notification is selected." in response.content.decode()
         assert statuses() == ["dead"]
 
-    def test_says_how_many_are_taken_and_why_the_rest_is_not(self, admin_client: Client) -> None:
+    def test_confirmation_shows_changed_and_unchanged_counts_with_reasons(self, admin_client: Client) -> None:
         records = [make_record(status) for status in Status.values]
         called_off = make_record("skipped", last_error_code=ErrorCode.CANCELLED)
 
@@ -163,7 +163,7 @@ class TestAsking:
         for text in ("7 notifications are selected.", "2 will be sent again.", "2 more with force."):
             assert text in html
 
-    def test_cancel_takes_what_waits_and_offers_no_force(self, admin_client: Client) -> None:
+    def test_cancel_selects_unsent_records_and_offers_no_force(self, admin_client: Client) -> None:
         records = [make_record(status) for status in Status.values]
 
         response = post(admin_client, "cancel", *records)
@@ -184,19 +184,17 @@ class TestAsking:
             assert response.context["form"].errors["reason"], reason
             assert statuses() == ["dead"], reason
 
-    def test_where_nothing_can_be_done_there_is_no_button(self, admin_client: Client) -> None:
+    def test_confirmation_has_no_button_if_nothing_can_be_changed(self, admin_client: Client) -> None:
         response = post(admin_client, "replay", make_record("pending"))
 
         assert 'name="confirm"' not in response.content.decode()
 
-    def test_an_id_that_is_none_is_a_bad_request(self, admin_client: Client) -> None:
+    def test_invalid_id_is_a_bad_request(self, admin_client: Client) -> None:
         response = admin_client.post(LIST, {"action": "replay", "_selected_action": "1 OR 1=1"})
 
         assert response.status_code == 400
 
-    def test_more_than_a_web_request_can_carry_is_refused(
-        self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_too_many_records_are_refused(self, admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(record_actions, "MAX_RECORDS_PER_OPERATION", 2)
         records = [make_record() for _ in range(3)]
 
@@ -210,7 +208,7 @@ class TestAsking:
 
 
 class TestReplaying:
-    def test_attempts_stay_and_the_budget_is_fresh(self, admin_client: Client, nudges: list[None]) -> None:
+    def test_replay_keeps_attempts_and_resets_the_count(self, admin_client: Client, nudges: list[None]) -> None:
         record = make_record(attempt_count=5, max_attempts=5)
         make_attempt(record)
 
@@ -221,7 +219,7 @@ class TestReplaying:
         assert record.attempts.count() == 1
         assert messages == ["1 notification is sent again."]
 
-    def test_goes_out_at_once_and_not_with_the_next_sweep(
+    def test_replay_nudges_a_worker(
         self, admin_client: Client, nudges: list[None], django_capture_on_commit_callbacks: Any
     ) -> None:
         record = make_record()
@@ -231,7 +229,7 @@ class TestReplaying:
 
         assert len(nudges) == 1
 
-    def test_a_broker_that_is_away_harms_nobody(
+    def test_replay_succeeds_without_the_broker(
         self, admin_client: Client, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
     ) -> None:
         def away() -> None:
@@ -245,16 +243,16 @@ class TestReplaying:
 
         assert statuses() == ["pending"]
 
-    def test_the_history_says_who_and_why(self, admin_client: Client, admin_user: User, nudges: list[None]) -> None:
+    def test_history_shows_user_and_reason(self, admin_client: Client, admin_user: User, nudges: list[None]) -> None:
         record = make_record()
 
         confirm(admin_client, "replay", record)
 
         entry = LogEntry.objects.get(object_id=str(record.pk))
-        assert (entry.user_id, entry.change_message) == (admin_user.pk, "Replayed: endpoint mended")
-        assert "endpoint mended" in admin_client.get(f"{LIST}{record.pk}/history/").content.decode()
+        assert (entry.user_id, entry.change_message) == (admin_user.pk, "Replayed: endpoint fixed")
+        assert "endpoint fixed" in admin_client.get(f"{LIST}{record.pk}/history/").content.decode()
 
-    def test_what_was_sent_is_refused_without_force(self, admin_client: Client, nudges: list[None]) -> None:
+    def test_sent_record_is_not_replayed_without_force(self, admin_client: Client, nudges: list[None]) -> None:
         record = make_record("sent")
 
         messages = confirm(admin_client, "replay", record)
@@ -262,15 +260,15 @@ class TestReplaying:
         assert statuses() == ["sent"]
         assert messages == ["Nothing was changed.", "1 was not changed."]
 
-    def test_what_was_sent_goes_again_with_force(self, admin_client: Client, nudges: list[None]) -> None:
+    def test_sent_record_is_replayed_with_force(self, admin_client: Client, nudges: list[None]) -> None:
         record = make_record("sent")
 
         confirm(admin_client, "replay", record, force="on")
 
         assert statuses() == ["pending"]
-        assert LogEntry.objects.get().change_message == "Replayed (forced): endpoint mended"
+        assert LogEntry.objects.get().change_message == "Replayed (forced): endpoint fixed"
 
-    def test_what_a_worker_holds_is_left_alone_even_with_force(self, admin_client: Client, nudges: list[None]) -> None:
+    def test_record_being_sent_is_unchanged_even_with_force(self, admin_client: Client, nudges: list[None]) -> None:
         held, dead = make_record("sending"), make_record()
 
         messages = confirm(admin_client, "replay", held, dead, force="on")
@@ -278,7 +276,9 @@ class TestReplaying:
         assert statuses() == ["sending", "pending"]
         assert messages == ["1 notification is sent again.", "1 was not changed."]
 
-    def test_what_changed_after_the_question_is_left_alone(self, admin_client: Client, nudges: list[None]) -> None:
+    def test_record_changed_after_confirmation_page_is_unchanged(
+        self, admin_client: Client, nudges: list[None]
+    ) -> None:
         record = make_record()
         asked = post(admin_client, "replay", record)
         NotificationRecord.objects.filter(pk=record.pk).update(status="sent")
@@ -287,7 +287,7 @@ class TestReplaying:
 
         assert statuses() == ["sent"]
 
-    def test_all_that_the_list_has_becomes_an_order_of_its_filters(self, admin_client: Client) -> None:
+    def test_whole_list_opens_the_replay_form_with_its_filters(self, admin_client: Client) -> None:
         for _ in range(60):
             make_record(last_error_code="provider_timeout")
         other = make_record(last_error_code="provider_config")
@@ -298,7 +298,9 @@ class TestReplaying:
         assert "60 notifications match" in admin_client.get(asked["Location"]).content.decode()
         assert set(statuses()) == {"dead"}
 
-    def test_the_confirmation_carries_all_the_second_post_needs(self, admin_client: Client, nudges: list[None]) -> None:
+    def test_confirmation_form_holds_all_data_of_the_second_post(
+        self, admin_client: Client, nudges: list[None]
+    ) -> None:
         records = [make_record(), make_record()]
         html = post(admin_client, "replay", *records, index=0).content.decode()
 
@@ -310,7 +312,7 @@ class TestReplaying:
 
 
 class TestCancelling:
-    def test_calls_off_what_waits(self, admin_client: Client) -> None:
+    def test_cancel_skips_records_that_are_not_sent(self, admin_client: Client) -> None:
         waiting, dead = make_record("failed"), make_record()
 
         messages = confirm(admin_client, "cancel", waiting, dead)
@@ -322,7 +324,7 @@ class TestCancelling:
 
 
 class TestSendingNow:
-    def test_what_waits_is_due_at_once_and_a_worker_is_nudged(
+    def test_send_now_makes_records_due_and_nudges_a_worker(
         self, admin_client: Client, nudges: list[None], django_capture_on_commit_callbacks: Any
     ) -> None:
         failed, scheduled = make_record("failed", attempt_count=2), make_record("pending")
@@ -339,7 +341,9 @@ class TestSendingNow:
         assert messages == ["2 notifications are sent now."]
         assert len(nudges) == 1
 
-    def test_what_does_not_wait_is_left_alone_with_the_reason(self, admin_client: Client, nudges: list[None]) -> None:
+    def test_send_now_leaves_other_records_unchanged_with_reason(
+        self, admin_client: Client, nudges: list[None]
+    ) -> None:
         records = [make_record(status) for status in ("sending", "sent", "dead", "skipped")]
         due = make_record("pending", next_attempt_at=timezone.now())
 
@@ -352,16 +356,16 @@ class TestSendingNow:
         assert nudges == []
         assert not LogEntry.objects.exists()
 
-    def test_the_history_says_who_and_why(self, admin_client: Client, admin_user: User, nudges: list[None]) -> None:
+    def test_history_shows_user_and_reason(self, admin_client: Client, admin_user: User, nudges: list[None]) -> None:
         record = make_record("failed")
 
         confirm(admin_client, "send_now", record)
 
         entry = LogEntry.objects.get(object_id=str(record.pk))
-        assert (entry.user_id, entry.change_message) == (admin_user.pk, "Sent now: endpoint mended")
+        assert (entry.user_id, entry.change_message) == (admin_user.pk, "Sent now: endpoint fixed")
 
 
-class TestButtonsOnThePage:
+class TestRecordPageButtons:
     def test_page_offers_the_operations_that_the_state_allows(self, admin_client: Client) -> None:
         for status, offered in [
             ("pending", {"send_now", "cancel"}),
@@ -382,7 +386,7 @@ class TestButtonsOnThePage:
                 offered,
             )
 
-    def test_lead_back_to_the_page(self, admin_client: Client, nudges: list[None]) -> None:
+    def test_buttons_lead_back_to_the_page(self, admin_client: Client, nudges: list[None]) -> None:
         record = make_record()
         url = f"{LIST}{record.pk}/change/"
 

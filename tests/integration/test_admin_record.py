@@ -51,7 +51,7 @@ class TestSentences:
             assert all(sentences), (status, due, code)
             assert all("%(" not in sentence for sentence in sentences), (status, due, code)
 
-    def test_a_record_under_way_says_until_when_and_who_had_it_last(self) -> None:
+    def test_record_being_sent_shows_its_lease_and_previous_worker(self) -> None:
         record = make_record("sending", attempt_count=3)
         make_attempt(record, 1, worker="worker-1:7")
         make_attempt(record, 2, worker="worker-2:9")
@@ -73,7 +73,7 @@ class TestSentences:
             assert first == str(HOLD_EXPLANATIONS[reason]), (reason, status)
             assert cause == ([str(ERROR_MESSAGES["provider_config"])] if status == "failed" else []), (reason, status)
 
-    def test_one_that_waits_for_a_rate_limit_says_until_when(self) -> None:
+    def test_rate_limited_record_shows_the_time_of_its_next_attempt(self) -> None:
         record = make_record("pending", hold_reason=HoldReason.RATE_LIMITED)
 
         when, why = explain_record(record)
@@ -82,13 +82,13 @@ class TestSentences:
         assert format_time(record.next_attempt_at) in when
         assert why == str(HOLD_EXPLANATIONS[HoldReason.RATE_LIMITED])
 
-    def test_a_worker_that_left_no_name_is_not_named(self) -> None:
+    def test_missing_worker_name_is_shown_as_none(self) -> None:
         record = make_record("sending", attempt_count=1)
         make_attempt(record, 1, worker="")
 
         assert "previous attempt: none." in explain_record(record)[0]
 
-    def test_a_failed_record_says_when_it_goes_out_again(self) -> None:
+    def test_failed_record_shows_the_time_of_its_next_attempt(self) -> None:
         record = make_record("failed", attempt_count=2, last_error_code="provider_5xx")
 
         first, why, advice = explain_record(record)
@@ -109,7 +109,7 @@ class TestMessage:
         ],
     )
     @pytest.mark.django_db(transaction=True)
-    def test_the_page_shows_the_very_text_that_goes_out(self, admin_client: Client, fields: dict[str, Any]) -> None:
+    def test_page_shows_the_text_exactly_as_sent(self, admin_client: Client, fields: dict[str, Any]) -> None:
         record = make_record("pending", next_attempt_at=timezone.now(), **fields)
 
         html = page(admin_client, record)
@@ -119,8 +119,8 @@ class TestMessage:
         assert "https://app.example.com/assistant/c-1" in html
 
 
-class TestWhatBelongsToIt:
-    def test_attempts_stand_right_below_the_state(self, admin_client: Client) -> None:
+class TestRelatedObjects:
+    def test_attempts_are_below_the_state(self, admin_client: Client) -> None:
         record = make_record()
         make_attempt(record, worker="worker-1:7")
 
@@ -130,9 +130,7 @@ class TestWhatBelongsToIt:
         assert html.count("worker-1:7") == 1
 
     @pytest.mark.parametrize(("field", "parameter"), [("trace_id", "trace"), ("preview_id", "preview")])
-    def test_others_of_the_same_trace_or_preview_are_one_click_away(
-        self, admin_client: Client, field: str, parameter: str
-    ) -> None:
+    def test_identifier_links_to_records_that_share_it(self, admin_client: Client, field: str, parameter: str) -> None:
         first, second = make_record(**{field: "a b&c"}), make_record(**{field: "a b&c"})
         make_record(**{field: "other"})
 
@@ -143,14 +141,16 @@ class TestWhatBelongsToIt:
         assert "2 notifications with this id" in html
         assert {record.pk for record in listed} == {first.pk, second.pk}
 
-    def test_one_that_is_alone_leads_nowhere(self, admin_client: Client) -> None:
+    def test_unique_identifier_has_no_link(self, admin_client: Client) -> None:
         assert "notifications with this id" not in page(admin_client, make_record(trace_id="t", preview_id="p"))
 
     @pytest.mark.parametrize(
         ("field", "parameter", "index"),
         [("trace_id", "trace", "notification_trace"), ("preview_id", "preview", "notification_preview")],
     )
-    def test_they_are_found_by_an_index(self, admin_client: Client, field: str, parameter: str, index: str) -> None:
+    def test_identifier_filter_uses_an_index(
+        self, admin_client: Client, field: str, parameter: str, index: str
+    ) -> None:
         make_record(**{field: "x"})
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL enable_seqscan = off")
@@ -159,13 +159,15 @@ class TestWhatBelongsToIt:
 
         assert index in records.order_by().explain()
 
-    def test_no_such_identifier_finds_nothing(self, admin_client: Client) -> None:
+    def test_unknown_identifier_matches_nothing(self, admin_client: Client) -> None:
         make_record(trace_id="t")
 
         for value in ("none", "\x00", "'"):
             assert not admin_client.get(LIST, {"trace": value}).context["cl"].result_list
 
-    def test_the_channel_is_linked_with_its_state(self, admin_client: Client, make_user: Callable[..., User]) -> None:
+    def test_page_links_to_the_channel_with_its_state(
+        self, admin_client: Client, make_user: Callable[..., User]
+    ) -> None:
         user = make_user("reader")
         channel = UserNotificationChannel.objects.create(user=user, paused_at=timezone.now())
 
@@ -175,7 +177,7 @@ class TestWhatBelongsToIt:
         assert '<span class="n-badge n-paused">paused</span>' in html
         assert "The user has no such channel." in page(admin_client, make_record(user_id=987_654))
 
-    def test_the_channel_is_not_shown_to_who_may_not_look_at_channels(self, make_user: Callable[..., User]) -> None:
+    def test_channel_is_hidden_without_permission(self, make_user: Callable[..., User]) -> None:
         user = make_user("viewer", is_staff=True)
         user.user_permissions.set(Permission.objects.filter(codename="view_notificationrecord"))
         UserNotificationChannel.objects.create(user=user)

@@ -57,15 +57,15 @@ def start(client: Client, counted: Any, **changes: Any) -> Any:
     """Post what the page of a count holds, with a reason."""
     form = counted.context["form"]
     held = {field.name: field.value() for field in form if field.value()}
-    return client.post(ADD, held | {"reason": "endpoint mended", "_start": "yes"} | changes)
+    return client.post(ADD, held | {"reason": "endpoint fixed", "_start": "yes"} | changes)
 
 
 def ordered(**fields: Any) -> ReplayOperation:
-    return create_operation(Criteria(**fields), None, "endpoint mended")
+    return create_operation(Criteria(**fields), None, "endpoint fixed")
 
 
 class TestCounting:
-    def test_says_how_many_of_what_and_changes_nothing(self, admin_client: Client) -> None:
+    def test_count_shows_groups_and_changes_nothing(self, admin_client: Client) -> None:
         now = timezone.now()
         for minutes in (10, 20):
             make_record(last_error_code="provider_5xx", updated_at=now - timedelta(minutes=minutes))
@@ -82,7 +82,7 @@ class TestCounting:
         ]
         assert not ReplayOperation.objects.exists()
 
-    def test_a_get_counts_what_a_link_asks_for(self, admin_client: Client) -> None:
+    def test_get_counts_the_criteria_of_a_link(self, admin_client: Client) -> None:
         make_record(last_error_code="provider_5xx")
         make_record()
 
@@ -91,7 +91,7 @@ class TestCounting:
         assert "1 notification matches" in html
         assert 'value="600"' in html
 
-    def test_a_get_never_starts(self, admin_client: Client) -> None:
+    def test_get_starts_no_replay(self, admin_client: Client) -> None:
         make_record()
         facts = {"counted": "{}", "as_of": timezone.now().isoformat(), "reason": "x", "_start": "yes"}
 
@@ -99,7 +99,7 @@ class TestCounting:
 
         assert not ReplayOperation.objects.exists()
 
-    def test_where_nothing_matches_nothing_can_be_started(self, admin_client: Client) -> None:
+    def test_replay_cannot_start_without_matches(self, admin_client: Client) -> None:
         assert "_start" not in count(admin_client).content.decode()
 
     def test_invalid_criteria_are_reported_at_their_field(self, admin_client: Client) -> None:
@@ -117,7 +117,7 @@ class TestCounting:
             assert list(response.context["form"].errors) == [field], (criteria, field)
             assert "_start" not in response.content.decode(), (criteria, field)
 
-    def test_too_many_to_count_is_said(self, admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_count_timeout_is_reported(self, admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         def slow(*args: object) -> None:
             raise OperationalError("canceling statement due to statement timeout")
 
@@ -127,7 +127,9 @@ class TestCounting:
 
 
 class TestStarting:
-    def test_orders_what_was_counted_and_leads_to_its_page(self, admin_client: Client, admin_user: User) -> None:
+    def test_start_creates_the_counted_operation_and_redirects_to_it(
+        self, admin_client: Client, admin_user: User
+    ) -> None:
         record = make_record(last_error_code="provider_5xx", updated_at=timezone.now() - timedelta(minutes=30))
         window = {"changed_from": (timezone.now() - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%S")}
 
@@ -135,13 +137,13 @@ class TestStarting:
 
         operation = ReplayOperation.objects.get()
         assert done["Location"] == f"{OPERATIONS}{operation.pk}/change/"
-        assert (operation.created_by, operation.reason, operation.rate) == (admin_user, "endpoint mended", 600)
+        assert (operation.created_by, operation.reason, operation.rate) == (admin_user, "endpoint fixed", 600)
         assert operation.criteria["codes"] == ["provider_5xx"]
         run_next_batch()
         record.refresh_from_db()
         assert (record.status, record.replay_operation_id) == ("pending", operation.pk)
 
-    def test_needs_a_reason(self, admin_client: Client) -> None:
+    def test_start_requires_a_reason(self, admin_client: Client) -> None:
         make_record()
 
         response = start(admin_client, count(admin_client), reason=" ")
@@ -150,7 +152,7 @@ class TestStarting:
         assert response.context["can_start"]
         assert not ReplayOperation.objects.exists()
 
-    def test_other_criteria_than_those_counted_are_counted_first(self, admin_client: Client) -> None:
+    def test_changed_criteria_are_counted_before_start(self, admin_client: Client) -> None:
         make_record()
         counted = count(admin_client, codes="provider_5xx")
 
@@ -161,14 +163,14 @@ class TestStarting:
         assert start(admin_client, response).status_code == 302
 
     @pytest.mark.parametrize("as_of", ["", "then", "2026-05-01T08:00:00"])
-    def test_a_time_of_the_count_that_is_none_is_counted_again(self, admin_client: Client, as_of: str) -> None:
+    def test_invalid_count_time_is_counted_again(self, admin_client: Client, as_of: str) -> None:
         make_record()
 
         response = start(admin_client, count(admin_client), as_of=as_of)
 
         assert "The criteria were changed" in response.content.decode()
 
-    def test_what_died_after_the_count_is_left_alone(self, admin_client: Client) -> None:
+    def test_record_that_died_after_the_count_is_not_replayed(self, admin_client: Client) -> None:
         counted = count(admin_client)
         make_record(updated_at=timezone.now() + timedelta(seconds=1))
 
@@ -178,7 +180,7 @@ class TestStarting:
 
 
 class TestPage:
-    def test_shows_how_far_it_is_and_looks_again_by_itself(
+    def test_page_shows_progress_and_refreshes_itself(
         self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("notifications.replay.runner.MAX_BATCH_RECORDS", 1)
@@ -192,10 +194,10 @@ class TestPage:
         assert "1 of 4 replayed (25%)." in html
         assert '<progress class="n-progress" max="100" value="25"' in html
         assert '<noscript><meta http-equiv="refresh" content="2"></noscript>' in html
-        assert "endpoint mended" in html
+        assert "endpoint fixed" in html
         assert "provider_config" in html
 
-    def test_one_that_has_ended_stands_still(self, admin_client: Client) -> None:
+    def test_page_of_an_ended_operation_does_not_refresh(self, admin_client: Client) -> None:
         operation = ordered()
         run_next_batch()
 
@@ -205,7 +207,7 @@ class TestPage:
         assert "progress.js" not in html
         assert "100%" in html
 
-    def test_leads_to_the_records_it_touched(self, admin_client: Client) -> None:
+    def test_page_links_to_the_replayed_records(self, admin_client: Client) -> None:
         touched = make_record(updated_at=timezone.now() - timedelta(hours=1))
         operation = ordered()
         run_next_batch()
@@ -217,7 +219,7 @@ class TestPage:
         assert touched.dedupe_key in html
         assert other.dedupe_key not in html
 
-    def test_says_what_became_of_one_that_failed(self, admin_client: Client) -> None:
+    def test_page_explains_a_failed_operation(self, admin_client: Client) -> None:
         operation = ordered()
         ReplayOperation.objects.update(criteria=[])
         run_next_batch()
@@ -227,7 +229,7 @@ class TestPage:
         assert "An internal error stopped" in html
         assert "InvalidCriteria" in html
 
-    def test_that_of_somebody_who_is_gone_opens(self, admin_client: Client, make_user: Callable[..., User]) -> None:
+    def test_operation_of_a_deleted_user_has_a_page(self, admin_client: Client, make_user: Callable[..., User]) -> None:
         operator = make_user("operator")
         operation = create_operation(Criteria(), operator, "x")
         number = operator.pk
@@ -237,13 +239,13 @@ class TestPage:
             assert str(number) in admin_client.get(url).content.decode()
 
     @pytest.mark.parametrize("number", ["999999999", "seven"])
-    def test_one_that_is_not_there_is_not_found(self, admin_client: Client, number: str) -> None:
+    def test_unknown_operation_gets_404(self, admin_client: Client, number: str) -> None:
         assert admin_client.get(f"{OPERATIONS}{number}/change/").status_code == 404
         assert admin_client.post(f"{OPERATIONS}{number}/cancel/").status_code in (404, 302)
 
 
 class TestStopping:
-    def test_stops_and_the_history_says_who(self, admin_client: Client) -> None:
+    def test_stop_ends_the_operation_and_is_in_the_history(self, admin_client: Client) -> None:
         make_record(updated_at=timezone.now() - timedelta(hours=1))
         operation = ordered()
         url = f"{OPERATIONS}{operation.pk}/change/"
@@ -257,7 +259,7 @@ class TestStopping:
         assert "Stop this replay" not in done.content.decode()
         assert "Cancelled" in admin_client.get(f"{OPERATIONS}{operation.pk}/history/").content.decode()
 
-    def test_what_has_ended_is_said(self, admin_client: Client) -> None:
+    def test_stop_of_an_ended_operation_is_reported(self, admin_client: Client) -> None:
         operation = ordered()
         run_next_batch()
 
@@ -267,7 +269,7 @@ class TestStopping:
 
 
 class TestPermissions:
-    def test_who_may_only_look_sees_progress_and_no_button(self, staff: Callable[..., Client]) -> None:
+    def test_view_permission_shows_progress_without_buttons(self, staff: Callable[..., Client]) -> None:
         operation = ordered()
         client = staff("view")
 
@@ -278,7 +280,7 @@ class TestPermissions:
         assert client.get(ADD).status_code == 403
         assert client.post(f"{OPERATIONS}{operation.pk}/cancel/").status_code == 403
 
-    def test_who_may_replay_what_they_see_orders_and_stops(self, staff: Callable[..., Client]) -> None:
+    def test_view_and_replay_permission_start_and_stop(self, staff: Callable[..., Client]) -> None:
         make_record()
         client = staff("view", "replay")
 
@@ -287,7 +289,7 @@ class TestPermissions:
         operation = ReplayOperation.objects.get()
         assert client.post(f"{OPERATIONS}{operation.pk}/cancel/")["Location"] == done["Location"]
 
-    def test_the_permission_to_replay_alone_opens_nothing(self, staff: Callable[..., Client]) -> None:
+    def test_replay_permission_alone_opens_no_replay_page(self, staff: Callable[..., Client]) -> None:
         operation = ordered()
         client = staff("replay")
 
@@ -295,7 +297,7 @@ class TestPermissions:
             assert client.get(url).status_code == 403
 
 
-class TestOfAList:
+class TestCriteriaOfAList:
     def test_filters_of_the_list_become_criteria(self) -> None:
         cases: list[tuple[str, str]] = [
             ("", ""),
@@ -333,7 +335,7 @@ class TestOfAList:
             with pytest.raises(UnsupportedFilter):
                 criteria_query(QueryDict(query).dict())
 
-    def test_the_operator_is_told(self, admin_client: Client) -> None:
+    def test_unsupported_filter_shows_a_message(self, admin_client: Client) -> None:
         record = make_record()
         data = {"action": "replay", "_selected_action": record.pk, "select_across": "1"}
 

@@ -99,13 +99,13 @@ def secrets(channel: UserNotificationChannel) -> tuple[str, str]:
 
 
 class TestShow:
-    def test_without_a_channel_it_is_not_configured(self, browser: Client) -> None:
+    def test_missing_channel_is_shown_as_not_configured(self, browser: Client) -> None:
         shown = browser.get(URL).json()
 
         assert (shown["configured"], shown["enabled"], shown["webhook_url_masked"]) == (False, False, "")
         assert not UserNotificationChannel.objects.exists()
 
-    def test_shows_all_but_the_secrets(self, browser: Client, stored: UserNotificationChannel) -> None:
+    def test_channel_is_shown_without_secrets(self, browser: Client, stored: UserNotificationChannel) -> None:
         answer = browser.get(URL)
 
         shown = answer.json()
@@ -126,7 +126,7 @@ class TestShow:
         assert KEY not in answer.content.decode()
         assert TOKEN not in answer.content.decode()
 
-    def test_an_unreadable_address_is_masked_whole(
+    def test_undecryptable_address_is_masked_completely(
         self, browser: Client, stored: UserNotificationChannel, change: Callable[..., None]
     ) -> None:
         change(ENCRYPTION_KEYS=[Fernet.generate_key().decode()])
@@ -135,14 +135,14 @@ class TestShow:
 
         assert (shown["configured"], shown["webhook_url_masked"]) == (True, "********")
 
-    def test_no_cache_keeps_an_answer(self, browser: Client) -> None:
+    def test_responses_are_not_cached(self, browser: Client) -> None:
         assert "no-store" in browser.get(URL).headers["Cache-Control"]
         assert "no-store" in browser.delete(URL).headers["Cache-Control"]
         assert "no-store" in Client().get(URL).headers["Cache-Control"]
 
 
 class TestSave:
-    def test_makes_a_channel(self, browser: Client, alice: User) -> None:
+    def test_save_creates_a_channel(self, browser: Client, alice: User) -> None:
         response = save(browser, webhook_url=ADDRESS)
 
         assert response.status_code == 200
@@ -152,7 +152,7 @@ class TestSave:
         assert response.json() == browser.get(URL).json()
 
     @pytest.mark.parametrize("fields", [{}, {"enabled": False}, {"auth_type": "bearer"}, {"enabled": True}])
-    def test_what_is_left_out_stays_as_it_is(
+    def test_omitted_fields_keep_their_value(
         self, browser: Client, stored: UserNotificationChannel, fields: dict[str, Any]
     ) -> None:
         assert save(browser, **fields).status_code == 200
@@ -166,7 +166,7 @@ class TestSave:
         assert stored.enabled is fields.get("enabled", True)
 
     @pytest.mark.parametrize("blank", [None, ""])
-    def test_an_explicit_blank_deletes(
+    def test_empty_value_deletes_a_secret(
         self, browser: Client, stored: UserNotificationChannel, blank: str | None
     ) -> None:
         assert save(browser, bearer_token=blank, auth_type="none").status_code == 200
@@ -178,7 +178,7 @@ class TestSave:
     @pytest.mark.parametrize(
         "fields", [{"webhook_url": f"{ADDRESS}2"}, {"bearer_token": "another"}, {"auth_type": "none"}]
     )
-    def test_another_endpoint_forgets_the_last_test_and_ends_a_pause(
+    def test_changed_endpoint_clears_the_last_test_and_ends_a_pause(
         self, browser: Client, stored: UserNotificationChannel, fields: dict[str, str]
     ) -> None:
         shown = save(browser, **fields).json()
@@ -189,7 +189,7 @@ class TestSave:
         assert (stored.failures, stored.probe_at) == (0, None)
         assert stored.release_at, "what waited would wait for ever"
 
-    def test_a_rotation_meanwhile_is_not_undone(
+    def test_save_does_not_undo_a_concurrent_key_rotation(
         self, browser: Client, stored: UserNotificationChannel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         rotated = Secret.of(ADDRESS)
@@ -242,7 +242,7 @@ class TestSave:
             assert all(errors(response).values()), (fields, wrong)
             assert UserNotificationChannel.objects.values().get() == before, (fields, wrong)
 
-    def test_every_refusal_is_a_sentence_of_ours(self, browser: Client) -> None:
+    def test_each_validation_error_has_a_message_of_the_app(self, browser: Client) -> None:
         wrong: list[dict[str, Any]] = [
             *({"enabled": 7}, {"auth_type": "x"}, {"x": 1}, {"webhook_url": 7}, {"webhook_url": "x" * 9999}),
             {"auth_type": "\ud800"},
@@ -257,16 +257,14 @@ class TestSave:
         assert "is not valid" not in said
         assert len(said) == len(VALIDATION_MESSAGES)
 
-    def test_a_new_channel_needs_an_address_unless_it_is_off(self, browser: Client) -> None:
+    def test_new_enabled_channel_requires_an_address(self, browser: Client) -> None:
         assert errors(save(browser)).keys() == {"webhook_url"}
         assert errors(save(browser, auth_type="bearer")).keys() == {"webhook_url", "bearer_token"}
         assert not UserNotificationChannel.objects.exists()
 
         assert save(browser, enabled=False).status_code == 200
 
-    def test_without_a_key_nothing_is_stored_and_the_answer_says_why(
-        self, browser: Client, change: Callable[..., None]
-    ) -> None:
+    def test_save_reports_a_missing_encryption_key(self, browser: Client, change: Callable[..., None]) -> None:
         change(ENCRYPTION_KEYS=[])
 
         assert errors(save(browser, webhook_url=ADDRESS))["webhook_url"].startswith("cannot be stored")
@@ -278,21 +276,21 @@ class TestSave:
             assert response.status_code in (400, 422), text
             assert errors(response).keys() == {"body"}, text
 
-    def test_a_body_in_no_encoding_is_refused(self, browser: Client) -> None:
+    def test_body_that_is_not_utf8_is_refused(self, browser: Client) -> None:
         assert errors(browser.put(URL, b"\xff\xfe{", content_type="application/json")).keys() == {"body"}
 
-    def test_a_huge_body_is_refused(self, browser: Client) -> None:
+    def test_huge_body_gets_413(self, browser: Client) -> None:
         response = save(browser, webhook_url="x" * 3_000_000)
 
         assert response.status_code == 413
         assert errors(response).keys() == {"body"}
 
-    def test_of_thousands_of_wrong_fields_the_first_are_named(self, browser: Client) -> None:
+    def test_number_of_reported_errors_is_limited(self, browser: Client) -> None:
         response = save(browser, **{f"field{number}": 1 for number in range(5000)})
 
         assert len(response.json()["errors"]) == 20
 
-    def test_says_it_in_the_users_language(self, browser: Client) -> None:
+    def test_errors_are_in_the_users_language(self, browser: Client) -> None:
         def chinese(**fields: Any) -> dict[str, str]:
             return errors(
                 browser.put(URL, fields, content_type="application/json", headers={"accept-language": "zh-CN"})
@@ -317,7 +315,7 @@ class TestSave:
         )
     )
     @hypothesis_settings(max_examples=100, deadline=None)
-    def test_any_series_of_saves_ends_as_its_parts_say(self, steps: list[dict[str, Any]]) -> None:
+    def test_series_of_saves_equals_the_merged_save(self, steps: list[dict[str, Any]]) -> None:
         user = User.objects.create(username=f"user{User.objects.count()}")
         client = Client()
         client.force_login(user)
@@ -342,7 +340,7 @@ class TestSave:
             assert (row.enabled, row.auth_type) == (expected["enabled"], expected["auth_type"])
 
     @pytest.mark.django_db(transaction=True)
-    def test_two_first_saves_at_once_make_one_channel(self, alice: User, browser: Client) -> None:
+    def test_concurrent_first_saves_create_one_channel(self, alice: User, browser: Client) -> None:
         start, codes = threading.Barrier(2), []
 
         def put() -> None:
@@ -360,9 +358,7 @@ class TestSave:
         assert secrets(UserNotificationChannel.objects.get()) == (ADDRESS, TOKEN)
 
     @pytest.mark.django_db(transaction=True)
-    def test_what_another_save_changes_meanwhile_is_seen(
-        self, browser: Client, stored: UserNotificationChannel
-    ) -> None:
+    def test_concurrent_saves_are_serialised(self, browser: Client, stored: UserNotificationChannel) -> None:
         answers: list[Any] = []
 
         def switch_on() -> None:
@@ -387,15 +383,13 @@ class TestSave:
 
 
 class TestDelete:
-    def test_takes_the_secrets_along_and_may_be_repeated(
-        self, browser: Client, stored: UserNotificationChannel
-    ) -> None:
+    def test_delete_removes_secrets_and_is_idempotent(self, browser: Client, stored: UserNotificationChannel) -> None:
         assert [browser.delete(URL).status_code for _ in range(2)] == [204, 204]
         assert not UserNotificationChannel.objects.exists()
 
 
-class TestTry:
-    def test_sends_the_normal_way_and_says_so(
+class TestSendTest:
+    def test_test_message_uses_the_normal_delivery(
         self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider
     ) -> None:
         answer = browser.post(TEST, headers={"accept-language": "zh-CN"})
@@ -413,7 +407,7 @@ class TestTry:
         assert "测试" in sent.message_text
         assert browser.get(URL).json()["last_test_status"] == "success"
 
-    def test_a_failure_is_told_kept_and_not_tried_again(
+    def test_failed_test_message_is_reported_stored_and_not_retried(
         self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider
     ) -> None:
         provider.script(
@@ -429,7 +423,7 @@ class TestTry:
         shown = browser.get(URL).json()
         assert (shown["last_test_status"], shown["last_test_error"]) == ("failed", "provider_timeout: no answer")
 
-    def test_one_that_arrives_ends_a_pause_and_one_that_fails_does_not(
+    def test_only_a_successful_test_message_ends_a_pause(
         self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider, at: Callable[[float], None]
     ) -> None:
         provider.script(SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="provider_config", error_message="no"))
@@ -441,7 +435,7 @@ class TestTry:
         assert browser.post(TEST).json()["delivered"] is True
         assert browser.get(URL).json()["paused"] is False
 
-    def test_a_channel_that_cannot_be_tried_is_refused_unsent(
+    def test_incomplete_channel_sends_no_test_message(
         self, browser: Client, alice: User, provider: MemoryProvider
     ) -> None:
         none = browser.post(TEST)
@@ -468,7 +462,7 @@ class TestTry:
 
         return set_clock
 
-    def test_once_in_each_interval(
+    def test_test_messages_are_rate_limited(
         self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider, at: Callable[[float], None]
     ) -> None:
         waits = []
@@ -483,7 +477,7 @@ class TestTry:
         assert waits == [None, "30", "1", None, "29", None]
         assert len(provider.requests) == 3
 
-    def test_the_wait_it_names_is_enough(
+    def test_retry_after_is_long_enough(
         self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider, at: Callable[[float], None],
         change: Callable[..., None],
     ) -> None:  # fmt: skip
@@ -497,14 +491,16 @@ class TestTry:
         at(now + wait)
         assert browser.post(TEST).status_code == 200
 
-    def test_the_clock_is_the_databases(self, stored: UserNotificationChannel, provider: MemoryProvider) -> None:
+    def test_rate_limit_uses_the_database_clock(
+        self, stored: UserNotificationChannel, provider: MemoryProvider
+    ) -> None:
         trial.send_own_test_message(stored.user)
 
         interval = service_options().test_interval
         record = NotificationRecord.objects.get()
         assert int(record.dedupe_key.split(":")[-1]) == math.floor(record.created_at.timestamp() / interval)
 
-    def test_a_channel_made_anew_or_changed_does_not_shorten_the_wait(
+    def test_recreated_or_changed_channel_keeps_the_rate_limit(
         self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider, at: Callable[[float], None]
     ) -> None:
         at(60_000)
@@ -517,7 +513,7 @@ class TestTry:
         assert browser.post(TEST).status_code == 429
         assert len(provider.requests) == 1
 
-    def test_users_do_not_wait_for_each_other(
+    def test_rate_limit_is_per_user(
         self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider,
         make_user: Callable[..., User], at: Callable[[float], None],
     ) -> None:  # fmt: skip
@@ -528,7 +524,7 @@ class TestTry:
         assert [client.post(TEST).status_code for client in (browser, other)] == [200, 200]
 
     @pytest.mark.django_db(transaction=True)
-    def test_of_many_at_once_one_is_sent(
+    def test_concurrent_test_requests_send_one_message(
         self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider, at: Callable[[float], None]
     ) -> None:
         at(60_000)
@@ -550,7 +546,7 @@ class TestTry:
 
 
 class TestList:
-    def test_shows_ones_own_newest_first_page_by_page(self, browser: Client, alice: User) -> None:
+    def test_list_shows_own_notifications_newest_first(self, browser: Client, alice: User) -> None:
         mine = [make_record(user_id=alice.pk).pk for _ in range(5)]
         make_record(user_id=alice.pk + 1)
         pages, query = [], {"limit": 2}
@@ -563,13 +559,13 @@ class TestList:
 
         assert pages == [mine[:2:-1], mine[2:0:-1], mine[:1]]
 
-    def test_a_last_page_that_is_full_ends_the_list(self, browser: Client, alice: User) -> None:
+    def test_full_last_page_has_no_next(self, browser: Client, alice: User) -> None:
         make_record(user_id=alice.pk)
 
         assert browser.get(LIST, {"limit": 1}).json()["next"] is None
         assert browser.get(LIST, {"before": 1}).json() == {"items": [], "next": None}
 
-    def test_says_what_how_and_why(self, browser: Client, alice: User) -> None:
+    def test_notification_shows_text_status_and_error(self, browser: Client, alice: User) -> None:
         make_record("sent", user_id=alice.pk, fallback_used=True, fallback_text="the other", last_error_code="old")
         make_record("dead", user_id=alice.pk, last_error="code 19001")
 
@@ -582,7 +578,7 @@ class TestList:
         zh = browser.get(LIST, headers={"accept-language": "zh-CN"}).json()["items"][0]["problem"]
         assert zh != dead["problem"]
 
-    def test_nothing_of_what_went_to_and_fro_is_read(self, browser: Client, alice: User) -> None:
+    def test_list_reads_no_requests_or_responses(self, browser: Client, alice: User) -> None:
         payload = {"provider_request": {"x": KEY}, "provider_response": [TOKEN], "last_error": f"see {ADDRESS} {TOKEN}"}
         make_record("dead", user_id=alice.pk, dedupe_key=f"k{KEY}", trace_id=f"t{KEY}", **payload)
 
@@ -611,7 +607,7 @@ class TestList:
             assert response.status_code == 422, query
             assert errors(response).keys() == query.keys(), query
 
-    def test_a_page_reads_its_rows_and_no_others(self, alice: User) -> None:
+    def test_list_reads_only_the_rows_of_its_page(self, alice: User) -> None:
         fill_table("others", "sent", 50_000)
         with connection.cursor() as cursor:  # every user's newest are beside those of everybody else
             cursor.execute("UPDATE notification_records SET user_id = %s WHERE id %% 2 = 0", [alice.pk])
@@ -629,7 +625,7 @@ HOSTILE = ["<script>canary()</script>", "\u202egnp.exe", "{{ canary }}", "a\u000
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_comes_back_as_data_and_nothing_else(
+def test_hostile_text_is_returned_as_data(
     browser: Client, alice: User, stored: UserNotificationChannel, text: str
 ) -> None:
     make_record(user_id=alice.pk, summary_text=text, target_url=text[:99], trigger_type=text[:60])
@@ -646,7 +642,7 @@ def test_hostile_text_comes_back_as_data_and_nothing_else(
 
 
 class TestDocument:
-    def test_is_served_with_a_page_that_needs_no_other_site(self, client: Client) -> None:
+    def test_docs_page_loads_scripts_from_this_site(self, client: Client) -> None:
         document = client.get("/api/openapi.json").json()
         page = client.get("/api/docs").content.decode()
 
@@ -654,7 +650,7 @@ class TestDocument:
         assert "/static/ninja/swagger-ui-bundle.js" in page
         assert "https://cdn" not in page
 
-    def test_marks_the_secrets_as_to_be_written_only(self) -> None:
+    def test_document_marks_secrets_as_write_only(self) -> None:
         schemas = json.loads(json.dumps(api.get_openapi_schema()))["components"]["schemas"]
 
         for name in ("webhook_url", "bearer_token"):

@@ -71,14 +71,14 @@ def texts_of_templates() -> Iterator[str]:
 
 
 class TestFile:
-    def test_every_text_of_the_app_is_in_it_and_no_other(self) -> None:
+    def test_catalogue_has_exactly_the_texts_of_the_app(self) -> None:
         texts = {*texts_of_code(), *texts_of_templates()}
 
         assert len(texts) > 200, "the search for texts found too few"
         assert texts - set(translations()) == set(), REMEDY
         assert set(translations()) - texts == set(), REMEDY
 
-    def test_every_text_is_translated_and_none_is_a_guess(self) -> None:
+    def test_each_text_is_translated_and_not_fuzzy(self) -> None:
         assert [text for text, translated in translations().items() if not CHINESE.search(translated)] == []
         assert [entry["msgid"] for entry in entries() if "fuzzy" in entry.get("flags", "")] == []
 
@@ -86,7 +86,7 @@ class TestFile:
         for text, translated in translations().items():
             assert sorted(PLACEHOLDER.findall(translated)) == sorted(PLACEHOLDER.findall(text)), text
 
-    def test_the_compiled_file_says_the_same(self) -> None:
+    def test_compiled_catalogue_is_up_to_date(self) -> None:
         with (FILES / "django.mo").open("rb") as file:
             compiled = gettext.GNUTranslations(file)
 
@@ -128,7 +128,7 @@ class TestWords:
             with translation.override("zh-hans"):
                 assert [choice for choice in choices if not CHINESE.search(str(choice.label))] == []
 
-    def test_every_sentence_about_a_state_is_translated(self) -> None:
+    def test_sentences_about_states_are_translated(self) -> None:
         from notifications.admin.record_operations import OPERATIONS
         from notifications.content.error_messages import ERROR_MESSAGES, ERROR_REMEDIES, USER_ERROR_MESSAGES
 
@@ -150,7 +150,7 @@ class TestPages:
         assert response.status_code == 200
         return response.content.decode()
 
-    def test_the_list_is_chinese_for_a_chinese_browser(self, admin_client: Client) -> None:
+    def test_list_is_chinese_for_a_chinese_browser(self, admin_client: Client) -> None:
         make_record()
 
         html = self.chinese(admin_client, LIST)
@@ -158,7 +158,7 @@ class TestPages:
         assert "投递失败，需人工处理" in html
         assert "dead, action needed" not in html
 
-    def test_the_record_is_chinese(self, admin_client: Client) -> None:
+    def test_record_page_is_chinese(self, admin_client: Client) -> None:
         record = make_record()
         make_attempt(record)
 
@@ -169,7 +169,7 @@ class TestPages:
         for text in ("Not delivered", "permanent failure", "Delivery attempts", "Replay"):
             assert text not in html
 
-    def test_the_confirmation_and_its_result_are_chinese(self, admin_client: Client) -> None:
+    def test_confirmation_is_chinese(self, admin_client: Client) -> None:
         record = make_record()
 
         asked = self.chinese(admin_client, LIST, action="cancel", _selected_action=record.pk)
@@ -177,7 +177,7 @@ class TestPages:
         assert "不会再发送，没有可取消的" in asked
         assert NotificationRecord.objects.get().status == "dead"
 
-    def test_the_reasons_of_a_refusal_are_chinese(self, admin_client: Client) -> None:
+    def test_reasons_of_a_rejection_are_chinese(self, admin_client: Client) -> None:
         errors = [{"field": "user_id", "reason": "must be a whole number"}, {"field": "x", "reason": ""}]
         rejected = RejectedRequest.objects.create(source="test", payload="{}", errors=errors)
 
@@ -186,7 +186,7 @@ class TestPages:
         assert "必须是整数" in html
         assert "Project-Id-Version" not in html
 
-    def test_english_stays_the_default(self, admin_client: Client) -> None:
+    def test_english_is_the_default(self, admin_client: Client) -> None:
         make_record()
 
         assert "dead, action needed" in admin_client.get(LIST).content.decode()

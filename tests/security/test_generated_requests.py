@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: thousands of requests made from it get the answers it names, and never a 500."""
+"""Requests generated from the OpenAPI document get the documented responses and never a 500."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ TRUE = [
     *(not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance),
     *(response_headers_conformance, negative_data_rejection, unsupported_method),
 ]
-"""What is checked of every answer. Not that all valid data is taken: the provider's rules are not in the document."""
+"""Checks of every response. Valid data may be rejected, because the document does not contain the providers' rules."""
 EXAMPLES = 800
-"""Requests for each operation that takes values, besides those at the edges of what the document allows."""
+"""Random requests per operation with parameters, in addition to requests with boundary values."""
 document = schemathesis.openapi.from_wsgi("/api/openapi.json", application)
 document.config.generation.with_security_parameters = (
-    False  # each request is signed in; test_permissions.py does others
+    False  # each request is signed in; test_permissions.py tests other users
 )
 TAKES_VALUES = ("saveChannel", "listNotifications")
 
 
 @pytest.fixture
 def call(make_user: Callable[..., User], change: Callable[..., None]) -> Iterator[Callable[[Any], Any]]:
-    """Return a function that sends a case as a signed-in user with a channel, and returns the answer."""
+    """Return a function that sends a case as a signed-in user with a channel and returns the response."""
     change(PROVIDERS={"feishu": "notifications.providers.memory.MemoryProvider"}, TEST_INTERVAL=0.01)
     user = make_user("alice", webhook_url=ADDRESS)
     for status in ("sent", "dead", "failed", "skipped", "pending", "sending"):
@@ -55,7 +55,7 @@ def call(make_user: Callable[..., User], change: Callable[..., None]) -> Iterato
     client.get("/api/channels/feishu")
     cookies = {name: morsel.value for name, morsel in client.cookies.items()}
     signals = (request_started, request_finished)
-    for signal in signals:  # they would close the connection that holds the test's transaction
+    for signal in signals:  # the receivers would close the connection that holds the test's transaction
         signal.disconnect(close_old_connections)
     operation = ""
 
@@ -63,7 +63,7 @@ def call(make_user: Callable[..., User], change: Callable[..., None]) -> Iterato
         nonlocal operation
         operation = case.operation.definition.raw["operationId"]
         if case.meta.generation.mode.is_positive and isinstance(case.body, dict) and case.body.get("webhook_url"):
-            # What fits the document hardly ever fits the provider's rules; some of it should.
+            # Random data rarely passes the provider's rules, so some requests use a valid address.
             case.body["webhook_url"] = ADDRESS if len(case.body["webhook_url"]) % 2 else case.body["webhook_url"]
         answer = case.call(cookies=cookies, headers={"X-CSRFToken": cookies["csrftoken"]})
         codes[answer.status_code] += 1
@@ -87,7 +87,7 @@ def call(make_user: Callable[..., User], change: Callable[..., None]) -> Iterato
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-def test_every_answer_is_one_that_the_document_names(case: Any, call: Callable[[Any], Any]) -> None:
+def test_each_response_matches_the_openapi_document(case: Any, call: Callable[[Any], Any]) -> None:
     answer = call(case)
 
     case.validate_response(answer, checks=TRUE)

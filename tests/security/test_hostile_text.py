@@ -1,4 +1,4 @@
-"""Hostile text in every page of the admin: nothing of it runs, turns a line around, or makes a page endless."""
+"""Hostile text on every admin page: no script runs, no bidi control takes effect, and pages stay small."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tests.support.factories import make_attempt, make_record
 pytestmark = pytest.mark.django_db
 
 ROOT = "/admin/notifications/"
-LIGHT = 300_000
-"""Bytes of the largest page of a few rows."""
+MAX_PAGE_BYTES = 300_000
+"""Maximum size in bytes of a page with a few rows."""
 OURS = ("channel", "source", "webhook_url", "bearer_token")
-"""What only our code writes."""
+"""Columns that only the app's own code writes."""
 MARKS = "".join(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C]))
 CONTROLS = "".join(map(chr, [*range(1, 9), 0x0B, *range(0x0E, 0x20), *range(0x7F, 0x85), *range(0x86, 0xA0)]))
 HOSTILE = {
@@ -51,13 +51,13 @@ HOSTILE = {
 }
 
 
-class Reader(HTMLParser):
-    """Reads a page as a browser does, and keeps what would run and what would be drawn."""
+class PageParser(HTMLParser):
+    """Parses a page as a browser does. Collects what would be executed and the visible text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.runs: list[str] = []
-        self.drawn = ""
+        self.executed: list[str] = []
+        self.visible_text = ""
         self._inside = ""
         self.feed(html)
 
@@ -66,20 +66,20 @@ class Reader(HTMLParser):
         for name, value in attrs:
             active = name.startswith("on") or (name in ("href", "src", "action") and "javascript:" in (value or ""))
             if active or "canary" in name or (tag == "script" and "canary" in (value or "")):
-                self.runs.append(f"<{tag} {name}={value}>")
+                self.executed.append(f"<{tag} {name}={value}>")
 
     def handle_endtag(self, tag: str) -> None:
         self._inside = "" if tag == self._inside else self._inside
 
     def handle_data(self, data: str) -> None:
         if self._inside:
-            self.runs += [data] if "canary" in data else []
+            self.executed += [data] if "canary" in data else []
         else:
-            self.drawn += data
+            self.visible_text += data
 
 
 def fill(model: type[models.Model], text: str) -> dict[str, Any]:
-    """Return the text for every column that takes words of others, as much of it as fits."""
+    """Return the text, truncated to the column, for every column that holds external input."""
     return {
         field.name: text[: field.max_length]
         for field in model._meta.get_fields()
@@ -89,7 +89,7 @@ def fill(model: type[models.Model], text: str) -> dict[str, Any]:
 
 @pytest.fixture
 def pages(admin_client: Client, admin_user: User) -> Callable[[str], dict[str, Any]]:
-    """Return a function that puts a text wherever one can stand and returns every page, by its name."""
+    """Return a function that stores a text in every possible place and returns all pages by name."""
 
     def build(text: str, language: str = "en") -> dict[str, Any]:
         name = text.replace("\n", " ")[:150]
@@ -114,17 +114,17 @@ def pages(admin_client: Client, admin_user: User) -> Callable[[str], dict[str, A
         replayed = make_record("dead", user_id=user.pk, **fields | {"dedupe_key": f"3{text[:180]}"})
         NotificationService().replay(NotificationRecord.objects.filter(pk=replayed.pk), admin_user, text[:500])
         wanted = dict.fromkeys(("search", "dedupe_key", "trace_id", "preview_id"), text[:191])
-        ordered = ReplayOperation.objects.create(
+        operation = ReplayOperation.objects.create(
             created_by=user, as_of=timezone.now(), matched=1, criteria=wanted, **fill(ReplayOperation, text)
         )
-        LogEntry.objects.log_actions(admin_user.pk, [ordered], CHANGE, change_message="")
+        LogEntry.objects.log_actions(admin_user.pk, [operation], CHANGE, change_message="")
         admin_client.defaults["HTTP_ACCEPT_LANGUAGE"] = language
-        found = {"index": admin_client.get("/admin/"), "app": admin_client.get(ROOT)}
+        responses = {"index": admin_client.get("/admin/"), "app": admin_client.get(ROOT)}
         for row in (dead, channel, rejected):
             model = f"{row._meta.model_name}"
             views = ("change", "history") if row is dead else ("change", "history", "delete")
-            found[model] = admin_client.get(f"{ROOT}{model}/")
-            found |= {f"{model} {view}": admin_client.get(f"{ROOT}{model}/{row.pk}/{view}/") for view in views}
+            responses[model] = admin_client.get(f"{ROOT}{model}/")
+            responses |= {f"{model} {view}": admin_client.get(f"{ROOT}{model}/{row.pk}/{view}/") for view in views}
         for action, model, chosen in (
             ("replay", "notificationrecord", dead.pk),
             ("cancel", "notificationrecord", waiting.pk),
@@ -137,38 +137,38 @@ def pages(admin_client: Client, admin_user: User) -> Callable[[str], dict[str, A
                 "from_record": text[:500],
                 "select_across": text[:500],
             }
-            found[f"{action} {model}"] = admin_client.post(f"{ROOT}{model}/", asked | {"index": 0})
-        found["replayed"] = admin_client.get(f"{ROOT}notificationrecord/{replayed.pk}/history/")
-        found["operations"] = admin_client.get(f"{ROOT}replayoperation/")
+            responses[f"{action} {model}"] = admin_client.post(f"{ROOT}{model}/", asked | {"index": 0})
+        responses["replayed"] = admin_client.get(f"{ROOT}notificationrecord/{replayed.pk}/history/")
+        responses["operations"] = admin_client.get(f"{ROOT}replayoperation/")
         for view in ("change", "history"):
-            found[f"operation {view}"] = admin_client.get(f"{ROOT}replayoperation/{ordered.pk}/{view}/")
-        found["order"] = admin_client.get(f"{ROOT}replayoperation/add/", wanted)
-        found["count"] = admin_client.get(f"{ROOT}replayoperation/add/", {"channel": ""})
-        found["search"] = admin_client.get(f"{ROOT}notificationrecord/", {"q": text[:500]})
-        return found
+            responses[f"operation {view}"] = admin_client.get(f"{ROOT}replayoperation/{operation.pk}/{view}/")
+        responses["replay form"] = admin_client.get(f"{ROOT}replayoperation/add/", wanted)
+        responses["count"] = admin_client.get(f"{ROOT}replayoperation/add/", {"channel": ""})
+        responses["search"] = admin_client.get(f"{ROOT}notificationrecord/", {"q": text[:500]})
+        return responses
 
     return build
 
 
 @pytest.mark.parametrize("language", ["en", "zh-hans"])
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_every_page_stands_it(pages: Callable[..., dict[str, Any]], kind: str, language: str) -> None:
-    found = pages(HOSTILE[kind], language)
+def test_each_page_escapes_hostile_text(pages: Callable[..., dict[str, Any]], kind: str, language: str) -> None:
+    responses = pages(HOSTILE[kind], language)
 
-    assert {name: response.status_code for name, response in found.items()} == dict.fromkeys(found, 200)
-    assert {response.headers["Content-Language"] for response in found.values()} == {language}
-    read = {name: Reader(response.content.decode()) for name, response in found.items()}
-    assert {name: page.runs for name, page in read.items() if page.runs} == {}
+    assert {name: response.status_code for name, response in responses.items()} == dict.fromkeys(responses, 200)
+    assert {response.headers["Content-Language"] for response in responses.values()} == {language}
+    parsed = {name: PageParser(response.content.decode()) for name, response in responses.items()}
+    assert {name: page.executed for name, page in parsed.items() if page.executed} == {}
     seen = set(MARKS + CONTROLS)
-    assert {name: seen & set(page.drawn) for name, page in read.items() if seen & set(page.drawn)} == {}
-    sizes = {name: len(response.content) for name, response in found.items()}
-    assert {name: size for name, size in sizes.items() if size > LIGHT} == {}
+    assert {name: seen & set(page.visible_text) for name, page in parsed.items() if seen & set(page.visible_text)} == {}
+    sizes = {name: len(response.content) for name, response in responses.items()}
+    assert {name: size for name, size in sizes.items() if size > MAX_PAGE_BYTES} == {}
 
 
-def test_the_reader_sees_what_runs() -> None:
+def test_html_parser_detects_executed_content() -> None:
     html = "<p onclick=canary()>a</p><script>canary()</script><a href='javascript:canary()'>b</a><p canary>c</p>"
 
-    page = Reader(html)
+    page = PageParser(html)
 
-    assert len(page.runs) == 4
-    assert page.drawn == "abc"
+    assert len(page.executed) == 4
+    assert page.visible_text == "abc"
