@@ -5,10 +5,11 @@ ARGS ?=
 export QUICK GROWTH BENCH_JSON BENCH_ONLY BENCH_ROUNDS
 export CHAOS_MINUTES CHAOS_SEED CHAOS_RATE CHAOS_JSON CHAOS_LOGS CHAOS_CONTROL CHAOS_FAULTS
 
-.PHONY: help demo pictures test chaos bench check docs findings format clean
+.PHONY: help demo pictures test test-fast chaos bench check docs findings format clean
 help:
 	@echo "make demo          watch notifications being delivered, retried, replayed; ONCE=1 ends after the verdicts"
 	@echo "make test          run the tests; ARGS=... goes to pytest"
+	@echo "make test-fast     run the tests that start no programs of their own; within three minutes"
 	@echo "make chaos         break everything for CHAOS_MINUTES (3) by the schedule of CHAOS_SEED; count at the receiver"
 	@echo "make bench         measure everything that docs/performance.md claims; QUICK=1 takes three minutes at most"
 	@echo "make bench GROWTH=1   measure 1, 2 and 4 workers beside 10 thousand to 10 million rows"
@@ -31,6 +32,10 @@ demo: .venv/installed
 
 test: .venv/installed
 	@$(BIN)/python -m dev.services run -- $(BIN)/python -m pytest $(ARGS)
+
+# The tests that start no programs of their own: for the loop of editing and testing.
+test-fast: .venv/installed
+	@$(BIN)/python -m dev.services run -- $(BIN)/python -m pytest -n 2 -m "not processes" $(ARGS)
 
 # Brings its own servers, because it stops and kills them.
 chaos: .venv/installed

@@ -1,10 +1,14 @@
-"""Run entries of a Procfile as real processes, so that tests and the demo start what production starts."""
+"""Run entries of a Procfile as real processes, so that tests and the demo start what production starts.
+
+honcho reads the file. Its runner is not used: it runs in the foreground and stops every process when one ends, while
+tests start, kill and restart single processes. mirakuru is not used either, here and in dev.servers: it ends left-over
+programs in an atexit handler, which does not run when the owner is killed with SIGKILL. dev.keeper covers that case.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -14,39 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from honcho.environ import parse_procfile
+
 from dev import records
 from dev.handle import TERMINATE_SECONDS, Handle
 from dev.keeper import private_directory
 
-__all__ = ["Handle", "Processes", "parse"]
-
-_LINE = re.compile(r"(?P<name>[A-Za-z0-9_-]+):\s*(?P<command>\S.*)")
-
-
-def parse(text: str) -> dict[str, str]:
-    """Read the entries of a Procfile.
-
-    Args:
-        text: ``name: command`` lines, blank lines and ``#`` comments.
-
-    Returns:
-        The commands by name, in the file's order.
-
-    Raises:
-        ValueError: a line is none of these, or a name comes twice.
-    """
-    entries: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        match = _LINE.fullmatch(line)
-        if match is None:
-            raise ValueError(f"Procfile line {number} is not 'name: command': {line!r}")
-        if match["name"] in entries:
-            raise ValueError(f"Procfile line {number} has {match['name']!r} for the second time")
-        entries[match["name"]] = match["command"]
-    return entries
+__all__ = ["Handle", "Processes"]
 
 
 class Processes:
@@ -59,7 +37,7 @@ class Processes:
     """
 
     def __init__(self, procfile: Path, logdir: Path, env: Mapping[str, str] | None = None) -> None:
-        self.entries = parse(procfile.read_text())
+        self.entries: dict[str, str] = dict(parse_procfile(procfile.read_text()).processes)
         self.handles: list[Handle] = []
         self._folder = procfile.resolve().parent
         self._logdir = logdir

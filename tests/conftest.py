@@ -24,7 +24,7 @@ from notifications.providers import get_provider
 from notifications.providers.memory import MemoryProvider
 from notifications.telemetry import heartbeats
 
-pytest_plugins = ["notifications.testing.plugin"]
+pytest_plugins = ["notifications.testing.plugin", "tests.support.process_marker"]
 pytest.register_assert_rewrite("tests.model.real")
 
 

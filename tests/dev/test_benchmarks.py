@@ -113,6 +113,7 @@ def test_the_asyncio_receiver_counts_each_delivery_once() -> None:
     assert all(answer.endswith(wire.ANSWER) for answer in answers)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not nginx(), reason="no nginx here")
 def test_nginx_counts_deliveries_and_not_the_looks_at_its_counter() -> None:
     with private_directory() as directory, Nginx(Path(directory)) as receiver:
@@ -160,6 +161,7 @@ def test_the_default_run_leaves_growth_out() -> None:
     assert growth not in ALL
 
 
+@pytest.mark.processes
 def test_processor_time_counts_the_children_that_ended_too() -> None:
     busy = "import time\nwhile time.process_time() < 0.3: pass"
     before = processor_time(os.getpid())

@@ -14,10 +14,12 @@ import psutil
 import pytest
 
 from dev import records
-from dev.procfile import Handle, Processes, parse
+from dev.procfile import Handle, Processes
 from tests.dev import eventually
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.processes
+
 PROGRAM = """
 import os, signal, subprocess, sys
 words = sys.argv[1:]
@@ -86,23 +88,9 @@ def announced(log: Path) -> list[psutil.Process]:
     return [psutil.Process(int(word.removeprefix("pid="))) for word in words if word.startswith("pid=")]
 
 
-class TestParse:
-    def test_entries_keep_their_order_and_comments_go(self) -> None:
-        text = "# all\nweb: gunicorn a:b --bind :$PORT\n\nworker:celery worker\n  # more\n"
-
-        assert list(parse(text).items()) == [("web", "gunicorn a:b --bind :$PORT"), ("worker", "celery worker")]
-
-    @pytest.mark.parametrize("line", ["just words", "web:", ": command", "two words: command"])
-    def test_a_line_of_another_kind_is_an_error_with_its_number(self, line: str) -> None:
-        with pytest.raises(ValueError, match="line 2"):
-            parse(f"web: a\n{line}\n")
-
-    def test_a_name_may_not_come_twice(self) -> None:
-        with pytest.raises(ValueError, match="'web' for the second time"):
-            parse("web: a\nweb: b\n")
-
-    def test_the_projects_own_file_can_be_read(self) -> None:
-        assert {"web", "worker", "beat"} <= set(parse((ROOT / "Procfile").read_text()))
+def test_comments_and_blank_lines_of_a_procfile_are_no_entries(processes: Processes) -> None:
+    assert [*processes.entries][:3] == ["plain", "polite", "deaf"]
+    assert processes.entries["deaf"] == "python program.py deaf"
 
 
 class TestStart:

@@ -421,6 +421,7 @@ class TestServing:
         sandbox.stop()
 
 
+@pytest.mark.processes
 class TestProcess:
     @pytest.fixture
     def client(self, tmp_path: Path) -> Iterator[SandboxClient]:

@@ -25,8 +25,10 @@ from dev.pgbouncer import PgBouncer, find
 from dev.ports import free_port
 from dev.services import Postgres, Server, ServiceError, Valkey, private_directory, services
 from tests.dev import eventually
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.processes
+
 RUN = [sys.executable, "-m", "dev.services", "run", "--"]
 # Says where the servers are, then waits to be told to end.
 WAIT = """
@@ -67,6 +69,17 @@ import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
+
+
+@pytest.fixture(autouse=True)
+def _interrupts_are_not_ignored() -> Iterator[None]:
+    """Let programs that tests start receive SIGINT, also where this run ignores it.
+
+    A shell without job control starts background commands with SIGINT ignored, and programs inherit that.
+    """
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture

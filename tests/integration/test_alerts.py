@@ -188,6 +188,7 @@ def test_a_failed_query_resolves_no_alert(bot: AlertBot) -> None:
     assert len(bot.texts) == 1
 
 
+@pytest.mark.processes
 def test_two_processes_that_evaluate_at_once_send_once(bot: AlertBot) -> None:
     make_record(Status.DEAD)
     bot.may_answer.clear()
@@ -202,6 +203,7 @@ def test_two_processes_that_evaluate_at_once_send_once(bot: AlertBot) -> None:
     assert len(bot.texts) == 1
 
 
+@pytest.mark.processes
 def test_an_alert_of_a_killed_process_is_sent_by_the_next_one(bot: AlertBot) -> None:
     make_record(Status.DEAD)
     bot.may_answer.clear()

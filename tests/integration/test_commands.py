@@ -259,6 +259,7 @@ class TestDeliverDueForever:
 
         assert seen == [True]
 
+    @pytest.mark.processes
     def test_the_process_ends_with_code_zero(self) -> None:
         url = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
         command = [sys.executable, "manage.py", "deliver_due", "--forever", "--interval", "600"]

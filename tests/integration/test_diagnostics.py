@@ -151,6 +151,7 @@ def test_no_alert_receiver_is_a_warning(change: Callable[..., None]) -> None:
     assert worst_state("alerts") == "warning"
 
 
+@pytest.mark.processes
 def test_an_unreachable_postgresql_is_reported_without_a_traceback() -> None:
     env = os.environ | {"DATABASE_URL": "postgres://me:canary@127.0.0.1:1/none"}
 

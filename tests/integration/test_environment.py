@@ -33,12 +33,14 @@ def read(*names: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.processes
 def test_defaults_are_safe() -> None:
     done = read("DEBUG", "SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_SSL_REDIRECT", env=PRODUCTION)
 
     assert json.loads(done.stdout) == [False, True, True, True]
 
 
+@pytest.mark.processes
 def test_a_missing_variable_is_named() -> None:
     for name in ("SECRET_KEY", "DATABASE_URL", "REDIS_URL", "NOTIFICATIONS_ENCRYPTION_KEYS"):
         done = read("DEBUG", env=PRODUCTION | {name: ""})
@@ -47,6 +49,7 @@ def test_a_missing_variable_is_named() -> None:
         assert f"Set {name}, or {name}_FILE" in done.stderr
 
 
+@pytest.mark.processes
 def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "secret-key"
     file.write_text("from-the-file-0123456789\n")
@@ -57,6 +60,7 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == ["from-the-file-0123456789"]
 
 
+@pytest.mark.processes
 def test_another_database_than_postgresql_is_refused() -> None:
     done = read("DEBUG", env=PRODUCTION | {"DATABASE_URL": "sqlite:///db.sqlite3"})
 
@@ -64,6 +68,7 @@ def test_another_database_than_postgresql_is_refused() -> None:
     assert "must be a postgres:// address" in done.stderr
 
 
+@pytest.mark.processes
 def test_numbers_and_texts_of_the_app_can_be_set() -> None:
     done = read("NOTIFICATIONS", "CELERY_BEAT_SCHEDULE", env=PRODUCTION | {
         "NOTIFICATIONS_MAX_ATTEMPTS": "7", "NOTIFICATIONS_LEASE": "90.5", "NOTIFICATIONS_SWEEP_INTERVAL": "15",
@@ -75,6 +80,7 @@ def test_numbers_and_texts_of_the_app_can_be_set() -> None:
     assert schedule["notifications-sweep"]["schedule"] == 15
 
 
+@pytest.mark.processes
 def test_timeouts_are_a_startup_parameter() -> None:
     [databases] = json.loads(read("DATABASES", env=PRODUCTION).stdout)
 
@@ -82,6 +88,7 @@ def test_timeouts_are_a_startup_parameter() -> None:
     assert "DISABLE_SERVER_SIDE_CURSORS" not in databases["default"]
 
 
+@pytest.mark.processes
 def test_behind_pgbouncer_no_session_parameter_is_set() -> None:
     [databases] = json.loads(read("DATABASES", env=PRODUCTION | {"DATABASE_POOLED": "true"}).stdout)
 
@@ -110,12 +117,14 @@ def check_deploy(**env: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.processes
 def test_production_like_settings_pass_the_deployment_checks() -> None:
     done = check_deploy()
 
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.processes
 def test_the_sandbox_setting_is_refused_in_a_deployment() -> None:
     done = check_deploy(NOTIFICATIONS_SANDBOX_ORIGINS="http://127.0.0.1:9000")
 
@@ -123,6 +132,7 @@ def test_the_sandbox_setting_is_refused_in_a_deployment() -> None:
     assert "notifications.E007" in done.stderr
 
 
+@pytest.mark.processes
 def test_a_worker_loads_neither_the_api_nor_the_urls() -> None:
     program = (
         "import sys, smartmate.celery, django; django.setup(); smartmate.celery.app.loader.import_default_modules()\n"

@@ -120,6 +120,7 @@ def test_dotted_paths_of_other_settings_are_found(path: str) -> None:
         import_string(path)
 
 
+@pytest.mark.processes
 def test_the_projects_environment_is_read_as_before() -> None:
     program = (
         "import json, django\ndjango.setup()\nfrom django.conf import settings\nfrom django.core import checks\n"

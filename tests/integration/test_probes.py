@@ -127,6 +127,7 @@ def test_readyz_names_a_pending_migration(client: Client, beating: None) -> None
     assert re.match(r"Migrations are not applied: notifications\.0002_\w+", parts["migrations"]["reason"])
 
 
+@pytest.mark.processes
 def test_without_postgresql_healthz_is_200_and_readyz_503() -> None:
     program = (
         "import django, json; django.setup()\n"

@@ -12,8 +12,8 @@ import pytest
 from django.conf import settings
 from django.db import IntegrityError, connection, models, transaction
 from django.utils import timezone
+from honcho.environ import parse_procfile
 
-from dev.procfile import parse
 from notifications import tasks
 from notifications.broker import nudge
 from notifications.ingest.payload import IDENTIFIER_LENGTHS, TEXT_LENGTHS
@@ -144,7 +144,7 @@ class TestColumns:
 class TestQueues:
     def consumed(self) -> set[str]:
         """Return the queues the Procfile's worker takes messages from."""
-        words = shlex.split(parse((ROOT / "Procfile").read_text())["worker"])
+        words = shlex.split(parse_procfile((ROOT / "Procfile").read_text()).processes["worker"])
         return set(words[words.index("--queues") + 1].split(","))
 
     def test_the_worker_consumes_exactly_the_declared_ones(self) -> None:

@@ -128,6 +128,7 @@ def test_a_request_without_a_span_has_no_trace_id(make_user: Callable[..., User]
     assert (record.trace_id, record.status) == ("", "sent")
 
 
+@pytest.mark.processes
 def test_the_environment_starts_the_instrumentations(receiver: PostReceiver) -> None:
     run(
         "from django.test import Client\n"
@@ -147,6 +148,7 @@ def test_the_environment_starts_the_instrumentations(receiver: PostReceiver) -> 
     assert b"healthz" not in receiver.received
 
 
+@pytest.mark.processes
 def test_a_missing_package_that_the_environment_asks_for_is_logged() -> None:
     hidden = "import sys\nsys.modules['sentry_sdk'] = sys.modules['opentelemetry.sdk'] = None\n"
     done = subprocess.run(
@@ -163,6 +165,7 @@ def test_a_missing_package_that_the_environment_asks_for_is_logged() -> None:
     assert "OpenTelemetry is configured, but opentelemetry.sdk" in done.stderr
 
 
+@pytest.mark.processes
 def test_errors_reach_sentry_without_secrets(receiver: PostReceiver) -> None:
     run(
         "import logging, sentry_sdk\n"

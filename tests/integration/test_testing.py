@@ -207,6 +207,7 @@ class TestFixtures:
         assert [arrived.accepted for arrived in notifications_sandbox.deliveries(KEY)] == [True]
 
 
+@pytest.mark.processes
 def test_importing_requires_neither_pytest_nor_a_configured_django() -> None:
     program = (
         "import sys; sys.modules['pytest'] = None; import notifications.testing; print('django.apps' in sys.modules)"
