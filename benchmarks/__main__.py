@@ -12,10 +12,12 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.environment import BenchmarkEnvironment
 from benchmarks.figures import NAMES, Results
 from benchmarks.size import FULL, QUICK
-from benchmarks.stage import stage
 from benchmarks.watching import BenchmarkError
+from dev.keeper import private_directory
+from dev.waiting import WaitTimeoutError
 
 
 def main() -> int:
@@ -29,26 +31,26 @@ def main() -> int:
     rounds = int(os.environ.get("BENCH_ROUNDS") or 3)
     began, results, load = time.monotonic(), Results(), os.getloadavg()[0]
     try:
-        with stage() as running:
+        with private_directory() as folder, BenchmarkEnvironment(folder) as environment:
             from benchmarks.measures import ALL, growth as growing
 
             about = {
                 "quick": quick,
                 "rounds": rounds,
-                "receiver": running.fast.name,
+                "receiver": environment.fast.name,
                 "load_before": round(load, 1),
                 "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
             }
             print(f"bench: {about}", flush=True)
-            points = growing.measure(running, size, rounds) if growth else []
+            points = growing.measure(environment, size, rounds) if growth else []
             for number in range(1, 0 if growth else rounds + 1):
                 for measure in ALL:
                     if measure.KEYS & wanted:
                         at = time.monotonic()
-                        measure.measure(running, size, wanted, results)
+                        measure.measure(environment, size, wanted, results)
                         subject = measure.__name__.rpartition(".")[2]
                         print(f"round {number} of {rounds}: {subject} {time.monotonic() - at:.1f} s", flush=True)
-    except BenchmarkError as error:
+    except (BenchmarkError, WaitTimeoutError) as error:
         print(f"bench: worth nothing: {error}")
         return 2
     about["seconds"] = round(time.monotonic() - began)

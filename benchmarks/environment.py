@@ -1,34 +1,31 @@
-"""Everything that runs: private servers, receivers, users, records, and the processes that are measured.
+"""The environment of the benchmark: private servers, receivers, users, records, and the processes that are measured.
 
-PostgreSQL does not wait for the disk here (fsync is off), which is in favour of whoever commits most.
+PostgreSQL does not wait for the disk here (fsync is off), which favours the contender that commits most.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psycopg2
 import redis
-from cryptography.fernet import Fernet
 
 from benchmarks.receiver import PATH, Asyncio, Nginx, Receiver, nginx
 from benchmarks.serving import HANGING, QUICK, SLOW
-from benchmarks.watching import PATIENCE, POLL, BenchmarkError
+from benchmarks.watching import BenchmarkError
 from benchmarks.wire import SUMMARY
+from dev.environment import ROOT, Environment, project_variables
 from dev.keeper import private_directory
 from dev.postgres import Postgres
-from dev.procfile import Handle, Processes
+from dev.procfile import Handle
 from dev.valkey import Valkey
 
-ROOT = Path(__file__).resolve().parents[1]
 FAST = "fastfast"
 
 _PENDING = """
@@ -43,47 +40,52 @@ FROM generate_series(1, %(count)s) AS n
 """
 
 
-class Stage:
-    """What runs."""
+class BenchmarkEnvironment(Environment):
+    """Private servers, receivers, users, and the processes that are measured. `durable`: PostgreSQL waits for the disk.
 
-    def __init__(self, folder: Path, stack: contextlib.ExitStack, durable: bool) -> None:
-        self.folder = folder
-        self.logs = folder / "logs"
+    The receivers take the place of the sandbox: they are faster.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        super().__init__(folder / "logs", project_variables())
         self.logs.mkdir()
-        self.postgres = Postgres(stack.enter_context(private_directory()), durable=durable)
-        self.valkey = Valkey(stack.enter_context(private_directory()))
-        self.asyncio = Asyncio(stack.enter_context(private_directory()))
-        self.fast: Receiver = Nginx(stack.enter_context(private_directory())) if nginx() else self.asyncio
-        for server in {self.postgres, self.valkey, self.asyncio, self.fast}:
-            server.start()
-            stack.callback(server.kill)
+        self.durable = durable
+        self.users: dict[str, list[int]] = {}
+        """Ids of users by the key of their endpoint."""
+
+    def __enter__(self) -> Self:
+        try:
+            self._start_servers()
+            self.prepare()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _start_servers(self) -> None:
+        def directory() -> Path:
+            return self.stack.enter_context(private_directory())
+
+        self.postgres = self.start_server(Postgres(directory(), durable=self.durable))
+        self.valkey = self.start_server(Valkey(directory()))
+        self.asyncio = self.start_server(Asyncio(directory()))
+        self.fast: Receiver = self.start_server(Nginx(directory())) if nginx() else self.asyncio
         self.url = f"{self.fast.url}{PATH}{FAST}"
-        os.environ |= {
-            "DJANGO_SETTINGS_MODULE": "smartmate.settings",
-            "SECRET_KEY": secrets.token_urlsafe(50),
-            "NOTIFICATIONS_ENCRYPTION_KEYS": Fernet.generate_key().decode(),
+        self.env |= {
             "NOTIFICATIONS_SANDBOX_ORIGINS": f"{self.fast.url},{self.asyncio.url}",
-            "ALLOWED_HOSTS": "127.0.0.1",
             "DATABASE_URL": self.postgres.url,
             "REDIS_URL": self.valkey.url,
             "BENCH_URL": self.url,
         }
-        self.processes = stack.enter_context(Processes(ROOT / "Procfile", self.logs))
+        self.export()
         self.database = psycopg2.connect(self.postgres.url)
-        stack.callback(self.database.close)
+        self.stack.callback(self.database.close)
         self.database.autocommit = True
-        self.redis = stack.enter_context(redis.Redis.from_url(self.valkey.url))
-        self.users: dict[str, list[int]] = {}
-        """Ids of users by the key of their endpoint."""
+        self.redis = self.stack.enter_context(redis.Redis.from_url(self.valkey.url))
 
     def prepare(self) -> None:
         """Make the tables and a handful of users for each endpoint."""
-        self.processes.entries["migrate"] = "python manage.py migrate --noinput"
-        migrate = self.processes.start(
-            "migrate", {"DJANGO_SETTINGS_MODULE": "benchmarks.contenders.post_office_settings"}
-        )
-        if migrate.wait(PATIENCE):
-            raise BenchmarkError(migrate.log)
+        self.migrate(DJANGO_SETTINGS_MODULE="benchmarks.contenders.post_office_settings")
         import django
 
         django.setup()
@@ -126,9 +128,7 @@ class Stage:
         """Run an entry of the Procfile, or a command of a contender, while the block lasts."""
         if command:
             self.processes.entries[name] = command
-        handles = [
-            self.processes.start(name, {"WORKER_NAME": f"{name}{number}", **(env or {})}) for number in range(copies)
-        ]
+        handles = [self.start(name, **{"WORKER_NAME": f"{name}{number}", **(env or {})}) for number in range(copies)]
         try:
             yield handles
         except Exception:
@@ -144,16 +144,9 @@ class Stage:
     def engine(self, env: Mapping[str, str] | None = None, copies: int = 2) -> Iterator[list[Handle]]:
         """Run some of the Procfile's workers, ready and idle."""
         with self.running("worker", env=env, copies=copies) as handles:
-            self.wait_until(lambda: all(" ready." in handle.log for handle in handles), "workers are ready")
+            for handle in handles:
+                self.wait_for_worker(handle)
             yield handles
-
-    def wait_until(self, true: Callable[[], object], what: str) -> None:
-        """Wait until `true` is. Raises BenchmarkError naming `what` if it never is."""
-        deadline = time.monotonic() + PATIENCE
-        while not true():
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"never came true: {what}")
-            time.sleep(POLL)
 
     def program(self, module: str, **env: str) -> str:
         """Run a module of ours to its end, its log in a file; return what it printed."""
@@ -169,13 +162,3 @@ class Stage:
         if done.returncode:
             raise BenchmarkError((self.logs / f"{module}.log").read_text()[-3000:])
         return done.stdout.decode()
-
-
-@contextlib.contextmanager
-def stage(*, durable: bool = False) -> Iterator[Stage]:
-    """Bring everything up, and take it down afterwards. durable: PostgreSQL waits for the disk."""
-    with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(private_directory())
-        made = Stage(folder, stack, durable)
-        made.prepare()
-        yield made

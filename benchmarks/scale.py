@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
 
+from benchmarks.environment import FAST, BenchmarkEnvironment
 from benchmarks.measures import claiming
-from benchmarks.stage import FAST, Stage, stage
 from benchmarks.watching import BenchmarkError
+from dev.keeper import private_directory
+from dev.waiting import wait_until
 
 FINISHED = int(os.environ.get("SCALE_ROWS") or 2_000_000)
 """Rows in the table when the WAL of a request is measured."""
@@ -54,7 +56,7 @@ FROM (SELECT n, greatest(now() - n * (now() - %(since)s) / %(count)s, %(since)s)
 _OLDEST = f"(date_trunc('month', now()) - interval '{MONTHS - 1} months')"
 
 
-def wal(running: Stage) -> Iterator[str]:
+def wal(environment: BenchmarkEnvironment) -> Iterator[str]:
     """Yield what a request writes to the WAL, one kind of key after the other."""
     from django.db import connection, transaction
 
@@ -70,37 +72,40 @@ def wal(running: Stage) -> Iterator[str]:
         "keys that begin with the time, right after a checkpoint": (lambda n: f"{keys}:{n:09}", "CHECKPOINT", "off"),
         "keys that begin with the time, pages written already": (lambda n: f"{keys}:{n:09}", "SELECT 1", "off"),
     }
-    with running.database.cursor() as cursor:
+    with environment.database.cursor() as cursor:
         claiming.fill(cursor, 1, FINISHED)
     for what, (key, first, compression) in ways.items():
         keys = f"{time.time():.0f}"
-        running.query(first)
+        environment.query(first)
         with connection.cursor() as session:
             session.execute(f"SET wal_compression = '{compression}'")
-        before = running.number(LSN)
+        before = environment.number(LSN)
         for start in range(0, REQUESTED, IN_ONE):
             with transaction.atomic():
                 NotificationService().accept([payload(key(n), 1 + n % 1000) for n in range(start, start + IN_ONE)])
-        yield f"WAL of a request, {FINISHED:,} rows, {what}: {(running.number(LSN) - before) / REQUESTED:,.0f} bytes"
+        size = (environment.number(LSN) - before) / REQUESTED
+        yield f"WAL of a request, {FINISHED:,} rows, {what}: {size:,.0f} bytes"
 
 
-def traces(running: Stage) -> Iterator[str]:
+def traces(environment: BenchmarkEnvironment) -> Iterator[str]:
     """Yield what deliveries leave behind in tables and Redis."""
     from benchmarks.requests_made import payload
     from notifications.api import request_notifications
 
-    running.clear()
-    with running.engine():
-        before = {name: one["calls"] for name, one in running.redis.info("commandstats").items()}
-        at_first, users = running.number(LSN), running.users[FAST]
+    environment.clear()
+    with environment.engine():
+        before = {name: one["calls"] for name, one in environment.redis.info("commandstats").items()}
+        at_first, users = environment.number(LSN), environment.users[FAST]
         keys = (hashlib.md5(f"{n}".encode(), usedforsecurity=False).hexdigest() for n in range(DELIVERED))
         request_notifications(payload(key, users[0]) for key in keys)
-        running.wait_until(
-            lambda: not running.number("SELECT count(*) FROM notification_records WHERE next_attempt_at IS NOT NULL"),
+        wait_until(
+            lambda: (
+                not environment.number("SELECT count(*) FROM notification_records WHERE next_attempt_at IS NOT NULL")
+            ),
             "everything is delivered",
         )
-        each = (running.number(LSN) - at_first) / DELIVERED
-        commands = running.redis.info("commandstats").items()
+        each = (environment.number(LSN) - at_first) / DELIVERED
+        commands = environment.redis.info("commandstats").items()
     yield f"WAL of a request and its delivery, small tables: {each:,.0f} bytes"
     called = {name.removeprefix("cmdstat_"): one["calls"] - before.get(name, 0) for name, one in commands}
     most = sorted(called.items(), key=lambda item: -item[1])[:6]
@@ -108,54 +113,58 @@ def traces(running: Stage) -> Iterator[str]:
     for how in ("as delivered", "packed"):
         for table in ("notification_records", "notification_delivery_attempts"):
             sizes = {
-                name: running.number(f"SELECT pg_{name}_size('{table}')") / DELIVERED for name in ("table", "indexes")
+                name: environment.number(f"SELECT pg_{name}_size('{table}')") / DELIVERED
+                for name in ("table", "indexes")
             }
             yield f"{table}, bytes of a delivered one, {how}: " + ", ".join(f"{k} {v:,.0f}" for k, v in sizes.items())
-        running.query("VACUUM FULL ANALYZE notification_records")
-        running.query("VACUUM FULL ANALYZE notification_delivery_attempts")
-    running.redis.set("smartmate:lock:feishu|" + "k" * 32, "t" * 32, px=60_000)
-    usage = running.redis.memory_usage("smartmate:lock:feishu|" + "k" * 32)
-    yield f"Redis: a lock takes {usage} bytes; used_memory {running.redis.info('memory')['used_memory'] / 2**20:.1f} MB"
+        environment.query("VACUUM FULL ANALYZE notification_records")
+        environment.query("VACUUM FULL ANALYZE notification_delivery_attempts")
+    environment.redis.set("smartmate:lock:feishu|" + "k" * 32, "t" * 32, px=60_000)
+    usage = environment.redis.memory_usage("smartmate:lock:feishu|" + "k" * 32)
+    used = environment.redis.info("memory")["used_memory"] / 2**20
+    yield f"Redis: a lock takes {usage} bytes; used_memory {used:.1f} MB"
 
 
-def partitions(running: Stage) -> Iterator[str]:
+def partitions(environment: BenchmarkEnvironment) -> Iterator[str]:
     """Yield what a claim of 200 costs in one table and in monthly partitions."""
     claim, parameters = claiming.statement()
     dated = claim.replace("next_attempt_at,\n", "next_attempt_at, created_at,\n", 1)
     dated = dated.replace("record.id = due.id", "record.id = due.id AND record.created_at = due.created_at")
     for schema in ("plain", "partitioned"):
         monthly = "PARTITION BY RANGE (created_at)" if schema == "partitioned" else ""
-        running.query(_TABLE.format(schema=schema, partition=monthly))
-        for (create,) in running.query(_MONTH, {"months": MONTHS}) if monthly else ():
-            running.query(create)
-        _fill(running, "sent", MONTHS * A_MONTH, _OLDEST)
-        _fill(running, "pending", WAITING, "(now() - interval '1 hour')")
-        yield _explained(running, f"{schema}, waiting in the newest month, the claim as it is", claim, parameters)
-        yield _explained(running, f"{schema}, waiting in the newest month, joined by created_at too", dated, parameters)
-        _fill(running, "failed", WAITING, _OLDEST)
-        yield _explained(running, f"{schema}, waiting in all months, joined by created_at too", dated, parameters)
+        environment.query(_TABLE.format(schema=schema, partition=monthly))
+        for (create,) in environment.query(_MONTH, {"months": MONTHS}) if monthly else ():
+            environment.query(create)
+        _fill(environment, "sent", MONTHS * A_MONTH, _OLDEST)
+        _fill(environment, "pending", WAITING, "(now() - interval '1 hour')")
+        yield _explained(environment, f"{schema}, waiting in the newest month, the claim as it is", claim, parameters)
+        yield _explained(
+            environment, f"{schema}, waiting in the newest month, joined by created_at too", dated, parameters
+        )
+        _fill(environment, "failed", WAITING, _OLDEST)
+        yield _explained(environment, f"{schema}, waiting in all months, joined by created_at too", dated, parameters)
     began = time.monotonic()
-    running.query("DROP TABLE month_1")
+    environment.query("DROP TABLE month_1")
     yield f"DROP of a month of {A_MONTH:,} rows: {(time.monotonic() - began) * 1000:.0f} ms"
-    running.query("DROP SCHEMA plain, partitioned CASCADE; SET search_path = public")
+    environment.query("DROP SCHEMA plain, partitioned CASCADE; SET search_path = public")
 
 
-def _fill(running: Stage, status: str, count: int, since: str) -> None:
+def _fill(environment: BenchmarkEnvironment, status: str, count: int, since: str) -> None:
     for first in range(1, count + 1, A_MONTH):  # every wait has a bound
         chunk = {"status": status, "count": count, "first": first, "last": min(count, first + A_MONTH - 1)}
-        running.query(_FILL.replace("%(since)s", since), chunk)
-    running.query("VACUUM ANALYZE notification_records")
+        environment.query(_FILL.replace("%(since)s", since), chunk)
+    environment.query("VACUUM ANALYZE notification_records")
 
 
-def _explained(running: Stage, what: str, sql: str, parameters: Any) -> str:
+def _explained(environment: BenchmarkEnvironment, what: str, sql: str, parameters: Any) -> str:
     from notifications.sql import FORBID_SORT
 
     figures: list[tuple[float, float, int]] = []
     for _ in range(6):
-        running.query("BEGIN")
+        environment.query("BEGIN")
         explain = f"{FORBID_SORT} EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql.removeprefix(FORBID_SORT)}"
-        [([plan],)] = running.query(explain, parameters)
-        running.query("ROLLBACK")
+        [([plan],)] = environment.query(explain, parameters)
+        environment.query("ROLLBACK")
         if plan["Plan"]["Actual Rows"] != claiming.LIMIT:
             raise BenchmarkError(f"{what}: {plan['Plan']['Actual Rows']} rows instead of {claiming.LIMIT}")
         pages = plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
@@ -169,9 +178,9 @@ def _explained(running: Stage, what: str, sql: str, parameters: Any) -> str:
 
 def main() -> int:
     """Print a line for each figure."""
-    with stage(durable=True) as running:
+    with private_directory() as folder, BenchmarkEnvironment(folder, durable=True) as environment:
         for part in (traces, partitions, wal):
-            for line in part(running):
+            for line in part(environment):
                 print(line, flush=True)
     return 0
 

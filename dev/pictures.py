@@ -8,7 +8,9 @@ import django
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from dev.browser import launch
-from dev.demo.stage import ROOT, stage, wait_until
+from dev.demo.environment import demo_environment
+from dev.environment import ROOT
+from dev.waiting import wait_until
 
 WINDOW: ViewportSize = {"width": 1500, "height": 850}
 PHONE: ViewportSize = {"width": 390, "height": 844}
@@ -18,18 +20,18 @@ PICTURES = ROOT / "docs" / "pictures"
 def main() -> int:
     """Write docs/pictures/*.png. Returns 0."""
     PICTURES.mkdir(exist_ok=True)
-    with stage() as running:
+    with demo_environment() as environment:
         django.setup()
         from dev.demo.scenario import Scenario  # after setup: it imports the models
 
-        running.start()
-        scenario = Scenario(running)
+        environment.start_processes()
+        scenario = Scenario(environment)
         scenario.prepare()
         scenario.play()
         wait_until(scenario.ended, "the scenario has ended")
         record = scenario.replayed.record  # before the browser, under which Django takes all code for asynchronous
         with sync_playwright() as playwright, launch(playwright) as browser:
-            address = f"http://127.0.0.1:{running.port}/admin/"
+            address = f"http://127.0.0.1:{environment.port}/admin/"
             page = browser.new_page(viewport=WINDOW)
             log_in(page, address, scenario.operator, scenario.password)
             page.goto(f"{address}notifications/")

@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 import psycopg2
 
+from benchmarks.environment import BenchmarkEnvironment
 from benchmarks.figures import Results
 from benchmarks.size import Size
-from benchmarks.stage import Stage
 from benchmarks.watching import PATIENCE, BenchmarkError
 
 KEYS = frozenset({"claim_flatness"})
@@ -48,11 +48,11 @@ WHERE tablename = 'notification_records' AND conname IS NULL
 """
 
 
-def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) -> None:
+def measure(environment: BenchmarkEnvironment, size: Size, wanted: frozenset[str], results: Results) -> None:
     """Explain a claim in both databases, which are made at the first time."""
     touched = {}
     for count in (size.few_finished, size.many_finished):
-        with contextlib.closing(_database(stage, count)) as database, database.cursor() as cursor:
+        with contextlib.closing(_database(environment, count)) as database, database.cursor() as cursor:
             touched[count] = pages(cursor)
             database.rollback()
     few, many = touched[size.few_finished], touched[size.many_finished]
@@ -75,7 +75,7 @@ def pages(cursor: Any) -> int:
 
 
 class _Caught(Exception):
-    """The claim's statement, instead of its running."""
+    """The claim's statement, instead of its environment."""
 
 
 def statement() -> tuple[str, Any]:
@@ -97,13 +97,13 @@ def statement() -> tuple[str, Any]:
     raise BenchmarkError("the claim executes nothing")
 
 
-def _database(stage: Stage, finished: int) -> Any:
+def _database(environment: BenchmarkEnvironment, finished: int) -> Any:
     """Return a connection to the database with so many finished rows."""
     name = f"finished_{finished}"
-    url = stage.postgres.url.rpartition("/")[0] + f"/{name}"
-    if not stage.query("SELECT 1 FROM pg_database WHERE datname = %s", (name,)):
-        stage.query(f"CREATE DATABASE {name}")
-        migrate = stage.processes.start("release", {"DATABASE_URL": url})
+    url = environment.postgres.url.rpartition("/")[0] + f"/{name}"
+    if not environment.query("SELECT 1 FROM pg_database WHERE datname = %s", (name,)):
+        environment.query(f"CREATE DATABASE {name}")
+        migrate = environment.processes.start("release", {"DATABASE_URL": url})
         if migrate.wait(PATIENCE):
             raise BenchmarkError(migrate.log)
         with contextlib.closing(psycopg2.connect(url)) as database, database.cursor() as cursor:

@@ -16,13 +16,14 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+from benchmarks.environment import FAST, BenchmarkEnvironment
 from benchmarks.figures import short, spread
 from benchmarks.measures import claiming
 from benchmarks.measures.throughput import ATTEMPTS, check
 from benchmarks.size import Size
-from benchmarks.stage import FAST, Stage
 from benchmarks.watching import BenchmarkError, processor_time, rate
 from dev.procfile import Handle
+from dev.waiting import wait_until
 
 WAITING = "SELECT count(*) FROM notification_records WHERE next_attempt_at IS NOT NULL"
 _COUNTERS = {
@@ -48,36 +49,36 @@ class Point:
     """Of one delivery."""
 
 
-def measure(stage: Stage, size: Size, rounds: int) -> list[Point]:
+def measure(environment: BenchmarkEnvironment, size: Size, rounds: int) -> list[Point]:
     """Grow the table, and let every number of processes deliver `rounds` times at each size."""
     points: list[Point] = []
-    stage.clear()
+    environment.clear()
     filled = 0
     for rows in size.growth_rows:
         began = time.monotonic()
-        with stage.database.cursor() as cursor:
+        with environment.database.cursor() as cursor:
             claiming.fill(cursor, filled + 1, rows)
         filled = rows
-        here = _points(stage, size, rows)
+        here = _points(environment, size, rows)
         print(f"{rows:,} rows: made in {time.monotonic() - began:.1f} s", flush=True)
         for number in range(1, rounds + 1):
             began = time.monotonic()
             for point in here:
-                _round(stage, size.growth_deliveries, point)
+                _round(environment, size.growth_deliveries, point)
             print(f"{rows:,} rows, round {number} of {rounds}: {time.monotonic() - began:.1f} s", flush=True)
         points += here
     return points
 
 
-def _points(stage: Stage, size: Size, rows: int) -> list[Point]:
+def _points(environment: BenchmarkEnvironment, size: Size, rows: int) -> list[Point]:
     """Return the points of one size, with what is known before anything is delivered."""
-    with _to_deliver(stage, size.growth_deliveries):
-        with stage.database.cursor() as cursor:
+    with _to_deliver(environment, size.growth_deliveries):
+        with environment.database.cursor() as cursor:
             cursor.execute("BEGIN")
             pages = claiming.pages(cursor)
             cursor.execute("ROLLBACK")
         table, indexes, due = (
-            float(stage.number(f"SELECT {size_of}"))
+            float(environment.number(f"SELECT {size_of}"))
             for size_of in (
                 "pg_table_size('notification_records')",
                 "pg_indexes_size('notification_records')",
@@ -92,34 +93,34 @@ def _points(stage: Stage, size: Size, rows: int) -> list[Point]:
 
 
 @contextlib.contextmanager
-def _to_deliver(stage: Stage, count: int) -> Iterator[None]:
+def _to_deliver(environment: BenchmarkEnvironment, count: int) -> Iterator[None]:
     """Lay out rows to deliver while the block lasts, and leave the table as it was before, vacuumed."""
-    last = stage.number("SELECT coalesce(max(id), 0) FROM notification_records")
-    stage.preload(count, stage.users[FAST])
+    last = environment.number("SELECT coalesce(max(id), 0) FROM notification_records")
+    environment.preload(count, environment.users[FAST])
     yield
-    stage.query("TRUNCATE notification_delivery_attempts")
-    stage.query("DELETE FROM notification_records WHERE id > %s", (last,))
-    stage.query("VACUUM notification_records")
-    stage.redis.flushall()
+    environment.query("TRUNCATE notification_delivery_attempts")
+    environment.query("DELETE FROM notification_records WHERE id > %s", (last,))
+    environment.query("VACUUM notification_records")
+    environment.redis.flushall()
 
 
-def _round(stage: Stage, count: int, point: Point) -> None:
+def _round(environment: BenchmarkEnvironment, count: int, point: Point) -> None:
     """Deliver once with the floor's loops and once with the workers."""
     from notifications.broker.nudge import nudge
 
-    before = stage.fast.hits()
-    with stage.running("floor", "python -m benchmarks.contenders.floor", {"BENCH_COUNT": str(count)}):
-        floor = rate(stage.fast, before, count)
-    check(stage, "floor", before, count)
-    before = stage.fast.hits()
-    with stage.engine(copies=point.workers) as workers, _to_deliver(stage, count):
-        at_first = _counters(stage, workers)
+    before = environment.fast.hits()
+    with environment.running("floor", "python -m benchmarks.contenders.floor", {"BENCH_COUNT": str(count)}):
+        floor = rate(environment.fast, before, count)
+    check(environment, "floor", before, count)
+    before = environment.fast.hits()
+    with environment.engine(copies=point.workers) as workers, _to_deliver(environment, count):
+        at_first = _counters(environment, workers)
         nudge()
-        found = rate(stage.fast, before, count)
-        stage.wait_until(lambda: not stage.number(WAITING), "the engine has written everything down")
-        at_last = _counters(stage, workers)
-        check(stage, "engine", before, count)
-        if (attempts := stage.number(ATTEMPTS)) != count:
+        found = rate(environment.fast, before, count)
+        wait_until(lambda: not environment.number(WAITING), "the engine has written everything down")
+        at_last = _counters(environment, workers)
+        check(environment, "engine", before, count)
+        if (attempts := environment.number(ATTEMPTS)) != count:
             raise BenchmarkError(f"growth: {attempts} attempts written down for {count} deliveries")
     point.per_second.append(found)
     point.vs_floor.append(found / floor)
@@ -127,13 +128,13 @@ def _round(stage: Stage, count: int, point: Point) -> None:
         point.costs.setdefault(name, []).append((counted - at_first[name]) / count)
 
 
-def _counters(stage: Stage, workers: Sequence[Handle]) -> dict[str, float]:
+def _counters(environment: BenchmarkEnvironment, workers: Sequence[Handle]) -> dict[str, float]:
     """Return what only ever grows; processor time is in microseconds."""
-    counted: dict[str, float] = {name: stage.number(sql) for name, sql in _COUNTERS.items()}
-    commands: dict[str, dict[str, float]] = stage.redis.info("commandstats")
+    counted: dict[str, float] = {name: environment.number(sql) for name, sql in _COUNTERS.items()}
+    commands: dict[str, dict[str, float]] = environment.redis.info("commandstats")
     counted["Redis commands"] = sum(one["calls"] for one in commands.values())
     counted["worker us"] = 1e6 * sum(processor_time(worker.pid) for worker in workers)
-    counted["PostgreSQL us"] = 1e6 * processor_time(stage.postgres.pid)
+    counted["PostgreSQL us"] = 1e6 * processor_time(environment.postgres.pid)
     return counted
 
 

@@ -13,19 +13,20 @@ from __future__ import annotations
 import random
 import time
 
+from benchmarks.environment import BenchmarkEnvironment
 from benchmarks.figures import Results, percentile
 from benchmarks.requests_made import commit_one
 from benchmarks.serving import HANGING, QUICK
 from benchmarks.size import Size
-from benchmarks.stage import Stage
 from benchmarks.watching import BenchmarkError
+from dev.waiting import wait_until
 
 KEYS = frozenset({"isolation_p95"})
 RATE = 50.0
 ONE_IN = 10
 
 
-def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) -> None:
+def measure(environment: BenchmarkEnvironment, size: Size, wanted: frozenset[str], results: Results) -> None:
     """Run without, then with a hanging endpoint."""
     env = {
         "NOTIFICATIONS_READ_TIMEOUT": str(size.isolation_timeout),
@@ -33,11 +34,11 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
     }
     delays: dict[str, list[float]] = {}
     unfinished = "SELECT count(*) FROM notification_records WHERE status IN ('pending', 'sending') AND wait_reason = ''"
-    stage.clear()
-    with stage.engine(env):
+    environment.clear()
+    with environment.engine(env):
         for endpoint in (QUICK, HANGING):
-            delays[endpoint] = _run(stage, endpoint, size.isolation_seconds)
-            stage.wait_until(lambda: not stage.number(unfinished), "everything has been tried")
+            delays[endpoint] = _run(environment, endpoint, size.isolation_seconds)
+            wait_until(lambda: not environment.number(unfinished), "everything has been tried")
     with_it, without = percentile(delays[HANGING], 95), percentile(delays[QUICK], 95)
     results.add(
         "isolation_p95",
@@ -52,14 +53,14 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
     results.notes["isolation_p95"] = f"open loop of {RATE:g}/s, timeout {size.isolation_timeout:g} s"
 
 
-def _run(stage: Stage, endpoint: str, seconds: float) -> list[float]:
+def _run(environment: BenchmarkEnvironment, endpoint: str, seconds: float) -> list[float]:
     """Return the milliseconds each of the others took."""
     choice = random.Random(1)  # noqa: S311  the same moments each time
     moments = sorted(choice.uniform(0, seconds) for _ in range(int(seconds * RATE)))
-    stage.asyncio.arrivals()
-    before, committed, others = stage.asyncio.hits(), {}, set()
+    environment.asyncio.arrivals()
+    before, committed, others = environment.asyncio.hits(), {}, set()
     for number in range(5):  # everybody awake
-        commit_one(f"{endpoint}:warm:{number}", stage.users[QUICK][0])
+        commit_one(f"{endpoint}:warm:{number}", environment.users[QUICK][0])
         time.sleep(0.1)
     began = time.monotonic()
     for number, moment in enumerate(moments):
@@ -67,15 +68,15 @@ def _run(stage: Stage, endpoint: str, seconds: float) -> list[float]:
         if number % ONE_IN:
             others.add(key)
         time.sleep(max(0.0, began + moment - time.monotonic()))
-        committed[key] = commit_one(key, stage.users[chosen][number % 5])
+        committed[key] = commit_one(key, environment.users[chosen][number % 5])
     arrivals: dict[str, int] = {}
 
     def all_there() -> bool:
-        arrivals.update({key: at for at, key in stage.asyncio.arrivals()})
+        arrivals.update({key: at for at, key in environment.asyncio.arrivals()})
         return others <= arrivals.keys()
 
-    stage.wait_until(all_there, "all but the hanging ones have arrived")
+    wait_until(all_there, "all but the hanging ones have arrived")
     # Of those that hang fewer arrive: after five failures their endpoint is only probed.
-    if (hits := stage.asyncio.hits() - before) > len(moments) + 5:
+    if (hits := environment.asyncio.hits() - before) > len(moments) + 5:
         raise BenchmarkError(f"isolation: {len(moments) + 5} deliveries were to arrive, {hits} did")
     return [(arrivals[key] - committed[key]) / 1e6 for key in others]

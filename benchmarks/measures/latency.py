@@ -11,19 +11,19 @@ import time
 from collections.abc import Callable
 
 from benchmarks import wire
+from benchmarks.environment import BenchmarkEnvironment
 from benchmarks.figures import Results, percentile
 from benchmarks.receiver import PATH
 from benchmarks.requests_made import commit_one
 from benchmarks.serving import QUICK
 from benchmarks.size import Size
-from benchmarks.stage import Stage
 from benchmarks.watching import BenchmarkError
 
 KEYS = frozenset({"first_send_p99_vs_naive"})
 WARMING = 5
 
 
-def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) -> None:
+def measure(environment: BenchmarkEnvironment, size: Size, wanted: frozenset[str], results: Results) -> None:
     """Take samples of both, in turn."""
     from django.db import transaction
 
@@ -37,25 +37,25 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
         return committed[0]
 
     ways: dict[str, Callable[[str], int]] = {
-        "engine": lambda key: commit_one(key, stage.users[QUICK][0]),
+        "engine": lambda key: commit_one(key, environment.users[QUICK][0]),
         "naive": naive,
     }
     taken: dict[str, list[float]] = {name: [] for name in ways}
     choice = random.Random(2)  # noqa: S311
-    stage.clear()
-    stage.asyncio.arrivals()
-    url = f"{stage.asyncio.url}{PATH}{QUICK}"
-    with stage.engine(), stage.running("naive", naive_celery.COMMAND, {"BENCH_URL": url}):
-        before = stage.asyncio.hits()
+    environment.clear()
+    environment.asyncio.arrivals()
+    url = f"{environment.asyncio.url}{PATH}{QUICK}"
+    with environment.engine(), environment.running("naive", naive_celery.COMMAND, {"BENCH_URL": url}):
+        before = environment.asyncio.hits()
         for number in range(size.first_sends + WARMING):
             for name, way in ways.items():
                 committed = way(f"{name}:{number}")
                 before += 1
-                _wait(stage, before)
+                _wait(environment, before)
                 if number >= WARMING:
-                    taken[name].append((stage.asyncio.arrivals()[-1][0] - committed) / 1e6)
+                    taken[name].append((environment.asyncio.arrivals()[-1][0] - committed) / 1e6)
                 time.sleep(choice.uniform(0.01, 0.03))
-        if stage.asyncio.hits() != before:
+        if environment.asyncio.hits() != before:
             raise BenchmarkError("latency: a delivery too many")
     at = {name: {percent: percentile(values, percent) for percent in (50, 99)} for name, values in taken.items()}
     results.add(
@@ -71,10 +71,10 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
     )
 
 
-def _wait(stage: Stage, hits: int) -> None:
+def _wait(environment: BenchmarkEnvironment, hits: int) -> None:
     """Wait for an arrival, looking rarely enough not to be a load of its own."""
     deadline = time.monotonic() + 30
-    while stage.asyncio.hits() < hits:
+    while environment.asyncio.hits() < hits:
         if time.monotonic() > deadline:
             raise BenchmarkError("latency: a delivery did not come")
         time.sleep(0.005)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 
+from benchmarks.environment import BenchmarkEnvironment
 from benchmarks.figures import LATER, Results, percentile
 from benchmarks.size import Size
-from benchmarks.stage import Stage
 from dev.ports import free_port
 from dev.proxy import Proxy
 
@@ -19,25 +19,25 @@ FIRST = "redis_down_request_ms"
 KEYS = frozenset({FIRST})
 
 
-def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) -> None:
+def measure(environment: BenchmarkEnvironment, size: Size, wanted: frozenset[str], results: Results) -> None:
     """Time calls with Redis there, refusing, and silent."""
-    with Proxy(stage.valkey.port) as proxy:
+    with Proxy(environment.valkey.port) as proxy:
         proxy.mode = "silent"
         urls = {
-            "up": stage.valkey.url,
+            "up": environment.valkey.url,
             "refusing": f"redis://127.0.0.1:{free_port()}/0",
-            "silent": proxy.url(stage.valkey.url),
+            "silent": proxy.url(environment.valkey.url),
         }
-        times = {name: _times(stage, url, size.redis_calls) for name, url in urls.items()}
+        times = {name: _times(environment, url, size.redis_calls) for name, url in urls.items()}
     for key, calls, usual in ((FIRST, "first", 50), (LATER.name, "later", 99)):
         there = percentile(times["up"][calls], usual)
         added = {name: percentile(times[name][calls], 99) - there for name in ("refusing", "silent")}
         results.add(key, max(added.values()), **added, **{f"p{usual} with Redis": there})
 
 
-def _times(stage: Stage, url: str, count: int) -> dict[str, list[float]]:
-    stage.clear()
+def _times(environment: BenchmarkEnvironment, url: str, count: int) -> dict[str, list[float]]:
+    environment.clear()
     times: dict[str, list[float]] = json.loads(
-        stage.program("benchmarks.programs.requesting", REDIS_URL=url, BENCH_COUNT=str(count))
+        environment.program("benchmarks.programs.requesting", REDIS_URL=url, BENCH_COUNT=str(count))
     )
     return times

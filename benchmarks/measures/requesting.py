@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from statistics import median
 
+from benchmarks.environment import BenchmarkEnvironment
 from benchmarks.figures import Results
 from benchmarks.requests_made import payload, row
 from benchmarks.serving import QUICK
 from benchmarks.size import Size
-from benchmarks.stage import Stage
 from benchmarks.watching import BenchmarkError
 
 KEYS = frozenset({"request_cost", "bulk_vs_bulk_create"})
@@ -23,14 +23,14 @@ IN_ONE = 100
 COUNT = "SELECT count(*) FROM notification_records"
 
 
-def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) -> None:
+def measure(environment: BenchmarkEnvironment, size: Size, wanted: frozenset[str], results: Results) -> None:
     """Take both figures, as far as they are wanted."""
-    user = stage.users[QUICK][0]
+    user = environment.users[QUICK][0]
     if "request_cost" in wanted:
-        _one_by_one(stage, size.repetitions, user, results)
+        _one_by_one(environment, size.repetitions, user, results)
     if "bulk_vs_bulk_create" in wanted:
-        _bulk(stage, size, user, results)
-    stage.clear()
+        _bulk(environment, size, user, results)
+    environment.clear()
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -39,7 +39,7 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _one_by_one(stage: Stage, repetitions: int, user: int, results: Results) -> None:
+def _one_by_one(environment: BenchmarkEnvironment, repetitions: int, user: int, results: Results) -> None:
     from django.db import transaction
 
     from notifications.api import request_notification
@@ -55,20 +55,20 @@ def _one_by_one(stage: Stage, repetitions: int, user: int, results: Results) -> 
             for number in range(IN_ONE):
                 NotificationRecord.objects.create(**row(f"{start}:{number}", user))
 
-    stage.clear()
+    environment.clear()
     ask("warm-a")
     create("warm-b")
     asked, created = [], []
     for number in range(repetitions):
         asked.append(_seconds(lambda start=f"a{number}": ask(start)))  # type: ignore[misc]
         created.append(_seconds(lambda start=f"b{number}": create(start)))  # type: ignore[misc]
-    if stage.number(COUNT) != 2 * IN_ONE * (repetitions + 1):
+    if environment.number(COUNT) != 2 * IN_ONE * (repetitions + 1):
         raise BenchmarkError("requesting: not everything is stored")
     ours, theirs = median(asked) / IN_ONE * 1000, median(created) / IN_ONE * 1000
     results.add("request_cost", ours / theirs, **{"request ms": ours, "create ms": theirs})
 
 
-def _bulk(stage: Stage, size: Size, user: int, results: Results) -> None:
+def _bulk(environment: BenchmarkEnvironment, size: Size, user: int, results: Results) -> None:
     from django.db import transaction
 
     from notifications.api import request_notifications
@@ -92,9 +92,9 @@ def _bulk(stage: Stage, size: Size, user: int, results: Results) -> None:
     taken: dict[str, list[float]] = {"request": [], "create": []}
     for _ in range(size.bulk_times):
         for name, work in (("request", ask), ("create", create)):
-            stage.clear()
+            environment.clear()
             taken[name].append(_seconds(work))
-            if stage.number(COUNT) != count:
+            if environment.number(COUNT) != count:
                 raise BenchmarkError(f"requesting: not everything is stored by {name}")
     ours, theirs = count / median(taken["request"]), count / median(taken["create"])
     results.add("bulk_vs_bulk_create", ours / theirs, **{"request/s": ours, "bulk_create/s": theirs})

@@ -9,40 +9,41 @@ from __future__ import annotations
 
 import math
 
+from benchmarks.environment import BenchmarkEnvironment
 from benchmarks.figures import Results
 from benchmarks.measures.throughput import SENT
 from benchmarks.serving import SLOW, SLOW_SECONDS
 from benchmarks.size import Size
-from benchmarks.stage import Stage
 from benchmarks.watching import BenchmarkError, rate
+from dev.waiting import wait_until
 
 SLOTS = {"slow_vs_ideal": 32, "slow_wide_vs_ideal": 128}
 KEYS = frozenset(SLOTS)
 
 
-def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) -> None:
+def measure(environment: BenchmarkEnvironment, size: Size, wanted: frozenset[str], results: Results) -> None:
     """Keep the slots busy for a while."""
     for name in SLOTS:
         if name in wanted:
-            found, ideal = _run(stage, SLOTS[name], size.slow_seconds), 2 * SLOTS[name] / SLOW_SECONDS
+            found, ideal = _run(environment, SLOTS[name], size.slow_seconds), 2 * SLOTS[name] / SLOW_SECONDS
             results.add(name, found / ideal, **{"engine/s": found, "ideal/s": ideal})
 
 
-def _run(stage: Stage, slots: int, seconds: float) -> float:
+def _run(environment: BenchmarkEnvironment, slots: int, seconds: float) -> float:
     from notifications.broker.nudge import nudge
 
     wave = 2 * slots
     count = wave * round(seconds / SLOW_SECONDS)
-    stage.clear()
-    stage.asyncio.arrivals()
-    before = stage.asyncio.hits()
-    with stage.engine({"NOTIFICATIONS_SEND_SLOTS": str(slots), "WORKER_SLOTS": "1"}):
-        stage.preload(count, stage.users[SLOW])
+    environment.clear()
+    environment.asyncio.arrivals()
+    before = environment.asyncio.hits()
+    with environment.engine({"NOTIFICATIONS_SEND_SLOTS": str(slots), "WORKER_SLOTS": "1"}):
+        environment.preload(count, environment.users[SLOW])
         nudge()
-        rate(stage.asyncio, before, count)
-        stage.wait_until(lambda: stage.number(SENT) == count, "the engine has written everything down")
-    if (hits := stage.asyncio.hits() - before) != count:
+        rate(environment.asyncio, before, count)
+        wait_until(lambda: environment.number(SENT) == count, "the engine has written everything down")
+    if (hits := environment.asyncio.hits() - before) != count:
         raise BenchmarkError(f"slow: {count} deliveries were to arrive, {hits} did")
-    arrivals = stage.asyncio.arrivals()
+    arrivals = environment.asyncio.arrivals()
     first = wave * math.ceil(count * 0.05 / wave)
     return (count - first) / ((arrivals[-1][0] - arrivals[first - 1][0]) / 1e9)

@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import json
 
+from benchmarks.environment import BenchmarkEnvironment
 from benchmarks.figures import Results
 from benchmarks.measures.throughput import SENT
 from benchmarks.serving import QUICK
 from benchmarks.size import Size
-from benchmarks.stage import Stage
 from benchmarks.watching import BenchmarkError
 
 KEYS = frozenset({"sweep_rate"})
 
 
-def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) -> None:
+def measure(environment: BenchmarkEnvironment, size: Size, wanted: frozenset[str], results: Results) -> None:
     """Settle the same rows both ways."""
     rates: dict[str, float] = {}
     for how in ("bare", "engine"):
-        stage.clear()
-        stage.preload(size.swept, stage.users[QUICK])
-        done = json.loads(stage.program("benchmarks.programs.sweep", BENCH_HOW=how))
-        if done["rows"] != size.swept or stage.number(SENT) != size.swept:
+        environment.clear()
+        environment.preload(size.swept, environment.users[QUICK])
+        done = json.loads(environment.program("benchmarks.programs.sweep", BENCH_HOW=how))
+        if done["rows"] != size.swept or environment.number(SENT) != size.swept:
             raise BenchmarkError(f"sweeping: {how} settled {done['rows']} of {size.swept} rows")
         rates[how] = done["rows"] / done["seconds"]
     results.add("sweep_rate", rates["engine"] / rates["bare"], **{f"{how} rows/s": rates[how] for how in rates})

@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from benchmarks.environment import FAST, BenchmarkEnvironment
 from benchmarks.figures import Results
 from benchmarks.size import Size
-from benchmarks.stage import FAST, Stage
 from benchmarks.watching import BenchmarkError, memory, rate
 from dev.procfile import Handle
+from dev.waiting import wait_until
 
 VERSUS = {
     "engine_vs_floor": "floor",
@@ -45,7 +46,7 @@ class Watcher:
             self._next = time.monotonic() + LOOK
 
 
-def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) -> None:
+def measure(environment: BenchmarkEnvironment, size: Size, wanted: frozenset[str], results: Results) -> None:
     """Let everybody who is needed deliver once."""
     wanted &= KEYS
     rates: dict[str, float] = {}
@@ -63,9 +64,9 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
     counts["post_office"] = size.lean
     for name, run in runs.items():
         if name == "engine" or name in needed:
-            stage.clear()
+            environment.clear()
             watcher = Watcher()
-            rates[name] = run(stage, size, watcher)
+            rates[name] = run(environment, size, watcher)
             memories[name] = watcher.most
     for name, other in VERSUS.items():
         if name in wanted:
@@ -83,74 +84,80 @@ def measure(stage: Stage, size: Size, wanted: frozenset[str], results: Results) 
 
 
 def _deliver(
-    stage: Stage, name: str, command: str, count: int, watcher: Watcher, written: str = "", **env: str
+    environment: BenchmarkEnvironment,
+    name: str,
+    command: str,
+    count: int,
+    watcher: Watcher,
+    written: str = "",
+    **env: str,
 ) -> float:
     """Run a contender over what is laid out; return its rate, checked against what arrived."""
-    before = stage.fast.hits()
-    with stage.running(name, command, env) as handles:
+    before = environment.fast.hits()
+    with environment.running(name, command, env) as handles:
         watcher.handles = handles
-        found = rate(stage.fast, before, count, watcher.look)
+        found = rate(environment.fast, before, count, watcher.look)
         if written:
-            stage.wait_until(lambda: stage.number(written) == count, f"{name} has written everything down")
-    check(stage, name, before, count)
+            wait_until(lambda: environment.number(written) == count, f"{name} has written everything down")
+    check(environment, name, before, count)
     return found
 
 
-def check(stage: Stage, name: str, before: int, count: int) -> None:
+def check(environment: BenchmarkEnvironment, name: str, before: int, count: int) -> None:
     """Raise BenchmarkError unless exactly `count` deliveries arrived."""
-    if (hits := stage.fast.hits() - before) != count:
+    if (hits := environment.fast.hits() - before) != count:
         raise BenchmarkError(f"{name}: {count} deliveries were to arrive, {hits} did")
 
 
-def _floor(stage: Stage, size: Size, watcher: Watcher) -> float:
+def _floor(environment: BenchmarkEnvironment, size: Size, watcher: Watcher) -> float:
     command = "python -m benchmarks.contenders.floor"
-    return _deliver(stage, "floor", command, size.fast, watcher, BENCH_COUNT=str(size.fast))
+    return _deliver(environment, "floor", command, size.fast, watcher, BENCH_COUNT=str(size.fast))
 
 
-def _engine(stage: Stage, size: Size, watcher: Watcher) -> float:
+def _engine(environment: BenchmarkEnvironment, size: Size, watcher: Watcher) -> float:
     from notifications.broker.nudge import nudge
 
-    before = stage.fast.hits()
-    with stage.engine() as handles:
+    before = environment.fast.hits()
+    with environment.engine() as handles:
         watcher.handles = handles
-        stage.preload(size.fast, stage.users[FAST])
+        environment.preload(size.fast, environment.users[FAST])
         nudge()
-        found = rate(stage.fast, before, size.fast, watcher.look)
-        stage.wait_until(lambda: stage.number(SENT) == size.fast, "the engine has written everything down")
-    check(stage, "engine", before, size.fast)
-    if (attempts := stage.number(ATTEMPTS)) != size.fast:
+        found = rate(environment.fast, before, size.fast, watcher.look)
+        wait_until(lambda: environment.number(SENT) == size.fast, "the engine has written everything down")
+    check(environment, "engine", before, size.fast)
+    if (attempts := environment.number(ATTEMPTS)) != size.fast:
         raise BenchmarkError(f"engine: {attempts} attempts written down for {size.fast} deliveries")
     return found
 
 
-def _naive(stage: Stage, size: Size, watcher: Watcher) -> float:
+def _naive(environment: BenchmarkEnvironment, size: Size, watcher: Watcher) -> float:
     from benchmarks.contenders import naive_celery
 
     naive_celery.fill(size.naive)
-    return _deliver(stage, "naive", naive_celery.COMMAND, size.naive, watcher)
+    return _deliver(environment, "naive", naive_celery.COMMAND, size.naive, watcher)
 
 
-def _durable(stage: Stage, size: Size, watcher: Watcher) -> float:
+def _durable(environment: BenchmarkEnvironment, size: Size, watcher: Watcher) -> float:
     from benchmarks.contenders import durable_celery
 
-    stage.preload(size.durable, stage.users[FAST])
-    durable_celery.fill([row[0] for row in stage.query("SELECT id FROM notification_records ORDER BY id")])
-    return _deliver(stage, "durable", durable_celery.COMMAND, size.durable, watcher, ATTEMPTS)
+    environment.preload(size.durable, environment.users[FAST])
+    durable_celery.fill([row[0] for row in environment.query("SELECT id FROM notification_records ORDER BY id")])
+    return _deliver(environment, "durable", durable_celery.COMMAND, size.durable, watcher, ATTEMPTS)
 
 
-def _dramatiq(stage: Stage, size: Size, watcher: Watcher) -> float:
+def _dramatiq(environment: BenchmarkEnvironment, size: Size, watcher: Watcher) -> float:
     from benchmarks.contenders import dramatiq_app
 
     dramatiq_app.fill(size.lean)
-    return _deliver(stage, "dramatiq", dramatiq_app.COMMAND, size.lean, watcher)
+    return _deliver(environment, "dramatiq", dramatiq_app.COMMAND, size.lean, watcher)
 
 
-def _post_office(stage: Stage, size: Size, watcher: Watcher) -> float:
+def _post_office(environment: BenchmarkEnvironment, size: Size, watcher: Watcher) -> float:
     from benchmarks import wire
     from benchmarks.contenders import post_office_backend as post_office
 
-    stage.query(post_office.FILL, {"count": size.lean, "body": wire.body(1).decode()})
-    stage.query("ANALYZE post_office_email")
+    environment.query(post_office.FILL, {"count": size.lean, "body": wire.body(1).decode()})
+    environment.query("ANALYZE post_office_email")
     sent = "SELECT count(*) FROM post_office_email WHERE status = 0"
     env = {"DJANGO_SETTINGS_MODULE": post_office.SETTINGS}
-    return _deliver(stage, "post_office", post_office.COMMAND, size.lean, watcher, sent, **env)
+    return _deliver(environment, "post_office", post_office.COMMAND, size.lean, watcher, sent, **env)

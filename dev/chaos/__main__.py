@@ -20,10 +20,10 @@ from pathlib import Path
 import psycopg2
 import redis
 
+from dev.chaos.environment import SoakEnvironment
+from dev.chaos.evaluation import OPEN, Observations, SoakResult, judge
 from dev.chaos.faults import Schedule
 from dev.chaos.load import KINDS, WORDS, Load
-from dev.chaos.stage import Stage, stage
-from dev.chaos.verdict import OPEN, Facts, Figures, judge
 from dev.keeper import private_directory
 
 DRAIN_SECONDS = 180.0
@@ -38,23 +38,25 @@ def main() -> int:
     control = os.environ.get("CHAOS_CONTROL", "")
     only = frozenset(filter(None, os.environ.get("CHAOS_FAULTS", "").split(",")))
     print(f"chaos: {minutes:g} minutes, seed {seed}{f', without the {control}' if control else ''}", flush=True)
-    with private_directory() as folder, stage(folder, control) as running:
-        users, keys = _add_users(running)
-        running.supervise()
-        load = Load(running.port, running.valkey.url, users, rate, seed, lambda wanted: _stored(running, wanted))
-        schedule = Schedule(running, seed, keys, only)
+    with private_directory() as folder, SoakEnvironment(folder, control) as environment:
+        users, keys = _add_users(environment)
+        environment.supervise()
+        load = Load(
+            environment.port, environment.valkey.url, users, rate, seed, lambda wanted: _stored(environment, wanted)
+        )
+        schedule = Schedule(environment, seed, keys, only)
         load.start()
         schedule.run(minutes * 60)
         load.stop()
-        _drain(running)
-        figures = judge(_facts(running, load, schedule, users))
+        _drain(environment)
+        figures = judge(_observe(environment, load, schedule, users))
         if kept := os.environ.get("CHAOS_LOGS"):
-            shutil.copytree(running.logs, kept, dirs_exist_ok=True)
-        leaks = list(_leaks(running, [key for kind in keys.values() for key in kind]))
+            shutil.copytree(environment.logs, kept, dirs_exist_ok=True)
+        leaks = list(_leaks(environment, [key for kind in keys.values() for key in kind]))
     return _report(figures, schedule, leaks, seed, minutes)
 
 
-def _add_users(running: Stage) -> tuple[dict[int, str], dict[str, list[str]]]:
+def _add_users(environment: SoakEnvironment) -> tuple[dict[int, str], dict[str, list[str]]]:
     """Make a user for each kind of endpoint; return their kinds by id, and the endpoints' keys by kind."""
     import django
 
@@ -72,8 +74,8 @@ def _add_users(running: Stage) -> tuple[dict[int, str], dict[str, list[str]]]:
         if kind in WORDS:
             key = f"canary{os.urandom(12).hex()}"
             keys[kind].append(key)
-            running.sandbox.script(key, *WORDS[kind])
-            address = f"{running.origin}/flow/api/trigger-webhook/{key}"
+            environment.sandbox.script(key, *WORDS[kind])
+            address = f"{environment.origin}/flow/api/trigger-webhook/{key}"
             UserNotificationChannel.objects.create(
                 user=user, channel="feishu", webhook_url=address, auth_type="bearer", bearer_token=f"token{key}"
             )
@@ -81,57 +83,57 @@ def _add_users(running: Stage) -> tuple[dict[int, str], dict[str, list[str]]]:
     return users, keys
 
 
-def _stored(running: Stage, keys: list[str]) -> set[str]:
+def _stored(environment: SoakEnvironment, keys: list[str]) -> set[str]:
     with suppress(psycopg2.Error):
-        found = running.query("SELECT dedupe_key FROM notification_records WHERE dedupe_key = ANY(%s)", keys)
+        found = environment.query("SELECT dedupe_key FROM notification_records WHERE dedupe_key = ANY(%s)", keys)
         return {key for (key,) in found}
     return set()
 
 
-def _drain(running: Stage) -> None:
+def _drain(environment: SoakEnvironment) -> None:
     """Wait until every record is final, or long enough."""
     deadline = time.monotonic() + DRAIN_SECONDS
     left = "SELECT count(*) FROM notification_records WHERE status = ANY(%s)"
-    while time.monotonic() < deadline and running.query(left, list(OPEN))[0][0]:
-        running.supervise()
+    while time.monotonic() < deadline and environment.query(left, list(OPEN))[0][0]:
+        environment.supervise()
         time.sleep(0.5)
-    running.processes.stop_all(40)
+    environment.processes.stop_all(40)
 
 
-def _facts(running: Stage, load: Load, schedule: Schedule, users: dict[int, str]) -> Facts:
-    return Facts(
+def _observe(environment: SoakEnvironment, load: Load, schedule: Schedule, users: dict[int, str]) -> Observations:
+    return Observations(
         promised=load.promised,
         undone=load.undone,
         users=users,
-        records=running.query("SELECT id, dedupe_key, status, user_id FROM notification_records"),
-        attempts=running.query(
+        records=environment.query("SELECT id, dedupe_key, status, user_id FROM notification_records"),
+        attempts=environment.query(
             "SELECT record_id, outcome, error_code, worker, extract(epoch FROM started_at)::float,"
             " COALESCE(duration_ms, 0) / 1000.0 FROM notification_delivery_attempts ORDER BY record_id, round, number",
         ),
-        deliveries=running.sandbox.deliveries(accepted=True),
+        deliveries=environment.sandbox.deliveries(accepted=True),
         events=schedule.events,
-        drivers=running.drivers,
+        drivers=environment.drivers,
     )
 
 
-def _leaks(running: Stage, secrets: list[str]) -> Iterator[str]:
+def _leaks(environment: SoakEnvironment, secrets: list[str]) -> Iterator[str]:
     """Name the places where a secret can be read: logs, tables, Redis."""
-    for log in running.logs.glob("*.log"):
+    for log in environment.logs.glob("*.log"):
         with log.open(errors="replace") as lines:
             if any(secret in line for line in lines if "canary" in line for secret in secrets):
                 yield f"log {log.name}"
-    tables = running.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    tables = environment.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     for (table,) in tables:
-        found = running.query(f"SELECT t::text FROM {table} t WHERE t::text LIKE '%%canary%%' LIMIT 1")  # noqa: S608
+        found = environment.query(f"SELECT t::text FROM {table} t WHERE t::text LIKE '%%canary%%' LIMIT 1")  # noqa: S608
         if found:
             yield f"table {table}"
-    with redis.Redis.from_url(running.valkey.url) as client:
+    with redis.Redis.from_url(environment.valkey.url) as client:
         for key in client.scan_iter():
             if b"canary" in (client.dump(key) or b""):
                 yield f"redis key {key!r}"
 
 
-def _report(figures: Figures, schedule: Schedule, leaks: list[str], seed: int, minutes: float) -> int:
+def _report(figures: SoakResult, schedule: Schedule, leaks: list[str], seed: int, minutes: float) -> int:
     values = {
         "requested": figures.requested,
         "delivered": figures.delivered,

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from dev.chaos.environment import LEASE, LOCK_TTL
 from dev.chaos.faults import Event
 from dev.chaos.load import EXPECTED
-from dev.chaos.stage import LEASE, LOCK_TTL
 from dev.faults.tracing import HEADER
 from notifications.testing.sandbox.journal import Delivery
 
@@ -22,7 +22,7 @@ OPEN = ("pending", "sending", "failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Observations:
     """What was promised, what the table says, what the receiver saw, and what was broken."""
 
     promised: set[str]
@@ -39,7 +39,7 @@ class Facts:
 
 
 @dataclass(slots=True, kw_only=True)
-class Figures:
+class SoakResult:
     """The outcome of a soak."""
 
     requested: int = 0
@@ -58,13 +58,13 @@ class Figures:
     """Each thing that should not be, in words."""
 
 
-def judge(facts: Facts) -> Figures:
+def judge(facts: Observations) -> SoakResult:
     """Count, and find the cause of each duplicate.
 
     Args:
         facts: everything that is known.
     """
-    figures = Figures(requested=len(facts.records))
+    figures = SoakResult(requested=len(facts.records))
     by_key = {key: (record, status, user) for record, key, status, user in facts.records}
     taken: dict[int, list[Delivery]] = defaultdict(list)
     for delivery in facts.deliveries:
@@ -103,7 +103,7 @@ def judge(facts: Facts) -> Figures:
 
 
 def _cause(
-    first: Delivery, second: Delivery, attempts: Iterable[tuple[int, str, str, str, float, float]], facts: Facts
+    first: Delivery, second: Delivery, attempts: Iterable[tuple[int, str, str, str, float, float]], facts: Observations
 ) -> str:
     """Return what kept the first delivery's result from being written down in time, or nothing if nothing did."""
     sender, next_sender = _sender(first), _sender(second)
@@ -154,7 +154,7 @@ def _sender(delivery: Delivery) -> int:
 
 
 def _story(
-    first: Delivery, second: Delivery, attempts: Sequence[tuple[int, str, str, str, float, float]], facts: Facts
+    first: Delivery, second: Delivery, attempts: Sequence[tuple[int, str, str, str, float, float]], facts: Observations
 ) -> str:
     """Return what happened around a duplicate that nothing explains."""
 

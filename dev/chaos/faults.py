@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import psutil
 import redis
 
+from dev.chaos.environment import LEASE, LOCK_TTL, SoakEnvironment
 from dev.chaos.load import WORDS
-from dev.chaos.stage import LEASE, LOCK_TTL, Stage
 from dev.proxy import Mode
 
 Undo = Callable[[], object]
@@ -36,7 +36,7 @@ class Schedule:
     """Breaks something every now and then, several things at a time.
 
     Args:
-        stage: what to break.
+        environment: what to break.
         seed: of the choices.
         keys: the endpoints' keys at the sandbox, by kind.
         only: names of the faults to choose from; all by default.
@@ -45,13 +45,13 @@ class Schedule:
 
     def __init__(
         self,
-        stage: Stage,
+        environment: SoakEnvironment,
         seed: int,
         keys: dict[str, list[str]],
         only: frozenset[str] = frozenset(),
         pause: float = 1.4,
     ) -> None:
-        self.stage = stage
+        self.environment = environment
         self.choice = random.Random(seed)  # noqa: S311
         self.keys = keys
         self.pause = pause
@@ -83,14 +83,14 @@ class Schedule:
         end = time.monotonic() + seconds
         due = time.monotonic()
         while time.monotonic() < end:
-            self.stage.supervise()
+            self.environment.supervise()
             if time.monotonic() >= due:
                 self._begin()
                 due += self.choice.expovariate(1 / self.pause)
             self._close(time.monotonic())
             time.sleep(0.05)
         self._close(float("inf"))
-        self.stage.heal()
+        self.environment.heal()
 
     def _begin(self) -> None:
         running = Counter(event.name for _until, event, _fault in self._open)
@@ -118,10 +118,10 @@ class Schedule:
         still = {pid for _until, event, _fault in self._open for pid in event.pids if event is not self._event}
         everyone = [
             (name, handle)
-            for name, handle in self.stage.everyone()
+            for name, handle in self.environment.running_processes()
             if (not names or name in names) and handle.pid not in still
-        ] or self.stage.everyone()
-        busy = [(name, handle) for name, handle in everyone if handle.pid == self.stage.last_sender()]
+        ] or self.environment.running_processes()
+        busy = [(name, handle) for name, handle in everyone if handle.pid == self.environment.last_sender()]
         name, handle = self.choice.choice(busy if busy and self.choice.random() < 0.5 else everyone)
         self._event.pids.add(handle.pid)
         return name, handle.pid
@@ -132,13 +132,13 @@ class Schedule:
             yield 0
             return
         _name, pid = self._pick()
-        for _kind, handle in self.stage.everyone():
+        for _kind, handle in self.environment.running_processes():
             if handle.pid == pid:
                 handle.kill()
         yield 0
 
     def _kill_web_child(self) -> bool:
-        for handle in self.stage.crew["web"]:
+        for handle in self.environment.members["web"]:
             with contextlib.suppress(psutil.Error):
                 if children := psutil.Process(handle.pid).children():
                     child = self.choice.choice(children)
@@ -149,9 +149,9 @@ class Schedule:
 
     def _term(self) -> Iterator[float]:
         kind, pid = self._pick()
-        for handle in list(self.stage.crew[kind]):
+        for handle in list(self.environment.members[kind]):
             if handle.pid == pid:
-                self.stage.ask_to_end(kind, handle)
+                self.environment.ask_to_end(kind, handle)
         yield 0
 
     def _short_stop(self) -> Iterator[float]:
@@ -170,12 +170,12 @@ class Schedule:
             os.killpg(pid, signal.SIGCONT)
 
     def _redis_kill(self) -> Iterator[float]:
-        self.stage.valkey.kill()
+        self.environment.valkey.kill()
         yield self.choice.uniform(0.5, 3)
-        self.stage.valkey.start()
+        self.environment.valkey.start()
 
     def _redis_stop(self) -> Iterator[float]:
-        pid = self.stage.valkey.pid if self.stage.valkey.running else None
+        pid = self.environment.valkey.pid if self.environment.valkey.running else None
         if pid:
             os.kill(pid, signal.SIGSTOP)
         yield self.choice.uniform(1, 4)
@@ -199,20 +199,20 @@ class Schedule:
 
     def _redis(self, *command: str) -> None:
         with contextlib.suppress(redis.RedisError):
-            with redis.Redis.from_url(self.stage.valkey.url, socket_timeout=1) as client:
+            with redis.Redis.from_url(self.environment.valkey.url, socket_timeout=1) as client:
                 client.execute_command(*command)
 
     def _database_backends(self) -> Iterator[float]:
-        self.stage.terminate_backends()
+        self.environment.terminate_backends()
         yield 0
 
     def _database_crash(self) -> Iterator[float]:
-        self.stage.postgres.crash()
+        self.environment.postgres.crash()
         yield self.choice.uniform(0.5, 3)
-        self.stage.postgres.start()
+        self.environment.postgres.start()
 
     def _link(self, leg: str) -> Iterator[float]:
-        proxy = self.stage.proxies[leg]
+        proxy = self.environment.proxies[leg]
         modes: tuple[Mode | str, ...] = ("no-replies", "silent", "refuse", "delay", "reset")
         mode = self.choice.choice(modes)
         match mode:
@@ -234,13 +234,13 @@ class Schedule:
         )
         hit = [key for kind in ("ok", "slow", "flaky") for key in self.keys[kind] if self.choice.random() < 0.4]
         for key in hit:
-            self.stage.sandbox.script(key, word)
+            self.environment.sandbox.script(key, word)
         yield self.choice.uniform(1, 4)
         for kind in ("ok", "slow", "flaky"):
             for key in self.keys[kind]:
-                self.stage.sandbox.script(key, *WORDS[kind])
+                self.environment.sandbox.script(key, *WORDS[kind])
 
     def _clock(self) -> Iterator[float]:
-        self.stage.clock.write_text(self.choice.choice(["+3600", "-3600"]))
+        self.environment.clock.write_text(self.choice.choice(["+3600", "-3600"]))
         yield self.choice.uniform(2, 8)
-        self.stage.clock.write_text("+0")
+        self.environment.clock.write_text("+0")

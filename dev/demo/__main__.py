@@ -13,7 +13,7 @@ from types import FrameType
 
 import django
 
-from dev.demo.stage import stage
+from dev.demo.environment import demo_environment
 
 REFRESH = 0.25
 INTERRUPTED = 130
@@ -29,15 +29,15 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stopper(stop))
-    with stage() as running:
+    with demo_environment() as environment:
         django.setup()
         # After setup: these import the models.
         from dev.demo.scenario import Scenario
         from dev.demo.show import Show
 
         print("starting web, two workers, beat and the sandbox", flush=True)
-        running.start()
-        scenario = Scenario(running)
+        environment.start_processes()
+        scenario = Scenario(environment)
         scenario.prepare()
         trouble: list[BaseException] = []
         player = threading.Thread(target=_play, args=(scenario.play, trouble), daemon=True)
@@ -54,7 +54,7 @@ def main() -> int:
         good = show.verdicts()
         if not once:
             login = f"login {scenario.operator} {scenario.password}"
-            print(f"demo ready: http://127.0.0.1:{running.port}/admin/ {login}", flush=True)
+            print(f"demo ready: http://127.0.0.1:{environment.port}/admin/ {login}", flush=True)
             stop.wait()
         return 0 if good else 1
 

@@ -17,8 +17,10 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
 
-from dev.demo.stage import ROOT, Stage, StageError, wait_until
+from dev.demo.environment import DemoEnvironment
+from dev.environment import ROOT
 from dev.other_app import other_app
+from dev.waiting import wait_until
 from notifications.api import request_notification, resume_channel, schedule_job
 from notifications.ingest.payload import NotificationPayload
 from notifications.ingest.validation import InvalidNotification
@@ -58,10 +60,10 @@ class Part:
 
 
 class Scenario:
-    """Plays the parts on a stage."""
+    """Plays the parts in an environment."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, environment: DemoEnvironment) -> None:
+        self.environment = environment
         self.killed = Part(
             "worker killed in mid-send",
             "sent",
@@ -94,8 +96,8 @@ class Scenario:
             part.user_id = user.pk
             if part.answers:
                 part.webhook_key = secrets.token_hex(16)
-                self.stage.sandbox.script(part.webhook_key, *part.answers)
-                address = f"{self.stage.sandbox.origin}/flow/api/trigger-webhook/{part.webhook_key}"
+                self.environment.sandbox.script(part.webhook_key, *part.answers)
+                address = f"{self.environment.sandbox.origin}/flow/api/trigger-webhook/{part.webhook_key}"
                 UserNotificationChannel.objects.create(user=user, channel="feishu", webhook_url=address)
         User.objects.create_superuser(self.operator, password=self.password)
 
@@ -125,8 +127,8 @@ class Scenario:
 
     def _kill_a_worker(self) -> None:
         request_notification(self._payload(self.killed))
-        self.stage.sandbox.wait_for(1, 30, key=self.killed.webhook_key)
-        self.stage.kill_the_sending_worker()
+        self.environment.sandbox.wait_for(1, 30, key=self.killed.webhook_key)
+        self.environment.kill_sending_worker()
 
     def _send_event(self, part: Part) -> None:
         self.other_app.send_task(
@@ -155,14 +157,14 @@ class Scenario:
         except InvalidNotification:
             pass
         else:
-            raise StageError("an invalid payload was accepted")
+            raise RuntimeError("an invalid payload was accepted")
         self.other_app.send_task("notification.feishu.requested", args=[wrong], queue="notifications")
 
     def _replay(self) -> None:
         """Wait for the record to die, mend the endpoint, and replay it as an operator would."""
         wait_until(lambda: self.state(self.replayed) == "dead", "the refusal is noticed")
         record = self.replayed.record
-        self.stage.sandbox.script(self.replayed.webhook_key, "ok")
+        self.environment.sandbox.script(self.replayed.webhook_key, "ok")
         options = ("--id", str(record and record.pk), "--actor", self.operator, "--reason", "the flow was mended")
         subprocess.run(
             [sys.executable, "manage.py", "replay_notifications", *options],
@@ -175,7 +177,7 @@ class Scenario:
         """Wait for the channel to be paused, put the bot back, and resume the channel as an operator would."""
         channel = UserNotificationChannel.objects.filter(user_id=self.paused.user_id)
         wait_until(lambda: channel.filter(paused_at__isnull=False).exists(), "the channel is paused")
-        self.stage.sandbox.script(self.paused.webhook_key, "ok")
+        self.environment.sandbox.script(self.paused.webhook_key, "ok")
         for one in channel:
             resume_channel(one.pk)
 
@@ -206,11 +208,11 @@ class Scenario:
 
     def taken(self, part: Part) -> int:
         """Return how many times the sandbox took a part's message."""
-        return len(self.stage.sandbox.deliveries(key=part.webhook_key, accepted=True)) if part.webhook_key else 0
+        return len(self.environment.sandbox.deliveries(key=part.webhook_key, accepted=True)) if part.webhook_key else 0
 
     def arrived(self, part: Part) -> int:
         """Return how many requests for a part reached the sandbox, refused ones too."""
-        return len(self.stage.sandbox.deliveries(key=part.webhook_key)) if part.webhook_key else 0
+        return len(self.environment.sandbox.deliveries(key=part.webhook_key)) if part.webhook_key else 0
 
     def ended(self) -> bool:
         """Tell whether every part is in the state it should end in; a wrong one only shows by patience running out."""

@@ -12,5 +12,5 @@ from tests.support.environment import ProjectEnvironment, running_environment
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[ProjectEnvironment]:
-    with running_environment(tmp_path) as running:
+    with running_environment(tmp_path, ProjectEnvironment) as running:
         yield running

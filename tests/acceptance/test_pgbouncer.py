@@ -14,10 +14,10 @@ import requests
 
 from dev.keeper import private_directory
 from dev.pgbouncer import PgBouncer, find
+from dev.waiting import wait_until
 from tests.support.environment import database
 from tests.support.fault_environment import running_fault_environment
 from tests.support.pooled_environment import MANUAL, POOL, SERVERS_TAKEN, PooledEnvironment
-from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.acceptance,

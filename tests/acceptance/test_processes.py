@@ -10,10 +10,10 @@ import pytest
 
 from dev.other_app import other_app
 from dev.ports import free_port
+from dev.waiting import wait_until
 from tests.support.alert_bot import AlertBot
 from tests.support.environment import ProjectEnvironment
 from tests.support.payloads import payload_of
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -9,9 +9,9 @@ import sys
 import psycopg2
 import pytest
 
+from dev.waiting import PATIENCE, wait_until
 from tests.support.environment import ProjectEnvironment
 from tests.support.paths import ROOT
-from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from dev.chaos.evaluation import Observations, judge
 from dev.chaos.faults import Event
-from dev.chaos.verdict import Facts, judge
 from dev.faults.tracing import HEADER
 from notifications.testing.sandbox.journal import Delivery
 
@@ -19,7 +19,7 @@ def delivery(at: float, sender: int = SENDER, record: int = 1) -> Delivery:
     return Delivery(at=at, key="k", notification_id=record, answer="ok", accepted=True, body=None, headers=headers)
 
 
-def facts(**changes: Any) -> Facts:
+def facts(**changes: Any) -> Observations:
     known: dict[str, Any] = {
         "promised": {"a"},
         "undone": set(),
@@ -30,7 +30,7 @@ def facts(**changes: Any) -> Facts:
         "events": [],
         "drivers": {DRIVER},
     }
-    return Facts(**(known | changes))
+    return Observations(**(known | changes))
 
 
 def test_one_delivery_of_a_sent_record_is_all_well() -> None:

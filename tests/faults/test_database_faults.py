@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dev.waiting import wait_until
 from tests.support.fault_environment import FaultEnvironment
 from tests.support.payloads import payload_of
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 SHORT_LEASE = {"NOTIFICATIONS_LEASE": "4"}

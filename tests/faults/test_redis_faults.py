@@ -12,9 +12,9 @@ import pytest
 from dev.keeper import private_directory
 from dev.other_app import other_app
 from dev.valkey import Valkey
+from dev.waiting import wait_until
 from tests.support.fault_environment import FaultEnvironment, stopped
 from tests.support.payloads import payload_of
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 SHORT_LEASE = {"NOTIFICATIONS_LEASE": "4"}

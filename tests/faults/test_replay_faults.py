@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
+from dev.waiting import wait_until
 from notifications.replay.runner import MAX_BATCH_RECORDS
 from tests.support.fault_environment import FaultEnvironment
 from tests.support.paths import ROOT
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 CREATE_OPERATION = """
@@ -25,7 +25,7 @@ RUN = "import django; django.setup()\nfrom notifications.replay.runner import ru
 def test_operation_of_a_killed_worker_is_continued_and_replays_each_record_once(environment: FaultEnvironment) -> None:
     user, _key = environment.add_user()
     records = environment.request(user, *(f"k{number}" for number in range(3 * MAX_BATCH_RECORDS - 1)))
-    environment.execute("UPDATE notification_records SET status = 'dead', next_attempt_at = NULL, updated_at = now()")
+    environment.rows("UPDATE notification_records SET status = 'dead', next_attempt_at = NULL, updated_at = now()")
     environment.run(CREATE_OPERATION)
 
     first = environment.start_worker(FAULTS="within_batch=kill")

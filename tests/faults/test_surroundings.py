@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dev.waiting import wait_until
 from tests.support.fault_environment import FaultEnvironment
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 FAKETIME = [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
+from dev.waiting import wait_until
 from tests.support.fault_environment import FaultEnvironment, stopped
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 SHORT_LEASE = {"NOTIFICATIONS_LEASE": "4"}
@@ -226,7 +226,7 @@ def test_fault_29_poison(environment: FaultEnvironment) -> None:
     user, _key = environment.add_user()
     records = environment.request(user, *(f"k{number}" for number in range(100)))
     poison = records[40]
-    environment.execute("UPDATE notification_records SET trace_id = 'poison' WHERE id = %s", poison)
+    environment.rows("UPDATE notification_records SET trace_id = 'poison' WHERE id = %s", poison)
 
     environment.drain_until({"sent": 99, "dead": 1}, FAULTS="before_send=kill@poison")
 
@@ -258,12 +258,12 @@ def test_fault_36_deploy_mixed(environment: FaultEnvironment) -> None:
     before = environment.request(user, *(f"before-{number}" for number in range(100)))
 
     # A migration of a later version may add columns, tables and channels while this version runs.
-    environment.execute("ALTER TABLE notification_records ADD COLUMN priority smallint NOT NULL DEFAULT 0")
-    environment.execute("CREATE TABLE notification_later (id bigint)")
+    environment.rows("ALTER TABLE notification_records ADD COLUMN priority smallint NOT NULL DEFAULT 0")
+    environment.rows("CREATE TABLE notification_later (id bigint)")
     environment.start_driver()
     after = environment.request(user, *(f"after-{number}" for number in range(100)))
     [unknown] = environment.request(user, "unknown channel")
-    environment.execute(
+    environment.rows(
         "UPDATE notification_records SET channel = 'carrier-pigeon' WHERE id = %s AND status = 'pending'", unknown
     )
 

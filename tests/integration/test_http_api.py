@@ -18,6 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
+from dev.waiting import wait_until
 from notifications.channels import test_message as trial
 from notifications.conf import service_options
 from notifications.models import NotificationRecord, UserNotificationChannel
@@ -30,7 +31,6 @@ from notifications.web_api import api
 from notifications.web_api.errors import VALIDATION_MESSAGES
 from tests.support.factories import make_record
 from tests.support.query_plans import all_nodes, executed_plan, fill_table
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 

@@ -10,6 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
+from dev.waiting import wait_until
 from notifications import tasks
 from notifications.api import request_notification
 from notifications.delivery import send_pool
@@ -17,7 +18,6 @@ from notifications.models import NotificationRecord
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.states import Outcome, Status
 from tests.support.payloads import payload
-from tests.support.waiting import wait_until
 
 PATIENCE = 10.0
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from dev.waiting import wait_until
 from notifications.testing.sandbox.server import Sandbox
 from tests.support.host_project import CELERY, Host
-from tests.support.waiting import wait_until
 
 PAYLOAD = """
 from django.db import transaction

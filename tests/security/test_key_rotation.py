@@ -15,6 +15,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connection, transaction
 
+from dev.waiting import wait_until
 from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.security.secrets import Secret
@@ -22,7 +23,6 @@ from notifications.service import NotificationService
 from notifications.states import Status
 from notifications.testing.sandbox.server import Sandbox
 from tests.support.payloads import payload
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

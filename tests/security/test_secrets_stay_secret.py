@@ -31,6 +31,7 @@ from django.utils.log import AdminEmailHandler
 from pytest_django import Settings
 
 from dev.other_app import other_app
+from dev.waiting import wait_until
 from notifications.conf import service_options
 from notifications.delivery import settle
 from notifications.delivery.claim import Claimed, claim
@@ -55,9 +56,8 @@ from tests.support.canaries import (
     find_leaks,
     read_redis,
 )
-from tests.support.environment import running_environment
+from tests.support.environment import ProjectEnvironment, running_environment
 from tests.support.payloads import payload, payload_of
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -499,7 +499,7 @@ class TestObjects:
 @pytest.mark.acceptance
 def test_fault_33_secret_leak_real_worker_at_debug(tmp_path: Path) -> None:
     answers = ("ok", "echo", "echo:19001", "echo:424242", "reset", "garbage", "status:401", "drip", "redirect", "huge")
-    with running_environment(tmp_path) as environment:
+    with running_environment(tmp_path, ProjectEnvironment) as environment:
         worker = environment.start("worker", LOG_LEVEL="DEBUG")
         for number, answer in enumerate(answers):
             environment.sandbox.script(f"{KEY}{number}", answer)

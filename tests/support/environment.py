@@ -9,22 +9,21 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 
+from dev.environment import Environment
 from dev.keeper import private_directory
 from dev.postgres import Postgres
-from dev.procfile import Handle, Processes
 from dev.valkey import Valkey
-from notifications.testing.sandbox.server import Sandbox
+from dev.waiting import PATIENCE, wait_until
 from tests.support.paths import ROOT
 from tests.support.project_shell import Shell
-from tests.support.waiting import PATIENCE, wait_until
 
 BOUNDS = {
     "NOTIFICATIONS_TOTAL_TIMEOUT": "2",
@@ -41,15 +40,16 @@ BOUNDS = {
 """Production's settings with short waits; nothing else differs."""
 
 
-class ProjectEnvironment:
+AnyEnvironment = TypeVar("AnyEnvironment", bound="ProjectEnvironment")
+
+
+class ProjectEnvironment(Environment):
     """Real processes around one database, one Valkey and one sandbox."""
 
-    def __init__(self, processes: Processes, sandbox: Sandbox, valkey: Valkey, env: dict[str, str], logs: Path) -> None:
-        self.processes = processes
-        self.sandbox = sandbox
-        self.valkey = valkey
-        self.env = env
-        self.logs = logs
+    valkey: Valkey
+
+    def __init__(self, logs: Path, env: Mapping[str, str]) -> None:
+        super().__init__(logs, {**os.environ, **BOUNDS, "HOST": "127.0.0.1", **env})
         self._shell: Shell | None = None
         self._users = 0
 
@@ -73,16 +73,6 @@ class ProjectEnvironment:
         if self._shell:
             self._shell.close()
         self._shell = None
-
-    def start(self, name: str, **env: str) -> Handle:
-        """Start an entry of the Procfile."""
-        return self.processes.start(name, self.env | env)
-
-    def start_worker(self, **env: str) -> Handle:
-        """Start a worker and wait until it takes messages."""
-        worker = self.start("worker", **env)
-        wait_until(lambda: " ready." in worker.log, "the worker is ready")
-        return worker
 
     def run(self, code: str, **env: str) -> Any:
         """Run Python inside the project, as another app of it would; `result` is returned through JSON.
@@ -132,24 +122,6 @@ class ProjectEnvironment:
         )
         return done
 
-    def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Return the rows of a query."""
-        with (
-            contextlib.closing(psycopg2.connect(self.env["DATABASE_URL"])) as connection,
-            connection.cursor() as cursor,
-        ):
-            cursor.execute(sql, parameters)
-            return cursor.fetchall()
-
-    def execute(self, sql: str, *parameters: object) -> None:
-        """Run a statement and commit."""
-        with (
-            contextlib.closing(psycopg2.connect(self.env["DATABASE_URL"])) as connection,
-            connection,
-            connection.cursor() as cursor,
-        ):
-            cursor.execute(sql, parameters)
-
     def statuses(self) -> dict[str, int]:
         """Return the number of records by status."""
         return dict(self.rows("SELECT status, count(*) FROM notification_records GROUP BY 1"))
@@ -168,34 +140,29 @@ class ProjectEnvironment:
 
 
 @contextlib.contextmanager
-def running_environment(logs: Path, *, postgres: Postgres | None = None, **more: str) -> Iterator[ProjectEnvironment]:
-    """Bring up an environment: a migrated, empty database, Valkey and sandbox; processes are started by the test.
+def running_environment(
+    logs: Path, kind: type[AnyEnvironment], *, postgres: Postgres | None = None, **env: str
+) -> Iterator[AnyEnvironment]:
+    """Start an environment: a migrated, empty database, Valkey and sandbox. The test starts the processes.
 
-    postgres: a server that the test may stop; by default a database on the one all tests share.
-    more: environment; with a DATABASE_URL in it no database is made.
+    kind: the class to make.
+    postgres: a server that the test may stop; by default a database on the server that all tests share.
+    env: variables; with DATABASE_URL among them no database is created.
     """
-    with contextlib.ExitStack() as stack:
-        valkey = Valkey(stack.enter_context(private_directory()))
-        valkey.start()
-        stack.callback(valkey.kill)
-        sandbox = stack.enter_context(Sandbox())
-        migrated = not postgres and "DATABASE_URL" not in more
+    with contextlib.ExitStack() as databases:
+        migrated = not postgres and "DATABASE_URL" not in env
         if migrated:
-            more["DATABASE_URL"] = stack.enter_context(database())
+            env["DATABASE_URL"] = databases.enter_context(database())
         elif postgres:
-            more.setdefault("DATABASE_URL", postgres.url)
-        env = os.environ | BOUNDS | {
-            "REDIS_URL": valkey.url,
-            "NOTIFICATIONS_SANDBOX_ORIGINS": sandbox.origin,
-            "HOST": "127.0.0.1",
-        } | more  # fmt: skip
-        processes = stack.enter_context(Processes(ROOT / "Procfile", logs, env))
-        environment = ProjectEnvironment(processes, sandbox, valkey, env, logs)
-        stack.callback(environment.close)
-        if not migrated:
-            release = processes.start("release")
-            assert release.wait(PATIENCE) == 0, release.log
-        yield environment
+            env.setdefault("DATABASE_URL", postgres.url)
+        with kind(logs, env) as environment:
+            environment.valkey = environment.start_server(Valkey(environment.stack.enter_context(private_directory())))
+            environment.start_sandbox()
+            environment.env |= {"REDIS_URL": environment.valkey.url} | env
+            environment.stack.callback(environment.close)
+            if not migrated:
+                environment.migrate()
+            yield environment
 
 
 @contextlib.contextmanager

@@ -19,9 +19,9 @@ from dev.other_app import other_app
 from dev.postgres import Postgres
 from dev.procfile import Handle
 from dev.proxy import Proxy
+from dev.waiting import wait_until
 from tests.support.environment import ProjectEnvironment, running_environment
 from tests.support.paths import ROOT
-from tests.support.waiting import wait_until
 
 __all__ = ["FaultEnvironment", "running_fault_environment", "stopped"]
 
@@ -37,7 +37,6 @@ class FaultEnvironment(ProjectEnvironment):
 
     marks: Path
     postgres: Postgres | None
-    stack: contextlib.ExitStack
 
     def reached(self, point: str) -> bool:
         """Tell whether a process came to a failpoint."""
@@ -87,7 +86,7 @@ class FaultEnvironment(ProjectEnvironment):
 
     def leases_run_out(self) -> None:
         """Let every lease end now, as if its time had passed."""
-        self.execute("UPDATE notification_records SET next_attempt_at = now() WHERE status = 'sending'")
+        self.rows("UPDATE notification_records SET next_attempt_at = now() WHERE status = 'sending'")
 
     def locks_run_out(self) -> None:
         """Let every lock end now, as if its time had passed."""
@@ -97,7 +96,7 @@ class FaultEnvironment(ProjectEnvironment):
 
     def retries_are_due(self) -> None:
         """Let every backoff end now, as if its time had passed."""
-        self.execute("UPDATE notification_records SET next_attempt_at = now() WHERE status = 'failed'")
+        self.rows("UPDATE notification_records SET next_attempt_at = now() WHERE status = 'failed'")
 
     def redis(self) -> redis.Redis:
         """Return a client of the environment's Valkey."""
@@ -155,24 +154,21 @@ class FaultEnvironment(ProjectEnvironment):
 
 @contextlib.contextmanager
 def running_fault_environment(folder: Path, *, own_postgres: bool = False, **env: str) -> Iterator[FaultEnvironment]:
-    """Bring up an environment whose processes read FAULTS and CONTROL.
+    """Start an environment whose processes read FAULTS and CONTROL.
 
     folder: for logs and marks. own_postgres: give it a server that the test may stop. env: for all its processes.
     """
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as servers:
         postgres = None
         if own_postgres:
-            postgres = Postgres(stack.enter_context(private_directory()))
+            postgres = Postgres(servers.enter_context(private_directory()))
+            servers.callback(postgres.kill)
             postgres.start()
-            stack.callback(postgres.kill)
         marks = folder / "marks"
         marks.mkdir()
         bounds = {"DJANGO_SETTINGS_MODULE": FAULTS, "FAULT_MARKS": str(marks), "NOTIFICATIONS_LEASE": "300"}
-        running = stack.enter_context(running_environment(folder, postgres=postgres, **(bounds | env)))
-        environment = FaultEnvironment(running.processes, running.sandbox, running.valkey, running.env, folder)
-        stack.callback(environment.close)
-        environment.marks, environment.postgres = marks, postgres
-        with contextlib.ExitStack() as environment.stack:
+        with running_environment(folder, FaultEnvironment, postgres=postgres, **(bounds | env)) as environment:
+            environment.marks, environment.postgres = marks, postgres
             yield environment
 
 

@@ -9,9 +9,9 @@ import psycopg2
 
 from dev.pgbouncer import PgBouncer
 from dev.ports import free_port
+from dev.waiting import wait_until
 from tests.support.fault_environment import FaultEnvironment
 from tests.support.paths import ROOT
-from tests.support.waiting import wait_until
 
 POOL = 3
 """Connections to PostgreSQL for everybody together."""
