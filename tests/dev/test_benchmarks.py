@@ -23,7 +23,7 @@ from notifications.providers.base import SendRequest
 from notifications.providers.feishu.flow import FeishuFlowProvider
 
 
-def test_the_file_has_median_and_range_of_every_key_and_keeps_the_rest_under_details() -> None:
+def test_the_json_file_has_median_and_range_of_every_key() -> None:
     results = Results()
     for key in (*KEYS, LATER):
         for value in (3.0, 1.0, 2.5):
@@ -38,7 +38,7 @@ def test_the_file_has_median_and_range_of_every_key_and_keeps_the_rest_under_det
     assert written["details"]["about"] == {"rounds": 3}
 
 
-def test_the_table_says_of_each_measured_key_whether_its_median_reached_what_it_is_to_reach() -> None:
+def test_the_table_says_whether_each_median_reached_its_target() -> None:
     results = Results()
     for value in (0.9, 0.5, 0.85):
         results.add("engine_vs_floor", value, **{"engine/s": 1234.0})
@@ -57,12 +57,13 @@ def test_every_key_is_measured_by_one_module() -> None:
     assert sorted(measured) == sorted(NAMES)
 
 
-@pytest.mark.parametrize(("percent", "expected"), [(50, 50.0), (95, 95.0), (99, 99.0), (100, 100.0)])
-def test_a_percentile_is_one_of_the_values(percent: float, expected: float) -> None:
-    assert percentile([float(value) for value in range(100, 0, -1)], percent) == expected
+def test_a_percentile_is_one_of_the_values() -> None:
+    values = [float(value) for value in range(100, 0, -1)]
+
+    assert {percent: percentile(values, percent) for percent in (50, 95, 99, 100)} == {50: 50, 95: 95, 99: 99, 100: 100}
 
 
-def test_what_the_others_post_has_the_fields_and_the_length_of_what_the_engine_posts() -> None:
+def test_contenders_post_the_same_fields_and_length_as_the_engine() -> None:
     text = f"{wire.SUMMARY}\n/assistant/1"
     request = SendRequest(
         notification_id=1, user_id=1, preview_id="preview", target_id=0, target_url="/assistant/1", message_text=text,
@@ -115,7 +116,7 @@ def test_the_asyncio_receiver_counts_each_delivery_once() -> None:
 
 @pytest.mark.processes
 @pytest.mark.skipif(not nginx(), reason="no nginx here")
-def test_nginx_counts_deliveries_and_not_the_looks_at_its_counter() -> None:
+def test_nginx_counts_deliveries_and_not_reads_of_its_counter() -> None:
     with private_directory() as directory, Nginx(Path(directory)) as receiver:
         assert receiver.hits() == 0
 
@@ -162,7 +163,7 @@ def test_the_default_run_leaves_growth_out() -> None:
 
 
 @pytest.mark.processes
-def test_processor_time_counts_the_children_that_ended_too() -> None:
+def test_processor_time_includes_children_that_ended() -> None:
     busy = "import time\nwhile time.process_time() < 0.3: pass"
     before = processor_time(os.getpid())
 

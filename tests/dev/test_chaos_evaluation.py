@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from dev.chaos.evaluation import Observations, judge
 from dev.chaos.faults import Event
 from dev.faults.tracing import HEADER
@@ -19,7 +17,7 @@ def delivery(at: float, sender: int = SENDER, record: int = 1) -> Delivery:
     return Delivery(at=at, key="k", notification_id=record, answer="ok", accepted=True, body=None, headers=headers)
 
 
-def facts(**changes: Any) -> Observations:
+def observations(**changes: Any) -> Observations:
     known: dict[str, Any] = {
         "promised": {"a"},
         "undone": set(),
@@ -33,16 +31,15 @@ def facts(**changes: Any) -> Observations:
     return Observations(**(known | changes))
 
 
-def test_one_delivery_of_a_sent_record_is_all_well() -> None:
-    figures = judge(facts())
+def test_one_delivery_of_a_sent_record_breaks_no_promise() -> None:
+    result = judge(observations())
 
-    assert (figures.requested, figures.delivered) == (1, 1)
-    assert figures.oddities == []
+    assert (result.requested, result.delivered) == (1, 1)
+    assert result.oddities == []
 
 
-@pytest.mark.parametrize(
-    ("changes", "counter"),
-    [
+def test_each_broken_promise_is_counted_once() -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"promised": {"a", "gone"}}, "lost"),
         ({"deliveries": []}, "lost"),
         ({"records": [(1, "a", "dead", 7)]}, "lost"),
@@ -50,18 +47,16 @@ def test_one_delivery_of_a_sent_record_is_all_well() -> None:
         ({"undone": {"a"}}, "phantoms"),
         ({"deliveries": [delivery(100.0), delivery(100.0, record=2)]}, "phantoms"),
         ({"deliveries": [delivery(100.0), delivery(105.0, OTHER)]}, "duplicates_outside_window"),
-    ],
-)
-def test_what_should_not_be_is_counted(changes: dict[str, Any], counter: str) -> None:
-    figures = judge(facts(**changes))
+    ]
 
-    assert getattr(figures, counter) == 1
-    assert len(figures.oddities) == 1
+    for changes, counter in cases:
+        result = judge(observations(**changes))
+        assert getattr(result, counter) == 1, (changes, counter)
+        assert len(result.oddities) == 1, (changes, counter)
 
 
-@pytest.mark.parametrize(
-    ("event", "second", "inside"),
-    [
+def test_a_duplicate_is_inside_the_window_only_if_a_fault_of_its_senders_explains_it() -> None:
+    cases = [
         (Event("kill", 100.2, 100.2, {SENDER}), delivery(109.0, OTHER), True),
         (Event("kill", 100.2, 100.2, {OTHER}), delivery(109.0, OTHER), False),
         (Event("kill", 110.0, 110.0, {SENDER}), delivery(109.0, OTHER), False),
@@ -74,27 +69,25 @@ def test_what_should_not_be_is_counted(changes: dict[str, Any], counter: str) ->
         (Event("database-crash", 100.1, 103.0), delivery(104.2, OTHER), False),
         (Event("database-crash", 100.1, 108.0), delivery(109.0, OTHER), True),
         (Event("receiver", 100.1, 103.0), delivery(104.2, OTHER), False),
-    ],
-)
-def test_a_duplicate_is_inside_the_window_only_if_a_fault_of_its_senders_explains_it(
-    event: Event, second: Delivery, inside: bool
-) -> None:
-    figures = judge(facts(deliveries=[delivery(100.0), second], events=[event]))
+    ]
 
-    assert (figures.duplicates_in_window, figures.duplicates_outside_window) == (int(inside), int(not inside))
+    for event, second, inside in cases:
+        result = judge(observations(deliveries=[delivery(100.0), second], events=[event]))
+        counts = (result.duplicates_in_window, result.duplicates_outside_window)
+        assert counts == (int(inside), int(not inside)), (event, second)
 
 
-def test_a_lock_lost_with_redis_explains_a_short_stall() -> None:
+def test_a_lock_lost_with_redis_explains_a_duplicate_after_a_short_stop() -> None:
     events = [Event("short-stop", 99.9, 104.9, {SENDER}), Event("redis-kill", 101.0, 102.0)]
 
-    figures = judge(facts(deliveries=[delivery(100.0), delivery(104.2, OTHER)], events=events))
+    result = judge(observations(deliveries=[delivery(100.0), delivery(104.2, OTHER)], events=events))
 
-    assert figures.duplicates_in_window == 1
+    assert result.duplicates_in_window == 1
 
 
-def test_an_answer_that_never_came_explains_a_repetition() -> None:
+def test_a_lost_response_explains_a_second_delivery() -> None:
     attempt = (1, "temporary_fail", "provider_timeout", f"host:{SENDER}", 99.9, 1.5)
 
-    figures = judge(facts(deliveries=[delivery(100.0), delivery(102.0, OTHER)], attempts=[attempt]))
+    result = judge(observations(deliveries=[delivery(100.0), delivery(102.0, OTHER)], attempts=[attempt]))
 
-    assert figures.duplicates_in_window == 1
+    assert result.duplicates_in_window == 1

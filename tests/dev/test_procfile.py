@@ -94,12 +94,12 @@ def test_comments_and_blank_lines_of_a_procfile_are_no_entries(processes: Proces
 
 
 class TestStart:
-    @pytest.mark.parametrize("name", ["plain", "assigned", "redirected"])
-    def test_the_pid_is_the_programs_own(self, name: str, processes: Processes) -> None:
-        handle = ready(processes.start(name))
+    def test_the_pid_is_the_programs_own(self, processes: Processes) -> None:
+        for name in ("plain", "assigned", "redirected"):
+            handle = ready(processes.start(name))
 
-        assert f"pid={handle.pid} " in handle.log
-        assert os.getpgid(handle.pid) == handle.pid
+            assert f"pid={handle.pid} " in handle.log, name
+            assert os.getpgid(handle.pid) == handle.pid, name
 
     def test_variables_are_expanded(self, processes: Processes) -> None:
         assert "words=['--port', '4321']" in ready(processes.start("plain")).log

@@ -169,7 +169,7 @@ def query(url: str, sql: str) -> Any:
 
 @pytest.mark.usefixtures("temporary")
 class TestRun:
-    def test_the_command_finds_both_servers(self) -> None:
+    def test_the_command_can_use_both_servers(self) -> None:
         done = run(sys.executable, "-c", USE_BOTH)
 
         assert done.stderr == ""
@@ -193,17 +193,17 @@ class TestRun:
         assert done.stderr == "no-such-program: No such file or directory\n"
         assert left(temporary) == []
 
-    def test_database_url_wins(self) -> None:
+    def test_a_given_database_url_is_kept(self) -> None:
         done = run("sh", "-c", "echo $DATABASE_URL $REDIS_URL", DATABASE_URL="postgresql://there/db")
 
         assert done.stdout.startswith("postgresql://there/db redis://127.0.0.1:")
 
-    def test_redis_url_wins(self) -> None:
+    def test_a_given_redis_url_is_kept(self) -> None:
         done = run("sh", "-c", "echo $REDIS_URL $DATABASE_URL", REDIS_URL="redis://there")
 
         assert done.stdout.startswith("redis://there postgresql://postgres@127.0.0.1:")
 
-    def test_with_both_set_nothing_is_started(self, temporary: Path) -> None:
+    def test_no_server_is_started_if_both_urls_are_given(self, temporary: Path) -> None:
         environment = {"DATABASE_URL": "postgresql://there/db", "REDIS_URL": "redis://there"}
 
         done = run("sh", "-c", 'echo $DATABASE_URL $REDIS_URL; ls -A "$TMPDIR"', **environment)
@@ -215,7 +215,7 @@ class TestRun:
 
         assert done.stdout.startswith("redis://127.0.0.1:")
 
-    def test_nothing_is_left_afterwards(self, runner: Runner, temporary: Path) -> None:
+    def test_no_process_or_directory_remains_after_a_run(self, runner: Runner, temporary: Path) -> None:
         runner.close()
 
         assert records.wait_gone(runner.all, 0) == []
@@ -223,7 +223,7 @@ class TestRun:
 
 
 class TestSignals:
-    def test_terminate_reaches_the_command(self, temporary: Path) -> None:
+    def test_sigterm_is_forwarded_to_the_command(self, temporary: Path) -> None:
         runner = Runner(["sh", "-c", "trap 'echo bye; exit 5' TERM; echo ready; while read line; do :; done"])
 
         runner.process.terminate()
@@ -295,19 +295,19 @@ class TestSignals:
 
 
 class TestKilledRun:
-    def test_both_servers_and_the_command_go_when_the_run_is_killed(self, runner: Runner, temporary: Path) -> None:
+    def test_servers_and_command_end_when_the_run_is_killed(self, runner: Runner, temporary: Path) -> None:
         runner.process.kill()
 
         assert records.wait_gone(runner.all, 10) == []
         assert left(temporary) == []
 
-    def test_both_servers_go_when_its_process_group_is_killed(self, runner: Runner, temporary: Path) -> None:
+    def test_servers_end_when_the_process_group_is_killed(self, runner: Runner, temporary: Path) -> None:
         os.killpg(runner.process.pid, signal.SIGKILL)
 
         assert records.wait_gone(runner.all, 10) == []
         assert left(temporary) == []
 
-    def test_a_killed_keeper_does_not_disturb_the_run(self, runner: Runner, temporary: Path) -> None:
+    def test_a_run_ends_normally_after_its_keeper_is_killed(self, runner: Runner, temporary: Path) -> None:
         runner.keeper.kill()
 
         runner.close()
@@ -316,7 +316,7 @@ class TestKilledRun:
         assert records.wait_gone(runner.all, 0) == []
         assert left(temporary) == []
 
-    def test_what_a_run_left_whose_keeper_was_killed_too_goes_with_the_next_run(
+    def test_the_next_run_cleans_up_after_a_run_and_keeper_that_were_killed(
         self, runner: Runner, temporary: Path
     ) -> None:
         runner.keeper.kill()
@@ -362,7 +362,7 @@ class TestSweep:
 
         assert new.exists()
 
-    def test_an_old_directory_without_a_lock_goes(self, temporary: Path) -> None:
+    def test_an_old_directory_without_a_lock_is_removed(self, temporary: Path) -> None:
         old = temporary / f"{keeper.PREFIX}old"
         old.mkdir()
         os.utime(old, (0, 0))
@@ -395,7 +395,7 @@ NO_BOUNCER = pytest.mark.skipif(find() is None and not os.environ.get("CI"), rea
 @pytest.mark.parametrize("kind", [Postgres, Valkey, pytest.param(LoneBouncer, marks=NO_BOUNCER)])
 class TestServer:
     @pytest.mark.parametrize("end", ["stop", "kill"])
-    def test_it_comes_back_on_the_same_port(self, kind: type[Server], end: str, directory: Path) -> None:
+    def test_a_restart_keeps_the_port(self, kind: type[Server], end: str, directory: Path) -> None:
         with kind(directory) as server:
             url, pid = server.url, server.pid
 
@@ -416,7 +416,7 @@ class TestServer:
 
             assert records.wait_gone(family, 0) == []
 
-    def test_it_listens_on_the_loopback_address_alone(self, kind: type[Server], directory: Path) -> None:
+    def test_a_server_listens_only_on_the_loopback_address(self, kind: type[Server], directory: Path) -> None:
         with kind(directory) as server:
             sockets = psutil.Process(server.pid).net_connections("all")
 
@@ -424,7 +424,7 @@ class TestServer:
         assert listening == [("127.0.0.1", server.port)]
         assert not [item for item in sockets if item.family == socket.AF_UNIX and item.laddr]
 
-    def test_a_port_that_is_taken_is_passed_over_at_the_first_start(
+    def test_the_first_start_skips_a_port_in_use(
         self, kind: type[Server], directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as other:
@@ -435,22 +435,22 @@ class TestServer:
                 assert server.port != other.getsockname()[1]
                 assert server.answers(server.port)
 
-    def test_a_port_that_was_taken_meanwhile_is_an_error(self, kind: type[Server], directory: Path) -> None:
+    def test_a_restart_fails_if_its_port_is_in_use(self, kind: type[Server], directory: Path) -> None:
         with kind(directory) as server:
             server.stop()
 
             with socket.create_server(("127.0.0.1", server.port)), pytest.raises(ServiceError, match="already in use"):
                 server.start()
 
-    def test_it_cannot_be_started_twice(self, kind: type[Server], directory: Path) -> None:
+    def test_a_running_server_cannot_be_started(self, kind: type[Server], directory: Path) -> None:
         with kind(directory) as server, pytest.raises(ServiceError, match="already running"):
             server.start()
 
-    def test_without_a_process_there_is_no_pid(self, kind: type[Server], directory: Path) -> None:
+    def test_a_stopped_server_has_no_pid(self, kind: type[Server], directory: Path) -> None:
         with pytest.raises(ServiceError, match="not running"):
             _ = kind(directory).pid
 
-    def test_stopping_what_does_not_run_changes_nothing(self, kind: type[Server], directory: Path) -> None:
+    def test_stopping_a_stopped_server_does_nothing(self, kind: type[Server], directory: Path) -> None:
         server = kind(directory)
 
         server.stop()
@@ -460,7 +460,7 @@ class TestServer:
 
 
 class TestPostgres:
-    def test_what_was_committed_outlives_a_kill(self, directory: Path) -> None:
+    def test_committed_rows_survive_a_kill(self, directory: Path) -> None:
         with Postgres(directory) as server:
             query(server.url, "CREATE TABLE kept AS SELECT 42 AS number")
 
@@ -475,13 +475,13 @@ class TestPostgres:
             assert query(server.url, "SHOW fsync") == fsync
             assert query(server.url, "SHOW full_page_writes") == fsync
 
-    def test_it_knows_time_in_utc_and_text_in_unicode(self, directory: Path) -> None:
+    def test_postgresql_uses_utc_and_utf8(self, directory: Path) -> None:
         with Postgres(directory) as server:
             assert query(server.url, "SHOW timezone") == "UTC"
             assert query(server.url, "SHOW server_encoding") == "UTF8"
             assert query(server.url, "SELECT upper('äé')") == "ÄÉ"
 
-    def test_a_start_that_fails_shows_the_end_of_the_log(self, directory: Path) -> None:
+    def test_a_failed_start_reports_the_end_of_the_log(self, directory: Path) -> None:
         with Postgres(directory) as server:
             server.stop()
             (server.data / "global" / "pg_control").unlink()
@@ -502,7 +502,7 @@ class TestValkey:
 
             assert client.get("key") is None
 
-    def test_it_evicts_nothing_and_keeps_nothing_on_disk(self, directory: Path) -> None:
+    def test_valkey_evicts_nothing_and_writes_nothing_to_disk(self, directory: Path) -> None:
         with Valkey(directory) as server, contextlib.closing(redis.Redis.from_url(server.url)) as client:
             settings: Any = client.config_get("*")
 
@@ -512,7 +512,7 @@ class TestValkey:
 
 
 class TestServices:
-    def test_a_block_has_both(self, temporary: Path) -> None:
+    def test_services_yields_both_urls(self, temporary: Path) -> None:
         with services({}) as urls:
             assert query(urls["DATABASE_URL"], "SELECT 1") == 1
             with contextlib.closing(redis.Redis.from_url(urls["REDIS_URL"])) as client:
@@ -520,7 +520,7 @@ class TestServices:
 
         assert left(temporary) == []
 
-    def test_an_exception_in_the_block_leaves_nothing(self, temporary: Path) -> None:
+    def test_services_cleans_up_after_an_exception(self, temporary: Path) -> None:
         with pytest.raises(RuntimeError, match="oops"), services({"DATABASE_URL": "postgresql://there/db"}):
             raise RuntimeError("oops")
 
