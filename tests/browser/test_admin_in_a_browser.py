@@ -95,7 +95,7 @@ def test_view_permission_offers_no_action(
 def many_dead(make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch) -> None:
     """More dead records than one page of the list shows, batches of 20, and no broker."""
     monkeypatch.setattr("notifications.broker.nudge._publish", lambda task, queue: None)
-    monkeypatch.setattr(replay_runner, "BATCH", 20)
+    monkeypatch.setattr(replay_runner, "MAX_BATCH_RECORDS", 20)
     for _ in range(60):
         make_record(last_error_code="provider_5xx", updated_at=timezone.now() - timedelta(hours=1))
     make_record(last_error_code="provider_config")

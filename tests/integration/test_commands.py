@@ -599,7 +599,7 @@ class TestPurge:
 
     def test_long_work_says_how_far_it_is(self, old: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(retention, "BATCH_ROWS", 1)
-        monkeypatch.setattr(purge_notifications, "STEP", 2)
+        monkeypatch.setattr(purge_notifications, "PROGRESS_ROWS", 2)
         make_record("sent", created_at=old, updated_at=old)
 
         said = run("purge_notifications", "--days", "30")
@@ -619,7 +619,7 @@ class TestPurge:
 
         assert len(statuses()) == 2
         assert "1 notification was deleted." in said
-        assert "run it again" in said
+        assert "Run the command again" in said
 
     def test_a_database_that_fails_is_an_error_without_its_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*args: object, **kwargs: object) -> None:

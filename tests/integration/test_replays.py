@@ -40,7 +40,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of two."""
-    monkeypatch.setattr(replay_runner, "BATCH", 2)
+    monkeypatch.setattr(replay_runner, "MAX_BATCH_RECORDS", 2)
 
 
 def order(reason: str = "endpoint mended", rate: int | None = None, **criteria: Any) -> ReplayOperation:
