@@ -18,6 +18,13 @@ pytestmark = pytest.mark.acceptance
 GATE = 7_461
 """Key of the advisory lock that the processes wait for."""
 
+NO_TIMEOUTS = {
+    "NOTIFICATIONS_LEASE": "300",
+    "NOTIFICATIONS_TOTAL_TIMEOUT": "100",
+    "NOTIFICATIONS_READ_TIMEOUT": "100",
+}
+"""No lease ends and no send times out during a race, however slow the machine. A second send is then always an error."""
+
 START = f"""
 import django; django.setup()
 from django.db import connection
@@ -37,8 +44,7 @@ def race(environment: ProjectEnvironment, *programs: str) -> None:
     """Run the programs, all released at the same moment, and check that each ends without an error."""
     with contextlib.closing(psycopg2.connect(environment.env["DATABASE_URL"])) as gate, gate.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [GATE])
-        # No lease ends during a race, however slow the machine: a second send is then never a recovery.
-        env = environment.env | {"DJANGO_SETTINGS_MODULE": "smartmate.settings", "NOTIFICATIONS_LEASE": "300"}
+        env = environment.env | {"DJANGO_SETTINGS_MODULE": "smartmate.settings"} | NO_TIMEOUTS
         processes = [
             subprocess.Popen(
                 [sys.executable, "-c", START + program], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True
