@@ -23,7 +23,7 @@ NO_TIMEOUTS = {
     "NOTIFICATIONS_TOTAL_TIMEOUT": "100",
     "NOTIFICATIONS_READ_TIMEOUT": "100",
 }
-"""No lease ends and no send times out during a race, however slow the machine. A second send is then always an error."""
+"""No lease ends and no send times out during a race, so that a second send is always an error."""
 
 START = f"""
 import django; django.setup()

@@ -57,7 +57,7 @@ def test_fault_22_pg_immediate_stop(own_environment: FaultEnvironment) -> None:
     environment.wait_for_point("before_settle")
 
     environment.postgres.crash()
-    environment.let_go("before_settle")
+    environment.release_point("before_settle")
     with pytest.raises(AssertionError, match="OperationalError"):
         environment.request(records[0], "fails")
     environment.postgres.start()

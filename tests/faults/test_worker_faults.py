@@ -117,7 +117,7 @@ def test_fault_05_stopped_worker_leaves_nothing_in_sending(environment: FaultEnv
 
     worker.ask_to_end()
     wait_until(lambda: "Warm shutdown" in worker.log, "the worker logs its warm shutdown")
-    environment.let_go("after_send")
+    environment.release_point("after_send")
 
     assert worker.wait(60) == 0
     assert "sending" not in environment.statuses()

@@ -46,7 +46,7 @@ class FaultEnvironment(ProjectEnvironment):
         """Wait until a process comes to a failpoint."""
         wait_until(lambda: self.reached(point), f"{point} is reached")
 
-    def let_go(self, point: str) -> None:
+    def release_point(self, point: str) -> None:
         """End a ``hold``."""
         (self.marks / point).write_text("go")
 
