@@ -1,4 +1,4 @@
-"""What the admin shows: to whom, how fast, and nothing that acts by being looked at."""
+"""The admin's lists and pages of records and rejected requests: permissions, content, queries."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MODELS = ("notificationrecord", "usernotificationchannel", "rejectedrequest")
 
 @pytest.fixture
 def viewer(make_user: Callable[..., User]) -> Client:
-    """A browser of somebody who may look at everything and do nothing."""
+    """A client signed in with all view permissions and no others."""
     user = make_user("viewer", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename__in=[f"view_{model}" for model in MODELS]))
     client = Client()
@@ -51,7 +51,7 @@ def page(client: Client, url: str, **query: Any) -> str:
 
 
 def shown(client: Client, **query: Any) -> list[str]:
-    """Return the dedupe keys in the list."""
+    """Return the dedupe keys that the list shows."""
     response = client.get(LIST, query)
     assert response.status_code == 200, response
     return [record.dedupe_key for record in response.context["cl"].result_list]
@@ -150,7 +150,7 @@ class TestList:
                 page(admin_client, LIST)
             return len(captured)
 
-        queries(1)  # warms what is cached for good: content types, the session
+        queries(1)  # fills caches: content types and the session
 
         assert queries(5) == queries(50)
 
@@ -306,7 +306,7 @@ class TestHostileText:
     def test_bidi_controls_are_shown_as_escapes(self, admin_client: Client) -> None:
         record = make_record(dedupe_key="safe\u202egnp.exe", provider_response={"a": "\u202e"})
 
-        labels = re.compile(r'aria-label="[^"]*"')  # Django's own, read out and not drawn
+        labels = re.compile(r'aria-label="[^"]*"')  # Django's own labels, which are not visible
         assert "\u202e" not in labels.sub("", page(admin_client, LIST))
         assert "safe\\u202egnp.exe" in page(admin_client, f"{LIST}{record.pk}/change/")
         assert escape_invisible("a\u200bb\u2066c\ud800\x00👩\u200d🚀") == "a\\u200bb\\u2066c\\ud800\\u0000👩\u200d🚀"
@@ -322,7 +322,7 @@ class TestHostileText:
         assert "Truncated: the first 10000 of 100000 characters." in html
 
     def test_deeply_nested_json_has_a_page(self, admin_client: Client) -> None:
-        nested = json.loads("[" * 100 + "1" + "]" * 100)  # the deepest that is kept
+        nested = json.loads("[" * 100 + "1" + "]" * 100)  # the deepest nesting that is stored
         record = make_record(provider_response=nested)
 
         assert 'n-block" tabindex="0">[' in page(admin_client, f"{LIST}{record.pk}/change/")

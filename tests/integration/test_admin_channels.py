@@ -1,4 +1,4 @@
-"""Users' channels in the admin: secrets go in, are checked, and never come out."""
+"""Users' channels in the admin: secrets are validated, stored and never shown."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def stored(make_user: Callable[..., User]) -> UserNotificationChannel:
 
 
 def save(client: Client, channel: UserNotificationChannel | None = None, /, **fields: Any) -> Any:
-    """Post the form; without changes it says what is stored."""
+    """Post the form with the stored values and the given changes."""
     data = {"enabled": "on", "auth_type": channel.auth_type if channel else "none"}
     url = f"{URL}{channel.pk}/change/" if channel else f"{URL}add/"
     return client.post(url, data | fields)
@@ -239,7 +239,7 @@ class TestForm:
 
 
 class TestOtherChannels:
-    """Each provider says which settings it could send with."""
+    """The settings that each provider accepts."""
 
     BOT = "https://open.feishu.cn/open-apis/bot/v2/hook/canary0123456789"
     BASE = "https://tenant.feishu.cn/base/automation/webhook/event/canary0123456789"

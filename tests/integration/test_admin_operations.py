@@ -1,4 +1,4 @@
-"""Replay and cancel in the admin: who may, what is asked first, and what is done."""
+"""Replay, send now and cancel in the admin: permissions, confirmation and results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def nudges(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """Every nudge that was given, in place of one to a broker."""
+    """Collects nudges instead of sending them to a broker."""
     given: list[None] = []
     monkeypatch.setattr(api, "nudge", lambda: given.append(None))
     return given
@@ -31,7 +31,7 @@ def nudges(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 
 @pytest.fixture
 def staff(make_user: Callable[..., User]) -> Callable[..., Client]:
-    """Return a function that gives the browser of somebody with these permissions on records."""
+    """Return a function that returns a client with the given permissions on records."""
 
     def browse(*names: str) -> Client:
         user = make_user("operator", is_staff=True)
@@ -51,7 +51,7 @@ def post(client: Client, action: str, *records: NotificationRecord, query: str =
 
 
 def confirm(client: Client, action: str, *records: NotificationRecord, **data: Any) -> list[str]:
-    """Go through both steps and return the messages."""
+    """Post both steps and return the messages."""
     asked = post(client, action, *records, **data)
     assert asked.status_code == 200
     answer = {"confirm": "yes", "newest": asked.context["newest"], "reason": "endpoint fixed", **data}

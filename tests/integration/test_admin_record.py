@@ -1,4 +1,4 @@
-"""A record's page explains itself: why, what happens next, who has it, what to do, and what belongs to it."""
+"""The admin page of one record: the explanation of its state, its text, and related objects."""
 
 from __future__ import annotations
 

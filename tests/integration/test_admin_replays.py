@@ -1,4 +1,4 @@
-"""Replay operations in the admin: what is counted first, what is ordered, what is shown, and how it is stopped."""
+"""Replay operations in the admin: count, start, progress, stop and permissions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def staff(make_user: Callable[..., User]) -> Callable[..., Client]:
-    """Return a function that gives the browser of somebody with these permissions on records."""
+    """Return a function that returns a client with the given permissions on records."""
 
     def browse(*names: str) -> Client:
         user = make_user("operator", is_staff=True)
@@ -54,7 +54,7 @@ def count(client: Client, **criteria: Any) -> Any:
 
 
 def start(client: Client, counted: Any, **changes: Any) -> Any:
-    """Post what the page of a count holds, with a reason."""
+    """Post the form of a counted page, with a reason."""
     form = counted.context["form"]
     held = {field.name: field.value() for field in form if field.value()}
     return client.post(ADD, held | {"reason": "endpoint fixed", "_start": "yes"} | changes)

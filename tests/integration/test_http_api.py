@@ -1,4 +1,4 @@
-"""The HTTP API: a user's own channel is shown, saved, deleted and tried; their own notifications are listed."""
+"""The HTTP API: show, save, delete and test a user's own channel, and list their own notifications."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def alice(make_user: Callable[..., User]) -> User:
 
 @pytest.fixture
 def browser(alice: User) -> Client:
-    """Alice's, with JSON as its way to say things."""
+    """A client signed in as Alice."""
     client = Client()
     client.force_login(alice)
     return client
@@ -74,7 +74,7 @@ def stored(alice: User) -> UserNotificationChannel:
 
 @pytest.fixture
 def provider(change: Callable[..., None]) -> MemoryProvider:
-    """The provider of this test's messages; sends nothing."""
+    """The in-memory provider that receives the messages of this test."""
     change(PROVIDERS={"feishu": "notifications.providers.memory.MemoryProvider"})
     found = get_provider("feishu")
     assert isinstance(found, MemoryProvider)
@@ -86,7 +86,7 @@ def save(client: Client, /, **fields: Any) -> Any:
 
 
 def errors(response: Any) -> dict[str, str]:
-    """Return message by field, when the answer has the shape of a refusal."""
+    """Check the shape of an error response and return its messages by field."""
     assert response.headers["Content-Type"].startswith("application/json")
     body = response.json()
     assert list(body) == ["errors"]
@@ -455,7 +455,7 @@ class TestSendTest:
 
     @pytest.fixture
     def at(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-        """Return a function that sets the time by which tests are counted."""
+        """Return a function that sets the clock of the rate limit."""
 
         def set_clock(seconds: float) -> None:
             monkeypatch.setattr(trial, "database_now", lambda: datetime.fromtimestamp(seconds, UTC))
@@ -609,7 +609,7 @@ class TestList:
 
     def test_list_reads_only_the_rows_of_its_page(self, alice: User) -> None:
         fill_table("others", "sent", 50_000)
-        with connection.cursor() as cursor:  # every user's newest are beside those of everybody else
+        with connection.cursor() as cursor:  # the rows of one user lie between those of the others
             cursor.execute("UPDATE notification_records SET user_id = %s WHERE id %% 2 = 0", [alice.pk])
         newest = NotificationRecord.objects.filter(user_id=alice.pk, id__lt=2**63 - 1).order_by("-id")[:21]
         statement, parameters = newest.query.sql_with_params()

@@ -1,4 +1,4 @@
-"""Everything a person reads comes in Simplified Chinese, and the compiled file belongs to its source."""
+"""All texts have a translation to Simplified Chinese, and the compiled catalogue is up to date."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _entry(block: str) -> Entry:
 
 
 def translations() -> dict[str, str]:
-    """Return text to translation, the singular standing for both."""
+    """Return translations by text. The singular stands for both forms."""
     return {entry["msgid"]: entry.get("msgstr", entry.get("msgstr[0]", "")) for entry in entries()[1:]}
 
 
@@ -99,7 +99,7 @@ class TestFile:
 
 
 SEEN = [model for model in apps.get_app_config("notifications").get_models() if model._meta.default_permissions]
-"""Models that somebody may be allowed to look at."""
+"""Models with a view permission."""
 
 
 class TestWords:
