@@ -1,7 +1,7 @@
 """The soak: load, faults, drain, count.
 
 From the environment: CHAOS_MINUTES, CHAOS_SEED, CHAOS_RATE (notifications a second), CHAOS_JSON (a file for the
-figures), CHAOS_LOGS (a folder for the processes' logs), CHAOS_CONTROL (a guard to switch off: claim, fence, lock) and
+result), CHAOS_LOGS (a folder for the processes' logs), CHAOS_CONTROL (a guard to switch off: claim, fence, lock) and
 CHAOS_FAULTS (names of the only faults to use).
 """
 
@@ -21,13 +21,13 @@ import psycopg2
 import redis
 
 from dev.chaos.environment import SoakEnvironment
-from dev.chaos.evaluation import OPEN, Observations, SoakResult, judge
+from dev.chaos.evaluation import OPEN_STATUSES, Observations, SoakResult, judge
 from dev.chaos.faults import Schedule
 from dev.chaos.load import KINDS, WORDS, Load
 from dev.keeper import private_directory
 
 DRAIN_SECONDS = 180.0
-ODDITIES_SHOWN = 20
+MAX_VIOLATIONS_SHOWN = 20
 
 
 def main() -> int:
@@ -49,11 +49,11 @@ def main() -> int:
         schedule.run(minutes * 60)
         load.stop()
         _drain(environment)
-        figures = judge(_observe(environment, load, schedule, users))
+        result = judge(_observe(environment, load, schedule, users))
         if kept := os.environ.get("CHAOS_LOGS"):
             shutil.copytree(environment.logs, kept, dirs_exist_ok=True)
         leaks = list(_leaks(environment, [key for kind in keys.values() for key in kind]))
-    return _report(figures, schedule, leaks, seed, minutes)
+    return _report(result, schedule, leaks, seed, minutes)
 
 
 def _add_users(environment: SoakEnvironment) -> tuple[dict[int, str], dict[str, list[str]]]:
@@ -94,7 +94,7 @@ def _drain(environment: SoakEnvironment) -> None:
     """Wait until every record is final, or long enough."""
     deadline = time.monotonic() + DRAIN_SECONDS
     left = "SELECT count(*) FROM notification_records WHERE status = ANY(%s)"
-    while time.monotonic() < deadline and environment.query(left, list(OPEN))[0][0]:
+    while time.monotonic() < deadline and environment.query(left, list(OPEN_STATUSES))[0][0]:
         environment.supervise()
         time.sleep(0.5)
     environment.processes.stop_all(40)
@@ -133,30 +133,30 @@ def _leaks(environment: SoakEnvironment, secrets: list[str]) -> Iterator[str]:
                 yield f"redis key {key!r}"
 
 
-def _report(figures: SoakResult, schedule: Schedule, leaks: list[str], seed: int, minutes: float) -> int:
+def _report(result: SoakResult, schedule: Schedule, leaks: list[str], seed: int, minutes: float) -> int:
     values = {
-        "requested": figures.requested,
-        "delivered": figures.delivered,
+        "requested": result.requested,
+        "delivered": result.delivered,
         "kills": schedule.kills,
-        "lost": figures.lost,
-        "stuck": figures.stuck,
-        "duplicates_in_window": figures.duplicates_in_window,
-        "duplicates_outside_window": figures.duplicates_outside_window,
+        "lost": result.lost,
+        "stuck": result.stuck,
+        "duplicates_in_window": result.duplicates_in_window,
+        "duplicates_outside_window": result.duplicates_outside_window,
         "secrets_found": len(leaks),
-        "phantoms": figures.phantoms,
-        "duplicates_by_cause": dict(figures.causes),
-        "duplicates_per_kill": round(figures.causes["sender killed"] / schedule.kills, 4) if schedule.kills else 0.0,
+        "phantoms": result.unrequested,
+        "duplicates_by_cause": dict(result.causes),
+        "duplicates_per_kill": round(result.causes["sender killed"] / schedule.kills, 4) if schedule.kills else 0.0,
         "faults": len(schedule.events),
         "seed": seed,
         "minutes": minutes,
     }
-    for oddity in [*leaks, *figures.oddities][:ODDITIES_SHOWN]:
-        print(f"  ! {oddity}")
+    for violation in [*leaks, *result.violations][:MAX_VIOLATIONS_SHOWN]:
+        print(f"  ! {violation}")
     for name, value in values.items():
         print(f"{name:>26}: {value}")
     if path := os.environ.get("CHAOS_JSON"):
         Path(path).write_text(json.dumps(values, indent=2) + "\n")
-    bad = figures.lost or figures.stuck or figures.phantoms or figures.duplicates_outside_window or leaks
+    bad = result.lost or result.stuck or result.unrequested or result.duplicates_outside_window or leaks
     print("chaos: the promise was broken" if bad else "chaos: the promise held", flush=True)
     return 1 if bad else 0
 

@@ -35,7 +35,7 @@ def test_one_delivery_of_a_sent_record_breaks_no_promise() -> None:
     result = judge(observations())
 
     assert (result.requested, result.delivered) == (1, 1)
-    assert result.oddities == []
+    assert result.violations == []
 
 
 def test_each_broken_promise_is_counted_once() -> None:
@@ -44,15 +44,15 @@ def test_each_broken_promise_is_counted_once() -> None:
         ({"deliveries": []}, "lost"),
         ({"records": [(1, "a", "dead", 7)]}, "lost"),
         ({"records": [(1, "a", "sending", 7)]}, "stuck"),
-        ({"undone": {"a"}}, "phantoms"),
-        ({"deliveries": [delivery(100.0), delivery(100.0, record=2)]}, "phantoms"),
+        ({"undone": {"a"}}, "unrequested"),
+        ({"deliveries": [delivery(100.0), delivery(100.0, record=2)]}, "unrequested"),
         ({"deliveries": [delivery(100.0), delivery(105.0, OTHER)]}, "duplicates_outside_window"),
     ]
 
     for changes, counter in cases:
         result = judge(observations(**changes))
         assert getattr(result, counter) == 1, (changes, counter)
-        assert len(result.oddities) == 1, (changes, counter)
+        assert len(result.violations) == 1, (changes, counter)
 
 
 def test_a_duplicate_is_inside_the_window_only_if_a_fault_of_its_senders_explains_it() -> None:
