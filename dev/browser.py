@@ -1,4 +1,4 @@
-"""A browser that is on the machine already; nothing is downloaded."""
+"""Starts a browser that is already installed. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ARGUMENTS = (
 
 
 def find() -> Path | None:
-    """Return the path of a Chromium or Chrome, or None."""
+    """Return the path of Chromium or Chrome, or None."""
     paths = [path for name in NAMES if (path := shutil.which(name))]
     mac = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
     return Path(paths[0]) if paths else mac if mac.exists() else None
@@ -25,7 +25,7 @@ def find() -> Path | None:
 
 @contextlib.contextmanager
 def launch(playwright: Playwright) -> Iterator[Browser]:
-    """Start the browser without a window. Raises RuntimeError where there is none."""
+    """Start the browser without a window. Raises RuntimeError if none is installed."""
     path = find()
     if path is None:
         raise RuntimeError(f"no browser found; looked for {', '.join(NAMES)}")

@@ -1,4 +1,4 @@
-"""Make the pictures of README and docs: play the demo, then photograph the admin. `python -m dev.pictures`."""
+"""Take the screenshots of README and docs: run the demo, then open the admin. `python -m dev.pictures`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main() -> int:
         scenario.prepare()
         scenario.play()
         wait_until(scenario.ended, "the scenario has ended")
-        record = scenario.replayed.record  # before the browser, under which Django takes all code for asynchronous
+        record = scenario.replayed.record  # before the browser starts: its event loop blocks database access
         with sync_playwright() as playwright, launch(playwright) as browser:
             address = f"http://127.0.0.1:{environment.port}/admin/"
             page = browser.new_page(viewport=WINDOW)
