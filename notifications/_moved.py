@@ -25,8 +25,6 @@ def forward(old_module: str, *new_modules: str, renamed: Mapping[str, str] | Non
         if not name.startswith("__"):
             new_name = (renamed or {}).get(name, name)
             for new_module in new_modules:
-                if (new_module, new_name) == (old_module, name):
-                    continue  # neither moved nor renamed: looking it up would call this function again
                 try:
                     value = getattr(import_module(new_module), new_name)
                 except AttributeError:

@@ -28,7 +28,8 @@ from notifications.delivery.send_pool import SendPool
 from notifications.delivery.settle import record_lost_attempts, settle_with_retries
 from notifications.delivery.settlement import Settlement, unsendable_result
 from notifications.providers import configured_providers
-from notifications.providers.base import Provider, attempt_send
+from notifications.providers.attempt import attempt_send
+from notifications.providers.base import Provider
 
 logger = logging.getLogger("notifications.delivery")
 

@@ -22,7 +22,8 @@ from django.utils.encoding import force_str
 from django.utils.translation import gettext_noop
 
 from notifications.conf import service_options
-from notifications.providers.base import Endpoint, SendRequest, SendResult, stable_id, without_secrets
+from notifications.providers.attempt import without_secrets
+from notifications.providers.base import Endpoint, SendRequest, SendResult, stable_id
 from notifications.providers.http.client import MAX_EXCERPT_LENGTH
 from notifications.providers.http.failures import network_failure_result
 from notifications.providers.http.ssrf_guard import request_deadline

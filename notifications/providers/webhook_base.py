@@ -8,7 +8,8 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from notifications.conf import ServiceOptions, service_options
-from notifications.providers.base import Endpoint, SendRequest, SendResult, without_secrets
+from notifications.providers.attempt import without_secrets
+from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.providers.http.client import HttpPoster, HttpResponse
 from notifications.providers.response_rules import RuleTable, interpret_response
 from notifications.security.secrets import SecretUnreadable

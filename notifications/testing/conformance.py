@@ -17,7 +17,8 @@ from django.conf import settings
 from django.test import override_settings
 
 from notifications.conf import ServiceOptions, service_options
-from notifications.providers.base import MAY_HAVE_ARRIVED, Endpoint, Provider, SendRequest, SendResult, attempt_send
+from notifications.providers.attempt import attempt_send
+from notifications.providers.base import MAY_HAVE_ARRIVED, Endpoint, Provider, SendRequest, SendResult
 from notifications.providers.http.client import MAX_EXCERPT_LENGTH, MAX_RESPONSE_BYTES
 from notifications.security.secrets import Secret
 from notifications.states import Outcome

@@ -15,7 +15,8 @@ from pytest_django import Settings
 
 from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
-from notifications.providers.base import Endpoint, SendResult, attempt_send
+from notifications.providers.attempt import attempt_send
+from notifications.providers.base import Endpoint, SendResult
 from notifications.providers.email import SMTP_RULES, EmailProvider, smtp_failure_result
 from notifications.providers.smtp_backend import EmailBackend
 from notifications.security.secrets import Secret

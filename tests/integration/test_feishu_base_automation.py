@@ -14,7 +14,8 @@ from notifications.api import replay_notifications
 from notifications.conf import ServiceOptions
 from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
-from notifications.providers.base import Provider, attempt_send, stable_id
+from notifications.providers.attempt import attempt_send
+from notifications.providers.base import Provider, stable_id
 from notifications.providers.feishu.base_automation import FeishuBaseProvider
 from notifications.testing.conformance import REQUEST, TOKEN, ProviderConformance
 from notifications.testing.sandbox.server import Sandbox

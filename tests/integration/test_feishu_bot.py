@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from notifications.conf import ServiceOptions, service_options
-from notifications.providers.base import Provider, attempt_send
+from notifications.providers.attempt import attempt_send
+from notifications.providers.base import Provider
 from notifications.providers.feishu.bot import MAX_TEXT_LENGTH, FeishuBotProvider, sign_message
 from notifications.providers.http.ssrf_guard import request_deadline
 from notifications.states import Outcome

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from notifications.conf import ServiceOptions, service_options
-from notifications.providers.base import Provider, attempt_send
+from notifications.providers.attempt import attempt_send
+from notifications.providers.base import Provider
 from notifications.providers.feishu.flow import FeishuFlowProvider, check_webhook_url
 from notifications.providers.http.client import HttpPoster
 from notifications.security.secrets import mask_url

@@ -12,7 +12,8 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from notifications.conf import ServiceOptions
-from notifications.providers.base import Provider, attempt_send
+from notifications.providers.attempt import attempt_send
+from notifications.providers.base import Provider
 from notifications.providers.standard_webhooks import StandardWebhookProvider
 from notifications.security.log_redaction import redact_text
 from notifications.security.secrets import Secret

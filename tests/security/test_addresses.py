@@ -17,7 +17,8 @@ from django.test import Client
 from notifications.conf import service_options
 from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
-from notifications.providers.base import Endpoint, SendResult, attempt_send
+from notifications.providers.attempt import attempt_send
+from notifications.providers.base import Endpoint, SendResult
 from notifications.providers.feishu import flow
 from notifications.providers.feishu.flow import FeishuFlowProvider, check_webhook_url
 from notifications.providers.http.client import HttpPoster, HttpResponse

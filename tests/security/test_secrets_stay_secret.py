@@ -38,7 +38,7 @@ from notifications.delivery.claim import Claimed, claim
 from notifications.delivery.engine import Engine
 from notifications.delivery.settlement import build_settlement
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
-from notifications.providers.base import attempt_send
+from notifications.providers.attempt import attempt_send
 from notifications.providers.feishu.flow import FeishuFlowProvider
 from notifications.security.secrets import Secret, SecretUnreadable
 from notifications.service import NotificationService

@@ -11,7 +11,8 @@ from hypothesis import given, strategies as st
 from notifications.conf import ServiceOptions
 from notifications.delivery.retry_policy import retry_delay
 from notifications.delivery.settlement import build_settlement, decide, unsendable_result
-from notifications.providers.base import ProviderError, SendResult, normalize_result
+from notifications.providers.attempt import normalize_result
+from notifications.providers.base import ProviderError, SendResult
 from notifications.states import Cause, Outcome, Status
 from tests.support.claims import make_claim
 

@@ -9,7 +9,8 @@ from hypothesis import given, strategies as st
 
 from notifications.conf import ServiceOptions
 from notifications.delivery.settlement import decide
-from notifications.providers.base import SendResult, normalize_result
+from notifications.providers.attempt import normalize_result
+from notifications.providers.base import SendResult
 from notifications.providers.feishu.error_codes import CODE_RULES, FEISHU_RULES
 from notifications.providers.http.client import HttpResponse, _retry_after
 from notifications.providers.response_rules import interpret_response
