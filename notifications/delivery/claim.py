@@ -166,6 +166,7 @@ def _build_claimed(row: dict[str, Any], token: str, lease_deadline: float, email
     )
     request = SendRequest(
         notification_id=row["id"],
+        message_uid=str(row["message_uid"]) if row["message_uid"] else None,
         message_text=text,
         fallback_used=fallback_used,
         **{name: row[name] for name in _REQUEST_COLUMNS},

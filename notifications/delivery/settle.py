@@ -144,6 +144,7 @@ def _result_row(item: Settlement) -> dict[str, Any]:
     payload = result.request_payload
     return {
         "id": row.record_id,
+        "message_uid": row.request.message_uid,
         "lease_token": row.lease_token,
         "status": item.status,
         "delay": item.delay,

@@ -27,6 +27,11 @@ class NotificationRecord(models.Model):
         related_name="+",
         verbose_name=_("user"),
     )
+    message_uid = models.UUIDField(null=True, editable=False)
+    """Identifies the message itself, also where a failover of PostgreSQL hands out the id of a lost row again.
+
+    Random, set by the insert. Records of earlier versions have none.
+    """
     trigger_id = models.CharField(_("trigger id"), max_length=191, blank=True)
     preview_id = models.CharField(_("preview id"), max_length=191, blank=True)
     trigger_type = models.CharField(_("trigger type"), max_length=64, blank=True)

@@ -24,7 +24,7 @@ MAY_HAVE_ARRIVED = "the message may have arrived"
 class SendRequest:
     """One message for one user, as every provider receives it.
 
-    The fields are those of the Go service's request, plus `round`.
+    The fields are those of the Go service's request, plus `round` and `message_uid`.
     """
 
     notification_id: int
@@ -46,11 +46,13 @@ class SendRequest:
     trace_id: str = ""
     round: int = 0
     """Number of replays so far. The retries of one round are the same message; a replay is a new message."""
+    message_uid: str | None = None
+    """UUID of the message; None for a record of an earlier version. See `stable_id`."""
 
     def as_payload(self) -> dict[str, Any]:
-        """Return the request as the Go service's JSON fields: without `round`, and without an empty `trace_id`."""
+        """Return the request as the Go service's JSON fields: without our own fields and an empty `trace_id`."""
         payload = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del payload["round"]
+        del payload["round"], payload["message_uid"]
         if not self.trace_id:
             del payload["trace_id"]
         return payload
@@ -166,8 +168,11 @@ def stable_id(request: SendRequest, options: ServiceOptions) -> uuid.UUID:
 
     Args:
         request: The message.
-        options: Its `frontend_base_url` is part of the id, so that two installations with equal record numbers send
-            different ids.
+        options: Their `frontend_base_url` is part of the id of a record without `message_uid`, so that two
+            installations with equal record numbers send different ids.
     """
+    if request.message_uid:
+        return uuid.uuid5(uuid.UUID(request.message_uid), str(request.round))
+    # A record of an earlier version: a retry after the upgrade must keep the id of its earlier attempts.
     site = options.frontend_base_url.rstrip("/")
     return uuid.uuid5(uuid.NAMESPACE_URL, f"{site}/notifications/{request.notification_id}/{request.round}")

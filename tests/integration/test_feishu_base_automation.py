@@ -80,6 +80,19 @@ class TestStableId:
 
         assert len({stable_id(*arguments) for arguments in others}) == 4
 
+    def test_of_a_message_with_a_uid_does_not_depend_on_the_number_of_its_record(self) -> None:
+        # A failover to a standby that lagged hands out the numbers of lost records again.
+        message = dataclasses.replace(REQUEST, message_uid="0b0e7d6e-0000-4000-8000-000000000001")
+        others = [
+            dataclasses.replace(message, message_uid="0b0e7d6e-0000-4000-8000-000000000002"),
+            dataclasses.replace(message, round=1),
+        ]
+
+        assert stable_id(message, self.OPTIONS) == stable_id(
+            dataclasses.replace(message, notification_id=8, attempt_count=4), self.OPTIONS
+        )
+        assert len({stable_id(request, self.OPTIONS) for request in (message, *others)}) == 3
+
     def test_does_not_change_between_releases(self) -> None:
         # Otherwise a retry after an upgrade would be a second message.
         assert stable_id(REQUEST, self.OPTIONS) == uuid.uuid5(

@@ -4,12 +4,16 @@
 -- lease is lost, because a proven send must stop further sends. The attempt row is written in both cases. It replaces
 -- the row of an attempt that was recorded as lost.
 --
+-- A result counts for the message that was sent, and for no other: after a failover to a standby that lagged,
+-- PostgreSQL hands out ids again whose rows were lost, and then `message_uid` differs.
+--
 -- Indexes: the primary key of the records, attempt_number (record_id, round, number), and the primary key of the
 -- counters.
 WITH result AS (
     SELECT result.*
     FROM JSON_TO_RECORDSET(%(results)s) AS result (
         id bigint,
+        message_uid uuid,
         lease_token uuid,
         status text,
         delay float8,
@@ -53,7 +57,8 @@ attempt AS (
         result.excerpt,
         %(worker)s
     FROM result
-    INNER JOIN notification_records AS record ON result.id = record.id
+    INNER JOIN notification_records AS record
+        ON result.id = record.id AND record.message_uid IS NOT DISTINCT FROM result.message_uid
     WHERE result.made
     ON CONFLICT (record_id, round, number) DO UPDATE
         SET
@@ -87,6 +92,7 @@ settled AS (
     FROM result
     WHERE
         record.id = result.id
+        AND record.message_uid IS NOT DISTINCT FROM result.message_uid
         AND (
             (record.status = 'sending' AND record.lease_token = result.lease_token)
             OR (result.status = 'sent' AND record.status <> 'sent')

@@ -7,7 +7,7 @@
 INSERT INTO notification_records (
     channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
     summary_text, fallback_text, fallback_used, trace_id, status, attempt_count, max_attempts, round, next_attempt_at,
-    expires_at, last_error_code, last_error, provider_message_id, created_at, updated_at
+    expires_at, last_error_code, last_error, provider_message_id, message_uid, created_at, updated_at
 )
 SELECT
     channel,
@@ -32,6 +32,7 @@ SELECT
     '',
     '',
     '',
+    GEN_RANDOM_UUID(),
     %(current_time)s,
     %(current_time)s
 FROM
