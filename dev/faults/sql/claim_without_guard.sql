@@ -32,6 +32,7 @@ claimed AS (
     WHERE record.id = due.id
     RETURNING
         record.id,
+        record.message_uid,
         record.channel,
         record.user_id,
         record.trigger_id,

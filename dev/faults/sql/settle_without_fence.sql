@@ -3,6 +3,7 @@ WITH result AS (
     SELECT result.*
     FROM JSON_TO_RECORDSET(%(results)s) AS result (
         id bigint,
+        message_uid uuid,
         lease_token uuid,
         status text,
         delay float8,
@@ -46,7 +47,8 @@ attempt AS (
         result.excerpt,
         %(worker)s
     FROM result
-    INNER JOIN notification_records AS record ON result.id = record.id
+    INNER JOIN notification_records AS record
+        ON result.id = record.id AND record.message_uid IS NOT DISTINCT FROM result.message_uid
     WHERE result.made
     ON CONFLICT (record_id, round, number) DO UPDATE
         SET
@@ -80,6 +82,7 @@ settled AS (
     FROM result
     WHERE
         record.id = result.id
+        AND record.message_uid IS NOT DISTINCT FROM result.message_uid
         AND (
             TRUE
             OR (result.status = 'sent' AND record.status <> 'sent')
