@@ -71,10 +71,14 @@ def insert_requests(
     """
     if trace_id := current_trace_id():
         requests = [request if request.trace_id else replace(request, trace_id=trace_id) for request in requests]
-    accepted: list[Accepted] = []
-    for start in range(0, len(requests), INSERT_BATCH_ROWS):
-        accepted += _insert_batch(requests[start : start + INSERT_BATCH_ROWS], options, clock, window)
-    return accepted
+    # One order over the whole call, the same in every process, so that two bulk requests cannot deadlock.
+    positions = sorted(range(len(requests)), key=lambda position: (requests[position].dedupe_key, position))
+    accepted: dict[int, Accepted] = {}
+    for start in range(0, len(positions), INSERT_BATCH_ROWS):
+        batch = positions[start : start + INSERT_BATCH_ROWS]
+        results = _insert_batch([requests[position] for position in batch], options, clock, window)
+        accepted |= dict(zip(batch, results, strict=True))
+    return [accepted[position] for position in range(len(requests))]
 
 
 def _insert_batch(

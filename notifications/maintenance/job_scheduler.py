@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db import Error, transaction
+from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -29,6 +29,8 @@ FIRST_RETRY_DELAY_SECONDS = 5.0
 """Delay after the first failure; it doubles with each further one."""
 MAX_RETRY_DELAY_SECONDS = 300.0
 """No delay is longer, so that a broker that is available again is used soon."""
+MAX_FAILURES_IN_A_ROW = 3
+"""After so many failures in a row the run ends, because the broker is probably unavailable."""
 
 Publish = Callable[[str, Any], object]
 """Takes the name of an event and its payload, and publishes it. Raises an exception if it could not."""
@@ -48,8 +50,9 @@ class ClaimedJob:
 def run_due_jobs(publish: Publish, *, budget: float = 0.0, should_stop: Callable[[], bool] = lambda: False) -> int:
     """Publish the due jobs, batch after batch.
 
-    Any number of processes may run this at once. If a job fails, it is retried later and the run ends; the rest of its
-    batch stays due, so that a job that always fails delays no other.
+    Any number of processes may run this at once. A job that fails is retried later, and the next job follows, so that a
+    job that always fails delays no other. After some failures in a row the run ends, and the rest of its batch stays
+    due.
 
     Args:
         publish: Publishes one event.
@@ -104,21 +107,23 @@ def publish_jobs(jobs: list[ClaimedJob], token: str, publish: Publish) -> int:
         The number of published jobs.
     """
     leased = DueJob.objects.filter(lease_token=token)
-    published: list[int] = []
-    for job in jobs:
+    remaining, published, failures_in_a_row = list(jobs), 0, 0
+    while remaining and failures_in_a_row < MAX_FAILURES_IN_A_ROW:
+        job = remaining.pop(0)
         try:
             publish(job.event, job.payload)
-        except Error:
-            raise
         except Exception as error:  # the type only: the text of the broker's client may name its address
-            _retry_later(job, token, type(error).__name__)
-            break
-        published.append(job.job_id)
-    if published:
-        leased.filter(pk__in=published).update(done_at=Now(), next_run_at=None, lease_token=None, last_error="")
-    if remaining := [job.job_id for job in jobs[len(published) + 1 :]]:
-        leased.filter(pk__in=remaining).update(next_run_at=Now(), lease_token=None, attempts=F("attempts") - 1)
-    return len(published)
+            failures_in_a_row += 1
+            _retry_later(job, token, type(error).__name__)  # raises DatabaseError while PostgreSQL is unavailable
+        else:
+            failures_in_a_row = 0
+            published += leased.filter(pk=job.job_id).update(
+                done_at=Now(), next_run_at=None, lease_token=None, last_error=""
+            )
+    if remaining:
+        ids = [job.job_id for job in remaining]
+        leased.filter(pk__in=ids).update(next_run_at=Now(), lease_token=None, attempts=F("attempts") - 1)
+    return published
 
 
 def _retry_later(job: ClaimedJob, token: str, error: str) -> None:

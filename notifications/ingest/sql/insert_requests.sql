@@ -1,7 +1,8 @@
 -- Insert one record for each request whose dedupe key is new, and return the new records.
 --
 -- A key that exists already is skipped, also when another transaction inserts it at the same time. The rows are
--- inserted in the order of the key in every process, so that two bulk requests cannot deadlock.
+-- inserted in the order of the key, so that two bulk requests cannot deadlock. The collation "C" orders as Python does,
+-- which cuts a large call into batches.
 --
 -- Index: notification_dedupe (dedupe_key, channel).
 INSERT INTO notification_records (
@@ -45,6 +46,6 @@ FROM
         channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
         summary_text, fallback_text, fallback_used, trace_id
     )
-ORDER BY dedupe_key, channel
+ORDER BY dedupe_key COLLATE "C", channel COLLATE "C"
 ON CONFLICT (dedupe_key, channel) DO NOTHING
 RETURNING id, channel, dedupe_key, user_id
