@@ -106,11 +106,17 @@ def claim(
         "record_id": record_id,
     }
     # Both statements go to the server in one message, which is one transaction. BEGIN and COMMIT would cost two more
-    # round trips.
-    statements = CLAIM if record_id is not None else FORBID_SORT + CLAIM
-    outer = transaction.atomic(durable=True) if connection.in_atomic_block else contextlib.nullcontext()
-    with outer, connection.cursor() as cursor:
-        cursor.execute(statements, parameters)
+    # round trips. A driver that binds parameters on the server takes one statement at a time.
+    statements = [CLAIM] if record_id is not None else [FORBID_SORT, CLAIM]
+    if not connection.settings_dict["OPTIONS"].get("server_side_binding"):
+        statements = ["".join(statements)]
+    in_transaction = connection.in_atomic_block or len(statements) > 1
+    with (
+        transaction.atomic(durable=True) if in_transaction else contextlib.nullcontext(),
+        connection.cursor() as cursor,
+    ):
+        for statement in statements:
+            cursor.execute(statement, parameters if statement != FORBID_SORT else None)
         if cursor.description is None:  # psycopg 3 returns the result of each statement, psycopg2 that of the last one
             cursor.nextset()
         names = [column.name for column in cursor.description]

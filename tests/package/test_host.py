@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import pytest
+
 from dev.waiting import wait_until
 from notifications.testing.sandbox.server import Sandbox
 from tests.support.host_project import CELERY, Host
@@ -160,8 +162,10 @@ result = ["ada@example.com" in shown, "seen" in shown, "new_webhook_url" in page
         assert done == [True, True, True]
 
 
-def test_the_other_driver_does_as_well(site_packages: Path, tmp_path: Path) -> None:
-    with Host.started(tmp_path, site_packages, Path(sys.prefix) / "psycopg3") as host:
+@pytest.mark.parametrize("options", [{}, {"server_side_binding": True}], ids=str)
+def test_the_other_driver_does_as_well(site_packages: Path, tmp_path: Path, options: dict[str, bool]) -> None:
+    settings = f"DATABASES['default']['OPTIONS'] = {options}"
+    with Host.started(tmp_path, site_packages, Path(sys.prefix) / "psycopg3", settings=settings) as host:
         host.manage("migrate", "--verbosity", "0")
         assert "notifications.W001" in host.manage("check", "--database", "default")
 
