@@ -22,7 +22,7 @@ from notifications.delivery import circuit_breaker
 from notifications.ingest.insert import Accepted
 from notifications.ingest.payload import NotificationPayload
 from notifications.ingest.triggers import TRIGGERED, compose, parse_trigger
-from notifications.ingest.validation import Check, DedupeConflict, InvalidNotification
+from notifications.ingest.validation import Check, DedupeConflict, InvalidNotification, time_problem
 from notifications.models import DueJob, NotificationRecord, ReplayOperation
 from notifications.querysets import NotificationQuerySet, max_user_id
 from notifications.service import NotificationService, Progress
@@ -153,6 +153,8 @@ def schedule_job(event: str, payload: object, run_at: datetime, key: str) -> Sch
     check = Check({"event": event, "run_at": run_at, "key": key}, ("event", "run_at", "key"))
     check.choice("event", (TRIGGERED,))
     moment, key = check.time("run_at"), check.line("key", 191)
+    if moment and (problem := time_problem(moment)):
+        check.refuse("run_at", problem)
     check.raise_if_refused()
     if isinstance(payload, Mapping):
         payload = {"requested_at": moment, **payload}

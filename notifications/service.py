@@ -23,7 +23,7 @@ from notifications.delivery.engine import Engine, RetryResult
 from notifications.delivery.locks import Locks, lock_key
 from notifications.ingest.insert import Accepted, DeliveryWindow, insert_requests
 from notifications.ingest.payload import parse_payload
-from notifications.ingest.validation import InvalidNotification
+from notifications.ingest.validation import InvalidNotification, time_problem
 from notifications.models import NotificationRecord, RejectedRequest
 from notifications.providers.base import Provider
 from notifications.querysets import max_user_id
@@ -113,8 +113,8 @@ class NotificationService(RecordOperations):
             DedupeConflict: A dedupe key belongs to a notification of another user. No payload is stored.
         """
         times = {"deliver_at": deliver_at, "expires_at": expires_at}
-        if naive := [name for name, time in times.items() if time is not None and time.utcoffset() is None]:
-            raise InvalidNotification([(name, _("must have a time zone")) for name in naive])
+        if problems := [(name, problem) for name, time in times.items() if time and (problem := time_problem(time))]:
+            raise InvalidNotification(problems)
         if deliver_at and expires_at and expires_at <= deliver_at:
             raise InvalidNotification([("expires_at", _("must be later than deliver_at"))])
         if channel not in self.engine.providers:

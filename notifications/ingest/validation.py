@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.utils.functional import Promise
@@ -22,6 +22,8 @@ MAX_PAYLOAD_BYTES = 128 * 1024
 MAX_UNKNOWN_FIELDS_NAMED = 20
 """Further unknown fields are counted as one error: a payload can have tens of thousands of them."""
 
+MAX_UTC_OFFSET = timedelta(hours=16)
+"""PostgreSQL refuses a time zone that is so far from UTC, or farther."""
 MAX_INT64 = 2**63 - 1
 
 Reason = str | Promise
@@ -225,6 +227,26 @@ class Check:
         version = self.payload.get("event_version", EVENT_VERSION)
         if version != EVENT_VERSION:
             self.refuse("event_version", _("is not supported; known: %(known)s") % {"known": EVENT_VERSION})
+
+
+def time_problem(moment: datetime) -> Reason:
+    """Return why a time cannot be stored; empty if it can.
+
+    PostgreSQL takes offsets below 16 hours, and Python reads back years from 1 to 9999 in UTC only.
+
+    Args:
+        moment: A time from a caller.
+    """
+    offset = moment.utcoffset()
+    if offset is None:
+        return _("must have a time zone")
+    if abs(offset) >= MAX_UTC_OFFSET:
+        return _("must have a time zone less than 16 hours from UTC")
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        return _("must be between the years 1 and 9999 in UTC")
+    return ""
 
 
 def is_zero_time(moment: datetime, offset: timedelta) -> bool:

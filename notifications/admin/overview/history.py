@@ -42,12 +42,14 @@ class Span:
     """Length of a step: "hour" or "day"."""
     steps: tuple[datetime, ...]
     """When each step starts."""
+    zone: str
+    """The time zone whose hours or days the steps are."""
 
     def read_counters(self) -> list[CounterRow]:
         """Return the counters of the span, summed over channels, error codes and shards."""
         parameters: dict[str, Any] = {
             "unit": self.unit,
-            "zone": timezone.get_current_timezone_name(),
+            "zone": self.zone,
             "measures": Measure.values,
             "since": self.steps[0],
             "until": timezone.now(),
@@ -61,14 +63,14 @@ def last_day(now: datetime) -> Span:
     """Return the last 24 hours. The current hour is the last step."""
     # In UTC, as the counters are: in the reader's time zone an hour may start at half past.
     hour = now.replace(minute=0, second=0, microsecond=0)
-    return Span("day", "hour", tuple(hour - timedelta(hours=back) for back in range(23, -1, -1)))
+    return Span("day", "hour", tuple(hour - timedelta(hours=back) for back in range(23, -1, -1)), "UTC")
 
 
 def last_month(now: datetime) -> Span:
     """Return the last 30 days in the reader's time zone. Today is the last step."""
     today = timezone.localtime(now).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
     days = (today - timedelta(days=back) for back in range(29, -1, -1))
-    return Span("month", "day", tuple(timezone.make_aware(day) for day in days))
+    return Span("month", "day", tuple(timezone.make_aware(day) for day in days), timezone.get_current_timezone_name())
 
 
 def recent_attempts(now: datetime) -> Counter[tuple[str, str]]:

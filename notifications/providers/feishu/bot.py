@@ -13,7 +13,6 @@ import hmac
 import re
 import time
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
 
 from django.utils.translation import gettext_noop
@@ -21,7 +20,7 @@ from django.utils.translation import gettext_noop
 from notifications.conf import ServiceOptions
 from notifications.providers.base import SendRequest, SendResult
 from notifications.providers.feishu.error_codes import FEISHU_RULES
-from notifications.providers.http.client import HttpResponse
+from notifications.providers.http.client import HttpResponse, parse_http_date
 from notifications.providers.http.url_rules import AddressRules
 from notifications.providers.response_rules import failure_code
 from notifications.providers.webhook_base import WebhookProvider, encode_json
@@ -181,6 +180,6 @@ def _read_vendor_clock(response: HttpResponse | SendResult) -> float:
     """Return the Unix time of the vendor, which checks the signature by it; our own time if it sent none."""
     try:
         date = response.headers.get("date", "") if isinstance(response, HttpResponse) else ""
-        return parsedate_to_datetime(date).timestamp()
-    except (TypeError, ValueError, OverflowError):
+        return parse_http_date(date)
+    except ValueError:
         return time.time()

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from urllib.parse import urlsplit
@@ -176,6 +177,24 @@ def parse_retry_after(value: str | None) -> float:
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError):
+        return max(0.0, parse_http_date(value) - time.time())
+    except ValueError:
         return 0.0
+
+
+def parse_http_date(value: str) -> float:
+    """Return the Unix time of an HTTP date in one of its three forms (RFC 9110, section 5.6.7).
+
+    The form of asctime names no time zone; an HTTP date is always in UTC.
+
+    Args:
+        value: The value of a header such as Date.
+
+    Raises:
+        ValueError: The value is no date.
+    """
+    try:
+        date = parsedate_to_datetime(value)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, OverflowError) as error:
+        raise ValueError("not an HTTP date") from error
