@@ -7,6 +7,18 @@ import re
 import unicodedata
 from urllib.parse import unquote
 
+from django.utils.encoding import iri_to_uri
+
+
+def site_link(base_url: str, path: str) -> str:
+    """Return the address of a page of this site, percent-encoded so that no program ends the link at a blank.
+
+    Args:
+        base_url: FRONTEND_BASE_URL.
+        path: A site path; it may contain blanks and any letters. What is percent-encoded already stays.
+    """
+    return iri_to_uri(base_url.rstrip("/") + path)
+
 
 def contains_path(text: str, path: str) -> bool:
     """Return whether the text contains exactly this site path, not a longer one such as /c-12 or /x/c-1 for /c-1."""

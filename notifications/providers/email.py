@@ -22,6 +22,7 @@ from django.utils.encoding import force_str
 from django.utils.translation import gettext_noop
 
 from notifications.conf import service_options
+from notifications.content.links import site_link
 from notifications.providers.attempt import without_secrets
 from notifications.providers.base import Endpoint, SendRequest, SendResult, stable_id
 from notifications.providers.http.client import MAX_EXCERPT_LENGTH
@@ -167,8 +168,8 @@ class EmailProvider:
             address: The recipient.
             backend: The email backend that will send it.
         """
-        host = urlsplit(self.options.frontend_base_url).hostname or "notifications.invalid"
-        url = self.options.frontend_base_url.rstrip("/") + request.target_url
+        host = _message_id_host(self.options.frontend_base_url)
+        url = site_link(self.options.frontend_base_url, request.target_url)
         return EmailMessage(
             subject=self.title,
             body=f"{request.message_text}\n\n{self.action_text}: {url}\n",
@@ -214,3 +215,12 @@ def _read_reply(error: smtplib.SMTPException) -> tuple[int, str]:
     if isinstance(error, smtplib.SMTPResponseException):
         return error.smtp_code, force_str(error.smtp_error, errors="replace")
     return 0, ""
+
+
+def _message_id_host(base_url: str) -> str:
+    """Return the site's host in ASCII: a Message-ID with other characters would be encoded, without its brackets."""
+    host = urlsplit(base_url).hostname or "notifications.invalid"
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        return "notifications.invalid"

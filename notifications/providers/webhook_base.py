@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from notifications.conf import ServiceOptions, service_options
+from notifications.content.links import site_link
 from notifications.providers.attempt import without_secrets
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.providers.http.client import HttpPoster, HttpResponse
@@ -146,7 +147,7 @@ class WebhookProvider(ABC):
 
     def action_url(self, request: SendRequest) -> str:
         """Return the absolute address of the message's link."""
-        return self.options.frontend_base_url.rstrip("/") + request.target_url
+        return site_link(self.options.frontend_base_url, request.target_url)
 
 
 def encode_json(payload: Any) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import smtplib
 import ssl
 from collections.abc import Callable, Iterator
@@ -74,6 +76,17 @@ class TestMail:
         first, second = mailbox.mails
         assert first["Message-ID"] == second["Message-ID"] == results[0].provider_message_id
         assert first["Message-ID"].endswith("@app.example.com>")
+
+    def test_a_site_with_other_letters_than_ascii_has_a_plain_message_id_and_an_encoded_link(
+        self, mailbox: Mailbox, change: Callable[..., None]
+    ) -> None:
+        change(FRONTEND_BASE_URL="https://bücher.example")
+
+        attempt_send(EmailProvider(), dataclasses.replace(REQUEST, target_url="/a b"), endpoint())
+
+        [message] = mailbox.mails
+        assert re.fullmatch(r"<[0-9a-f-]{36}@xn--bcher-kva\.example>", message["Message-ID"])
+        assert message.get_content().split()[-1].endswith("/a%20b")
 
     def test_the_users_own_address_is_used_if_the_channel_has_none(self, mailbox: Mailbox) -> None:
         send(endpoint("", user_email="own@example.com"))

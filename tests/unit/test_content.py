@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hypothesis import given, strategies as st
 
 from notifications.conf import service_options
-from notifications.content.links import contains_external_link, contains_path
+from notifications.content.links import contains_external_link, contains_path, site_link
 from notifications.content.rendering import build_message_text, normalize_message_template
 from notifications.content.text import is_visible, trim, truncate_text
 
@@ -279,3 +279,14 @@ class TestBuild:
         for used in (True, False):
             built = build_message_text(summary="", fallback="备用", fallback_used=used, target_url="/c-1")
             assert built == ("备用\n/c-1", used)
+
+
+def test_site_link_is_percent_encoded_once() -> None:
+    links = {
+        "/meetings/9": "https://app.example.com/meetings/9",
+        "/a b/周报?x=1 2": "https://app.example.com/a%20b/%E5%91%A8%E6%8A%A5?x=1%202",
+        "/a%20b?x=%E5%91%A8#y": "https://app.example.com/a%20b?x=%E5%91%A8#y",
+        '/"<>': "https://app.example.com/%22%3C%3E",
+    }
+
+    assert {path: site_link("https://app.example.com/", path) for path in links} == links
