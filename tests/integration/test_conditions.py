@@ -51,7 +51,7 @@ def stop_postgresql(site: Site) -> None:
 def revert_a_migration(site: Site) -> None:
     conditions._migrated.clear()
     with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM django_migrations WHERE app = 'notifications' AND name LIKE '0003%'")
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'notifications' AND name >= '0003'")
 
 
 def stop_redis(site: Site) -> None:

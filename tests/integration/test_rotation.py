@@ -62,8 +62,8 @@ class TestRotate:
 
         change(ENCRYPTION_KEYS=[NEW])
         assert [(url.reveal(), token.reveal()) for url, token in stored()] == [(URL, TOKEN)] * 3
-        assert "3 channels were looked at." in said
-        assert "encrypted anew with the newest key: 6" in said
+        assert "3 channels were checked." in said
+        assert "encrypted again with the newest key: 6" in said
 
     def test_running_it_twice_changes_nothing(self, old: Callable[..., UserNotificationChannel]) -> None:
         old(2)
@@ -73,8 +73,8 @@ class TestRotate:
         said = run()
 
         assert stored() == before
-        assert "under the newest key already: 4" in said
-        assert "encrypted anew with the newest key: 0" in said
+        assert "encrypted with the newest key already: 4" in said
+        assert "encrypted again with the newest key: 0" in said
 
     def test_a_dry_run_counts_and_changes_nothing(self, old: Callable[..., UserNotificationChannel]) -> None:
         old(2)
@@ -83,7 +83,7 @@ class TestRotate:
         said = run("--dry-run")
 
         assert stored() == before
-        assert "under an older key, would be encrypted anew: 4" in said
+        assert "encrypted with an older key, would be encrypted again: 4" in said
 
     def test_blanks_stay_blank_and_are_not_counted(self, old: Callable[..., UserNotificationChannel]) -> None:
         old(token="")
@@ -91,7 +91,7 @@ class TestRotate:
         said = run()
 
         assert not stored()[0][1]
-        assert "encrypted anew with the newest key: 1" in said
+        assert "encrypted again with the newest key: 1" in said
 
     def test_nothing_but_the_secrets_is_written(self, old: Callable[..., UserNotificationChannel]) -> None:
         channel = old()
@@ -103,15 +103,15 @@ class TestRotate:
     def test_all_batches_are_gone_through_and_progress_is_told(
         self, old: Callable[..., UserNotificationChannel], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(rotate_notification_keys, "BATCH", 2)
+        monkeypatch.setattr(rotate_notification_keys, "BATCH_CHANNELS", 2)
         old(5)
 
         said = run()
 
-        assert [line for line in said.splitlines() if "gone through" in line] == [
-            f"{done} of 5 gone through" for done in (2, 4, 5)
+        assert [line for line in said.splitlines() if "processed" in line] == [
+            f"{done} of 5 processed" for done in (2, 4, 5)
         ]
-        assert "encrypted anew with the newest key: 10" in said
+        assert "encrypted again with the newest key: 10" in said
         assert run(verbosity=0) == ""
 
 
@@ -128,7 +128,9 @@ class TestUnreadable:
         with pytest.raises(CommandError) as caught:
             run()
 
-        assert str(caught.value) == f"2 channels have a secret that no configured key reads: {broken.pk}, {spoilt.pk}."
+        assert (
+            str(caught.value) == f"2 channels have a secret that no configured key decrypts: {broken.pk}, {spoilt.pk}."
+        )
         assert caught.value.returncode == 1
         change(ENCRYPTION_KEYS=[NEW])
         good.refresh_from_db()
@@ -141,7 +143,7 @@ class TestUnreadable:
         channel = old()
         change(ENCRYPTION_KEYS=[NEW])
 
-        with pytest.raises(CommandError, match=f"1 channel has a secret .* reads: {channel.pk}."):
+        with pytest.raises(CommandError, match=f"1 channel has a secret .* decrypts: {channel.pk}."):
             run("--dry-run")
 
     @pytest.mark.parametrize("keys", [[], ["no key"], [NEW, "no key"]])

@@ -105,7 +105,7 @@ def test_fault_34_key_rotation_again_and_again_while_two_drains_send(sandbox: Sa
         one.result()
 
     assert len(passes) >= 2
-    assert all(f"encrypted anew with the newest key: {2 * USERS}\n" in said for said in passes)
+    assert all(f"encrypted again with the newest key: {2 * USERS}\n" in said for said in passes)
     change(ENCRYPTION_KEYS=[NEW if len(passes) % 2 else OLD])
     assert_each_was_sent_once_to_its_own_key(sandbox, keys)
     assert_readable(keys)
@@ -124,7 +124,7 @@ def test_fault_34_key_rotation_finished_and_old_key_gone_with_sends_in_the_air(
         sandbox.wait_for(4)
         change(ENCRYPTION_KEYS=[NEW, OLD])
         rotate()
-        assert "would be encrypted anew: 0\n" in rotate("--dry-run")
+        assert "would be encrypted again: 0\n" in rotate("--dry-run")
         change(ENCRYPTION_KEYS=[NEW])
         for done in (4, 8):
             sandbox.wait_for(done)
@@ -184,9 +184,9 @@ class TestEdits:
         UserNotificationChannel.objects.filter(pk=channel.pk).update(webhook_url=self.ENTERED)
 
     def assert_won(self, channel: UserNotificationChannel, said: str, change: Change) -> None:
-        assert "changed by somebody else meanwhile; run it again to see: 1\n" in said
-        assert "encrypted anew with the newest key: 1\n" in said
-        assert "under the newest key already: 2\n" in rotate()
+        assert "changed by another process meanwhile; run the command again: 1\n" in said
+        assert "encrypted again with the newest key: 1\n" in said
+        assert "encrypted with the newest key already: 2\n" in rotate()
         change(ENCRYPTION_KEYS=[NEW])
         channel.refresh_from_db()
         assert channel.webhook_url.reveal() == self.ENTERED

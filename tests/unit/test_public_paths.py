@@ -39,7 +39,6 @@ STABLE = {
     "notifications.providers": ("get_provider", "configured_providers"),
     "notifications.providers.base": (
         *("SendRequest", "SendResult", "Endpoint", "Provider", "ProviderError", "ChannelRules", "stable_id"),
-        "without_secrets",
     ),
     "notifications.providers.memory": ("MemoryProvider",),
     "notifications.providers.email": ("EmailProvider",),
@@ -57,7 +56,7 @@ MOVED = {
     "notifications.providers.feishu_bot": ("FeishuBotProvider",),
     "notifications.providers.feishu_base": ("FeishuBaseProvider",),
     "notifications.providers.webhook": ("StandardWebhookProvider",),
-    "notifications.providers.base": ("attempt", "normalize"),
+    "notifications.providers.base": ("attempt", "normalize", "without_secrets"),
     "notifications.providers.addresses": ("AddressRules", "ODD_CHARACTERS", "NO_ADDRESS", "NOT_HTTPS", "EXTRAS"),
     "notifications.providers.answers": (
         *("Code", "Status", "Verdict", "Table", "Meaning", "judge", "code_of", "UNMAPPED_ATTEMPTS"),
