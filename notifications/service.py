@@ -20,7 +20,7 @@ from notifications.broker.redis_client import gateway
 from notifications.clock import Clock
 from notifications.conf import ServiceOptions, service_options
 from notifications.delivery.engine import Engine, RetryResult
-from notifications.delivery.locks import Locks, lock_key
+from notifications.delivery.locks import Locks, lock_key, lock_ttl
 from notifications.ingest.insert import Accepted, DeliveryWindow, insert_requests
 from notifications.ingest.payload import parse_payload
 from notifications.ingest.validation import InvalidNotification, time_problem
@@ -80,7 +80,7 @@ class NotificationService(RecordOperations):
         self.options = options or service_options()
         self.clock = clock
         self.providers = providers
-        self.locks = Locks(gateway(), ttl=self.options.lock_ttl) if use_redis else None
+        self.locks = Locks(gateway(), ttl=lock_ttl(self.options)) if use_redis else None
         self.engine = Engine(
             options=self.options,
             clock=clock,

@@ -143,16 +143,6 @@ class ServiceOptions:
         object.__setattr__(self, "fallback_text", self.fallback_text.strip() or DEFAULT_FALLBACK_TEXT)
 
     @property
-    def lock_ttl(self) -> float:
-        """Seconds a Redis lock lives: longer than the lease, so that the holder is visible when the lease ends."""
-        return self.lease + min(5.0, self.lease)
-
-    @property
-    def sweep_limit(self) -> float:
-        """Seconds without a sweep after which it is missing: two may fail, and each takes some time."""
-        return 2 * self.sweep_interval + 60.0
-
-    @property
     def settle_margin(self) -> float:
         """Seconds at the end of a lease in which nothing is sent: they are kept for storing the result."""
         return self.lease / 4

@@ -22,7 +22,7 @@ from notifications.delivery.attempt_log import log_attempt
 from notifications.delivery.claim import claim, release_claims
 from notifications.delivery.flight import Flight, build_settlements
 from notifications.delivery.held_records import release_and_probe_channels_if_due
-from notifications.delivery.locks import HeldLocks, Locks
+from notifications.delivery.locks import HeldLocks, Locks, lock_ttl
 from notifications.delivery.rate_limits import RateLimits, effective_limits
 from notifications.delivery.send_pool import SendPool
 from notifications.delivery.settle import record_lost_attempts, settle_with_retries
@@ -263,4 +263,4 @@ def engine_with_redis(**kwargs: Any) -> Engine:
         kwargs: Arguments of `Engine`.
     """
     options = kwargs.setdefault("options", service_options())
-    return Engine(locks=Locks(gateway(), ttl=options.lock_ttl), **kwargs)
+    return Engine(locks=Locks(gateway(), ttl=lock_ttl(options)), **kwargs)

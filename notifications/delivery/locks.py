@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from notifications.broker.redis_client import RedisGateway, RedisUnavailable
+from notifications.conf import ServiceOptions
 from notifications.content.text import trim
 
 POLL_INTERVAL_SECONDS = 0.05
@@ -37,6 +38,11 @@ return released
 def lock_key(channel: str, dedupe_key: str) -> str:
     """Return the key that a record is locked under. It is the Go service's, so that both services can run together."""
     return f"{trim(channel)}|{trim(dedupe_key)}"
+
+
+def lock_ttl(options: ServiceOptions) -> float:
+    """Return the seconds that a Redis lock lives. It outlives the lease, so that the holder is visible at its end."""
+    return options.lease + min(5.0, options.lease)
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,11 @@ def evaluate_conditions(
     return ([postgresql_away] if postgresql_away else []) + list(_mark_covered(conditions))
 
 
+def sweep_limit() -> float:
+    """Return the seconds without a sweep after which it is missing. Two may fail, and each takes some time."""
+    return 2 * service_options().sweep_interval + 60.0
+
+
 def pending_migrations() -> list[str]:
     """Return the migrations that this code has and the database has not, as "app.name"."""
     executor = MigrationExecutor(connection)
@@ -188,7 +193,7 @@ _CHECKS: dict[ConditionName, tuple[Severity, Callable[[Indicators], Facts | None
 
 
 def _too_old(age: float | None) -> bool:
-    return age is None or age > service_options().sweep_limit
+    return age is None or age > sweep_limit()
 
 
 def _mark_covered(conditions: list[Condition]) -> Iterator[Condition]:

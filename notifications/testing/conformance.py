@@ -19,7 +19,8 @@ from django.test import override_settings
 from notifications.conf import ServiceOptions, service_options
 from notifications.providers.attempt import attempt_send
 from notifications.providers.base import MAY_HAVE_ARRIVED, Endpoint, Provider, SendRequest, SendResult
-from notifications.providers.http.client import MAX_EXCERPT_LENGTH, MAX_RESPONSE_BYTES
+from notifications.providers.http.client import MAX_EXCERPT_LENGTH
+from notifications.providers.http.response_reader import MAX_RESPONSE_BYTES
 from notifications.security.secrets import Secret
 from notifications.states import Outcome
 from notifications.testing.sandbox.server import Sandbox

@@ -15,6 +15,7 @@ from django.db import models
 from pytest_django import Settings
 
 from notifications.conf import RENAMED, ProviderConfig, ServiceOptions, known_names, service_options
+from notifications.delivery.locks import lock_ttl
 from notifications.providers import get_provider
 
 Change = Callable[..., None]
@@ -120,8 +121,8 @@ class TestServiceOptions:
         assert "canary" not in shown
 
     def test_a_lock_outlives_the_lease(self) -> None:
-        assert make_options(lease=60).lock_ttl > 60
-        assert make_options(lease=0.5).lock_ttl > 0.5
+        assert lock_ttl(make_options(lease=60)) > 60
+        assert lock_ttl(make_options(lease=0.5)) > 0.5
 
 
 class TestServiceOptionsOfTheProject:

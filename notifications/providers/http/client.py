@@ -18,11 +18,9 @@ from notifications.conf import ServiceOptions
 from notifications.providers.base import SendResult
 from notifications.providers.http.connection_pool import ConnectionPool
 from notifications.providers.http.failures import network_failure_result
-from notifications.providers.http.response_reader import ResponseReader
+from notifications.providers.http.response_reader import MAX_RESPONSE_BYTES, ResponseReader
 from notifications.providers.http.ssrf_guard import request_deadline
 
-MAX_RESPONSE_BYTES = 64 * 1024
-"""Bytes of a response body that are read."""
 MAX_EXCERPT_LENGTH = 2000
 """Characters of a response that are stored with the attempt."""
 

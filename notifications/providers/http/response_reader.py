@@ -7,6 +7,8 @@ from http.client import HTTPException, IncompleteRead
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+MAX_RESPONSE_BYTES = 64 * 1024
+"""Bytes of a response body that are read."""
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes that a response may have before its body."""
 _RECEIVE_BYTES = 16 * 1024
