@@ -15,4 +15,4 @@ class NotificationsConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the system checks."""
-        from notifications import checks  # noqa: F401  the import registers them
+        from notifications import checks, project_checks  # noqa: F401  the import registers them

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from zoneinfo import available_timezones
 
 from django.utils.translation import gettext_lazy as _
 
 from notifications.beat import beat_schedule
+from smartmate.addresses import broker_address, database, mail_server, redis_address
 from smartmate.brand import BRAND
-from smartmate.env import database, env, secret, service_settings, words
+from smartmate.env import refused, secret, service_settings, switch, text, whole_number, word, words
 from smartmate.postgres import bound_waits
 from smartmate.triggers import TRIGGERS
 
-DEBUG = env.bool("DEBUG", default=False)
+DEBUG = switch("DEBUG", default=False)
 SECRET_KEY = secret("SECRET_KEY")
 ALLOWED_HOSTS = words("ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = words("CSRF_TRUSTED_ORIGINS")
@@ -70,8 +72,8 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # PostgreSQL. Every wait has a timeout, so that a database that hangs causes an error.
 DATABASES = {"default": database("DATABASE_URL", connect_timeout=5, application_name="smartmate")}
-DATABASE_TIMEOUT = env.int("DATABASE_TIMEOUT", default=30)
-if env.bool("DATABASE_POOLED", default=False):
+DATABASE_TIMEOUT = whole_number("DATABASE_TIMEOUT", 30, minimum=1, maximum=2_000_000)
+if switch("DATABASE_POOLED", default=False):
     # PgBouncer refuses the timeouts below as a startup parameter, so the role sets them. It may run the next statement
     # on another connection, where a server-side cursor of the last one does not exist. docs/operations.md, PgBouncer.
     DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True
@@ -81,31 +83,33 @@ else:
         f"-c statement_timeout={DATABASE_TIMEOUT}s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
     )
 bound_waits(connect=5, statement=DATABASE_TIMEOUT + 5)
-DATABASES["default"]["CONN_MAX_AGE"] = env.int("CONN_MAX_AGE", default=60)
+DATABASES["default"]["CONN_MAX_AGE"] = whole_number("CONN_MAX_AGE", 60, minimum=0, maximum=10**9)
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-LANGUAGE_CODE = env.str("LANGUAGE_CODE", default="en")
 LANGUAGES = [("en", _("English")), ("zh-hans", _("Simplified Chinese"))]
-TIME_ZONE = env.str("TIME_ZONE", default="UTC")
+LANGUAGE_CODE = word("LANGUAGE_CODE", "en", [code for code, _name in LANGUAGES])
+TIME_ZONE = text("TIME_ZONE", "UTC")
+if TIME_ZONE not in available_timezones():
+    raise refused("TIME_ZONE", "must be a name of the time zone database, such as Asia/Shanghai")
 USE_TZ = True
 
 STATIC_URL = "static/"
 STATICFILES_DIRS = [_NINJA / "static"]
 WHITENOISE_USE_FINDERS = True  # serves the admin's files from where they are installed; no collectstatic step
 
-HTTPS = env.bool("HTTPS", default=True)
+HTTPS = switch("HTTPS", default=True)
 """False only where browsers reach the admin by plain HTTP, as in the demo."""
 SECURE_SSL_REDIRECT = HTTPS
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_PROXY", default=False) else None
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if switch("BEHIND_PROXY", default=False) else None
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = HTTPS
 SESSION_COOKIE_HTTPONLY = True
 
 # Celery. docs/operations.md gives the reason of each choice.
-REDIS_URL = secret("REDIS_URL")
-CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=REDIS_URL)
+REDIS_URL = redis_address("REDIS_URL")
+CELERY_BROKER_URL = broker_address("CELERY_BROKER_URL", "REDIS_URL")
 CELERY_RESULT_BACKEND = None
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_SERIALIZER = "json"
@@ -117,9 +121,8 @@ CELERY_TASK_ROUTES = {name: {"queue": "deliver"} for name in ("notifications.del
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
-CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 15.0
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-CELERY_WORKER_ENABLE_REMOTE_CONTROL = env.bool("CELERY_REMOTE_CONTROL", default=False)
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = switch("CELERY_REMOTE_CONTROL", default=False)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True
@@ -141,12 +144,12 @@ CELERY_TIMEZONE = "UTC"
 CELERY_DB_REUSE_MAX = 10_000
 
 # For the email channel, whose provider limits the time of each mail itself, and for alerts.
-vars().update(env.email_url("EMAIL_URL", default="smtp://localhost:25"))
+vars().update(mail_server("EMAIL_URL", "smtp://localhost:25"))
 EMAIL_TIMEOUT = 10
-SERVER_EMAIL = env.str("SERVER_EMAIL", default="root@localhost")
-DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="webmaster@localhost")
+SERVER_EMAIL = text("SERVER_EMAIL", "root@localhost")
+DEFAULT_FROM_EMAIL = text("DEFAULT_FROM_EMAIL", "webmaster@localhost")
 
-NOTIFICATIONS = service_settings(REDIS_URL, BRAND | TRIGGERS)
+NOTIFICATIONS = service_settings(redis_address("NOTIFICATIONS_REDIS_URL", REDIS_URL), BRAND | TRIGGERS)
 CELERY_BEAT_SCHEDULE = beat_schedule(NOTIFICATIONS)
 
 DEFAULT_EXCEPTION_REPORTER = "notifications.security.error_reports.Reporter"
@@ -158,7 +161,10 @@ LOGGING = {
     "filters": {"no_secrets": {"()": "notifications.security.log_redaction.NoSecrets"}},
     "formatters": {"json": {"()": "notifications.security.log_redaction.JsonFormatter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["no_secrets"]}},
-    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "root": {
+        "handlers": ["stderr"],
+        "level": word("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")),
+    },
     "loggers": {
         # Its debug lines contain whole paths, and the path of a webhook is a secret; its warnings contain headers.
         "urllib3": {"level": "ERROR"},

@@ -8,7 +8,7 @@ from typing import Any
 
 from notifications.security.error_reports import Filter
 from notifications.security.log_redaction import redact_text
-from smartmate.env import env
+from smartmate.env import read
 
 logger = logging.getLogger("smartmate.telemetry")
 
@@ -17,8 +17,8 @@ def start() -> None:
     """Start what the environment configures."""
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
         _start_or_warn("OpenTelemetry", _start_tracing)
-    if env.str("SENTRY_DSN", default="").strip():
-        _start_or_warn("Sentry", _start_sentry)
+    if dsn := (read("SENTRY_DSN") or "").strip():
+        _start_or_warn("Sentry", lambda: _start_sentry(dsn))
 
 
 def _start_or_warn(name: str, begin: Any) -> None:
@@ -53,11 +53,11 @@ def _start_tracing() -> None:
     RedisInstrumentor().instrument()
 
 
-def _start_sentry() -> None:
+def _start_sentry(dsn: str) -> None:
     import sentry_sdk
 
     sentry_sdk.init(
-        dsn=env.str("SENTRY_DSN").strip(),
+        dsn=dsn,
         send_default_pii=False,
         include_local_variables=False,  # they hold addresses and tokens in the clear while a message is sent
         max_request_body_size="never",

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from notifications.conf import service_options
+from notifications.conf.redis_address import normalize_redis_address
 from notifications.exceptions import NotificationError
 
 logger = logging.getLogger("notifications.redis")
@@ -24,6 +25,35 @@ T = TypeVar("T")
 
 class RedisUnavailable(NotificationError):
     """Redis is not configured, did not answer in time, or failed within the last REDIS_SILENCE seconds."""
+
+
+class RedisAddressError(NotificationError, ValueError):
+    """NOTIFICATIONS["REDIS_URL"] is no address that the client can use."""
+
+
+def open_client(url: str, *, timeout: float) -> redis.Redis:
+    """Return a client of redis-py. It connects at its first command.
+
+    Args:
+        url: The address, in the words of redis-py or of Celery.
+        timeout: Bound on the connection and on each answer, in seconds.
+
+    Raises:
+        RedisAddressError: The client cannot use the address. The text does not contain it.
+    """
+    try:
+        address = normalize_redis_address(url)
+    except ValueError as error:
+        raise RedisAddressError(str(error)) from None
+    try:
+        # The client's own retries would run a command twice whose answer was lost.
+        client = redis.Redis.from_url(
+            address, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
+        )
+        client.connection_pool.make_connection()  # takes the parameters of the address; does not connect
+    except (redis.RedisError, TypeError, ValueError) as error:
+        raise RedisAddressError(f"has a parameter that the client refuses ({type(error).__name__})") from None
+    return client
 
 
 class RedisGateway:
@@ -44,10 +74,11 @@ class RedisGateway:
         self._lock = threading.Lock()
         self._client: redis.Redis | None = None
         if url:
-            # The client's own retries would run a command twice whose answer was lost.
-            self._client = redis.Redis.from_url(
-                url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
-            )
+            try:
+                self._client = open_client(url, timeout=timeout)
+            except RedisAddressError as error:
+                # No caller of a request may fail by it, so Redis counts as away. Check E015 names the setting.
+                logger.error("REDIS_URL %s", error, extra={"event": "redis.address"})
 
     def key(self, name: str) -> str:
         """Return the Redis key of a name such as "nudge"."""

@@ -167,5 +167,10 @@ class ServiceOptions:
             )
         if not self.encryption_keys:
             yield "E004", "ENCRYPTION_KEYS is empty: webhook addresses cannot be stored or read."
+        if self.metrics_token and not re.fullmatch(r"[!-~]+", self.metrics_token):
+            yield (
+                "E014",
+                "METRICS_TOKEN must consist of visible ASCII characters. No request can carry a blank or a line break.",
+            )
         if self.feishu_bot_format not in BOT_FORMATS:
             yield "E009", f"FEISHU_BOT_FORMAT must be one of {', '.join(BOT_FORMATS)}."

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
 
 from notifications.clock import Clock
@@ -91,9 +92,12 @@ def claim(
         The claimed records, the longest overdue first.
 
     Raises:
+        ImproperlyConfigured: The database has AUTOCOMMIT = False, so that no claim would be committed.
         RuntimeError: The caller has an open transaction. Other processes must see the claim before anything is sent.
         DatabaseError: The claim failed; it may have been committed, and then its lease ends later.
     """
+    if not connection.settings_dict["AUTOCOMMIT"] or not (connection.in_atomic_block or transaction.get_autocommit()):
+        raise ImproperlyConfigured("AUTOCOMMIT is off: the claim would not be committed before the message is sent.")
     token = str(uuid.uuid4())
     lease_deadline = time.monotonic() + options.lease  # before the claim, so that we never see the lease end too late
     parameters = {

@@ -17,6 +17,7 @@ from django.db.models.functions import Now
 
 from notifications.broker.redis_client import RedisUnavailable, gateway
 from notifications.conf import service_options
+from notifications.conf.redis_address import normalize_redis_address
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
 from notifications.sql import load_sql
 from notifications.telemetry.heartbeats import LastHeartbeats, last_heartbeats
@@ -183,8 +184,11 @@ def count_rejected(period_seconds: float, recent_seconds: float) -> RecentCount:
 
 def redis_is_broker() -> bool:
     """Return whether REDIS_URL and Celery's broker are the same Redis server, whatever their database numbers."""
-    broker = current_app.connection_for_write()
-    if broker.transport.driver_type != "redis":
+    try:
+        broker = current_app.connection_for_write()
+        if broker.transport.driver_type != "redis":
+            return False
+        ours = urlsplit(normalize_redis_address(service_options().redis_url))
+    except (ImportError, KeyError, ValueError):  # an address that no client can use; checks E015 and E016 name it
         return False
-    ours = urlsplit(service_options().redis_url)
     return (ours.hostname or "localhost", ours.port or 6379) == (broker.hostname or "localhost", broker.port or 6379)

@@ -10,6 +10,7 @@ from celery import current_app
 from django.utils.translation import gettext, ngettext
 
 from notifications.broker.nudge import broker
+from notifications.broker.redis_client import RedisAddressError, open_client
 from notifications.conf import service_options
 from notifications.monitoring.diagnostics.check_result import ERROR, OK, WARNING, CheckResult
 
@@ -22,14 +23,16 @@ def check_redis() -> Iterator[CheckResult]:
     """Check that Redis keeps what it is given. To be called while Redis answers, or where none is configured."""
     options = service_options()
     if not options.redis_url:
-        remedy = gettext("Set NOTIFICATIONS_REDIS_URL. Without it there are no locks and no nudges.")
+        remedy = gettext('Set NOTIFICATIONS["REDIS_URL"]. Without it there are no locks and no nudges.')
         yield CheckResult(name="redis", state=WARNING, text=gettext("Redis is not configured."), remedy=remedy)
         return
     try:
-        with redis.Redis.from_url(
-            options.redis_url, socket_timeout=INFO_TIMEOUT_SECONDS, socket_connect_timeout=INFO_TIMEOUT_SECONDS
-        ) as client:
+        with open_client(options.redis_url, timeout=INFO_TIMEOUT_SECONDS) as client:
             info: dict[str, Any] = client.info()
+    except RedisAddressError as error:
+        text = f'NOTIFICATIONS["REDIS_URL"] {error}.'
+        yield CheckResult(name="redis", state=ERROR, text=text, remedy=gettext("See docs/settings.md."))
+        return
     except redis.RedisError as error:
         text = gettext("Redis answers a ping, but not INFO: %(error)s.") % {"error": type(error).__name__}
         yield CheckResult(name="redis", state=WARNING, text=text, remedy=gettext("Allow the command INFO."))
@@ -51,7 +54,12 @@ def _check_info(info: dict[str, Any]) -> CheckResult:
 
 def check_broker() -> Iterator[CheckResult]:
     """Check that the broker answers, that its visibility timeout is long enough, and that no queue is long."""
-    options, kind = service_options(), current_app.connection_for_write().transport.driver_type
+    options = service_options()
+    try:
+        kind = current_app.connection_for_write().transport.driver_type
+    except Exception as error:  # the address is wrong, or the transport's package is missing
+        yield _report_broker_away(error)
+        return
     timeout = current_app.conf.broker_transport_options.get("visibility_timeout", 3600)
     needed = options.lock_wait + options.lease
     if kind == "redis" and timeout <= needed:
@@ -60,10 +68,8 @@ def check_broker() -> Iterator[CheckResult]:
         yield CheckResult(name="broker", state=ERROR, text=text % {"timeout": timeout}, remedy=remedy)
     try:
         lengths = {name: _count_messages(name) for name in current_app.amqp.queues}
-    except Exception as error:  # the broker's client may raise anything; the text may name the address
-        text = gettext("The broker does not answer: %(error)s.") % {"error": type(error).__name__}
-        remedy = gettext("Start the broker, and check CELERY_BROKER_URL.")
-        yield CheckResult(name="broker", state=ERROR, text=text, remedy=remedy)
+    except Exception as error:  # the broker's client may raise anything
+        yield _report_broker_away(error)
         return
     for name, length in lengths.items():
         text = ngettext(
@@ -74,6 +80,13 @@ def check_broker() -> Iterator[CheckResult]:
         else:
             remedy = gettext("Start more workers, and check that they consume this queue.")
             yield CheckResult(name="broker", state=ERROR, text=text, remedy=remedy)
+
+
+def _report_broker_away(error: Exception) -> CheckResult:
+    # Only the type: the text may name the address.
+    text = gettext("The broker does not answer: %(error)s.") % {"error": type(error).__name__}
+    remedy = gettext("Start the broker, and check Celery's setting broker_url.")
+    return CheckResult(name="broker", state=ERROR, text=text, remedy=remedy)
 
 
 def _count_messages(queue: str) -> int:
