@@ -84,6 +84,8 @@ def test_release_of_held_records_reads_only_the_records_of_its_channel() -> None
     fill_table("held", "pending", 20_000)
     NotificationRecord.objects.filter(dedupe_key__startswith="held").update(hold_reason="channel_paused")
     NotificationRecord.objects.filter(dedupe_key__in=["held1", "held2"]).update(user_id=user.pk)
+    fill_table("other", "pending", 5_000)  # the user's other records, which the index on users would read
+    NotificationRecord.objects.filter(dedupe_key__startswith="other").update(user_id=user.pk)
     parameters = {"now": None, "channel": channel.pk, "batch": 60, "rate": 1.0}
 
     plan_nodes = all_nodes(executed_plan(load_sql("notifications.delivery", "release_held_records"), parameters))
