@@ -30,6 +30,7 @@ class Migration(migrations.Migration):
                 migrations.RenameField("UserNotificationChannel", "owner_told_at", "owner_notified_at"),
                 migrations.RemoveConstraint("Alert", "alert_once"),
                 migrations.RenameField("Alert", "sink", "receiver"),
+                migrations.RenameField("Alert", "facts", "details"),
                 migrations.RenameField("Alert", "telling_until", "claimed_until"),
                 migrations.RenameField("Alert", "told_at", "sent_at"),
                 migrations.RenameField("Alert", "cleared_at", "resolved_at"),
@@ -117,8 +118,8 @@ class Migration(migrations.Migration):
                 ),
                 migrations.AlterField(
                     model_name='alert',
-                    name='facts',
-                    field=models.JSONField(default=dict, verbose_name='details'),
+                    name='details',
+                    field=models.JSONField(db_column='facts', default=dict, verbose_name='details'),
                 ),
                 migrations.AlterField(
                     model_name='duejob',

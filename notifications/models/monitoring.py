@@ -34,7 +34,7 @@ class Alert(models.Model):
     cause = models.CharField(_("cause"), max_length=191)
     receiver = models.CharField(_("receiver"), max_length=32, db_column="sink")
     kind = models.CharField(_("kind"), max_length=16, choices=AlertKind.choices)
-    facts = models.JSONField(_("details"), default=dict)
+    details = models.JSONField(_("details"), default=dict, db_column="facts")
     count = models.IntegerField(_("count"))
     first_seen = models.DateTimeField(_("first seen"))
     last_seen = models.DateTimeField(_("last seen"))

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _, ngettext
 from notifications.content.text import escape_invisible
 from notifications.monitoring.conditions import Condition, ConditionName
 
-Facts = Mapping[str, Any]
+Details = Mapping[str, Any]
 
 
 class ConditionText(NamedTuple):
@@ -22,7 +22,7 @@ class ConditionText(NamedTuple):
 
 def describe_condition(condition: Condition) -> ConditionText:
     """Return the text of a condition in the active language. It holds no secret and no personal data."""
-    return _DESCRIBE[condition.name](condition.facts)
+    return _DESCRIBE[condition.name](condition.details)
 
 
 def format_age(seconds: float | None) -> str:
@@ -38,17 +38,17 @@ def format_age(seconds: float | None) -> str:
     return _("%(number)s d") % {"number": f"{seconds / 86_400:.0f}"}
 
 
-def _postgresql_away(facts: Facts) -> ConditionText:
-    title = _("PostgreSQL does not answer (%(error)s).") % facts
+def _postgresql_away(details: Details) -> ConditionText:
+    title = _("PostgreSQL does not answer (%(error)s).") % details
     return ConditionText(title, _("Start PostgreSQL, and check DATABASE_URL."))
 
 
-def _migrations_pending(facts: Facts) -> ConditionText:
-    return ConditionText(_("Migrations are not applied: %(names)s.") % facts, _("Run manage.py migrate."))
+def _migrations_pending(details: Details) -> ConditionText:
+    return ConditionText(_("Migrations are not applied: %(names)s.") % details, _("Run manage.py migrate."))
 
 
-def _redis_away(facts: Facts) -> ConditionText:
-    if facts["is_broker"]:
+def _redis_away(details: Details) -> ConditionText:
+    if details["is_broker"]:
         return ConditionText(
             _("Redis does not answer: Celery workers receive no tasks. No notification is lost."),
             _("Start Redis. Until then only the command deliver_due --forever delivers."),
@@ -59,16 +59,16 @@ def _redis_away(facts: Facts) -> ConditionText:
     )
 
 
-def _sweep_missing(facts: Facts) -> ConditionText:
-    if facts["seconds"] is None:
+def _sweep_missing(details: Details) -> ConditionText:
+    if details["seconds"] is None:
         return ConditionText(_("No sweep has ever finished."), _("Start beat and a worker."))
-    ages = {"sweep": format_age(facts["seconds"]), "beat": format_age(facts["beat_seconds"])}
-    if not facts["workers"]:
+    ages = {"sweep": format_age(details["seconds"]), "beat": format_age(details["beat_seconds"])}
+    if not details["workers"]:
         return ConditionText(
             _("Nothing is sent: no worker is running. The last sweep finished %(sweep)s ago.") % ages,
             _("Start the workers. Until then the command deliver_due --forever delivers too."),
         )
-    if facts["beat_silent"]:
+    if details["beat_silent"]:
         return ConditionText(
             _("Retries and scheduled notifications wait: beat is silent. The last sweep finished %(sweep)s ago.")
             % ages,
@@ -80,62 +80,62 @@ def _sweep_missing(facts: Facts) -> ConditionText:
     )
 
 
-def _overdue(facts: Facts) -> ConditionText:
+def _overdue(details: Details) -> ConditionText:
     title = _("A notification has been due for %(age)s; the limit is %(limit)s.") % {
-        "age": format_age(facts["seconds"]),
-        "limit": format_age(facts["limit"]),
+        "age": format_age(details["seconds"]),
+        "limit": format_age(details["limit"]),
     }
-    if facts["workers"]:
+    if details["workers"]:
         return ConditionText(title, _("Start more workers. The running ones are too few, or wait for slow endpoints."))
     return ConditionText(title, _("Start a worker. No worker is running."))
 
 
-def _no_worker(facts: Facts) -> ConditionText:
+def _no_worker(details: Details) -> ConditionText:
     return ConditionText(
-        _("No worker is running: no heartbeat for %(limit)d s.") % facts,
+        _("No worker is running: no heartbeat for %(limit)d s.") % details,
         _("Start the workers. Until then the command deliver_due --forever delivers too."),
     )
 
 
-def _beat_silent(facts: Facts) -> ConditionText:
-    if facts["seconds"] is None:
+def _beat_silent(details: Details) -> ConditionText:
+    if details["seconds"] is None:
         title = _("Beat is silent: there never was a heartbeat.")
     else:
-        title = _("Beat is silent: the last heartbeat was %(age)s ago.") % {"age": format_age(facts["seconds"])}
+        title = _("Beat is silent: the last heartbeat was %(age)s ago.") % {"age": format_age(details["seconds"])}
     return ConditionText(title, _("Start beat. Replays, due jobs and alerts wait for it."))
 
 
-def _dead(facts: Facts) -> ConditionText:
+def _dead(details: Details) -> ConditionText:
     title = ngettext(
         "%(count)d notification became dead in the last 24 hours (%(codes)s).",
         "%(count)d notifications became dead in the last 24 hours (%(codes)s).",
-        facts["count"],
+        details["count"],
     )
-    codes = list(dict.fromkeys(escape_invisible(group.error_code) for group in facts["groups"]))
+    codes = list(dict.fromkeys(escape_invisible(group.error_code) for group in details["groups"]))
     shown = ", ".join(codes[:3]) + (", ..." if len(codes) > 3 else "")
     return ConditionText(
-        title % {"count": facts["count"], "codes": shown},
+        title % {"count": details["count"], "codes": shown},
         _("Fix the cause, then select them in the list of the admin and replay them."),
     )
 
 
-def _channels_paused(facts: Facts) -> ConditionText:
-    title = ngettext("%(count)d channel is paused.", "%(count)d channels are paused.", facts["count"])
-    return ConditionText(title % facts, _("The list of channels in the admin shows since when and why."))
+def _channels_paused(details: Details) -> ConditionText:
+    title = ngettext("%(count)d channel is paused.", "%(count)d channels are paused.", details["count"])
+    return ConditionText(title % details, _("The list of channels in the admin shows since when and why."))
 
 
-def _requests_rejected(facts: Facts) -> ConditionText:
+def _requests_rejected(details: Details) -> ConditionText:
     title = ngettext(
         "%(count)d request was rejected in the last 24 hours: the payload was invalid.",
         "%(count)d requests were rejected in the last 24 hours: the payload was invalid.",
-        facts["count"],
+        details["count"],
     )
     return ConditionText(
-        title % facts, _("Each rejected request in the admin shows which field and why. Ask the sender to fix it.")
+        title % details, _("Each rejected request in the admin shows which field and why. Ask the sender to fix it.")
     )
 
 
-_DESCRIBE: dict[ConditionName, Callable[[Facts], ConditionText]] = {
+_DESCRIBE: dict[ConditionName, Callable[[Details], ConditionText]] = {
     ConditionName.POSTGRESQL_AWAY: _postgresql_away,
     ConditionName.MIGRATIONS_PENDING: _migrations_pending,
     ConditionName.REDIS_AWAY: _redis_away,

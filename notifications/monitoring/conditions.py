@@ -58,7 +58,7 @@ class Condition:
 
     name: ConditionName
     severity: Severity
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
     """Numbers and names for the presenters. The function `_find_...` of each condition returns them."""
     covered_by: ConditionName | None = None
     """Another condition that holds and is the cause of this one. Alerts and the overview then show only the cause."""
@@ -83,17 +83,17 @@ def evaluate_conditions(
         if name not in names or (postgresql_away and name != ConditionName.REDIS_AWAY):
             continue
         try:
-            facts = find(indicators)
+            details = find(indicators)
         except Error as error:
             # Only the type: the text may name the database's address.
             postgresql_away = Condition(
-                name=ConditionName.POSTGRESQL_AWAY, severity=Severity.CRITICAL, facts={"error": type(error).__name__}
+                name=ConditionName.POSTGRESQL_AWAY, severity=Severity.CRITICAL, details={"error": type(error).__name__}
             )
             continue
-        if facts is not None:
-            if name == ConditionName.REDIS_AWAY and facts["is_broker"]:
+        if details is not None:
+            if name == ConditionName.REDIS_AWAY and details["is_broker"]:
                 severity = Severity.CRITICAL
-            conditions.append(Condition(name=name, severity=severity, facts=facts))
+            conditions.append(Condition(name=name, severity=severity, details=details))
     return ([postgresql_away] if postgresql_away else []) + list(_mark_covered(conditions))
 
 
@@ -109,10 +109,10 @@ def pending_migrations() -> list[str]:
     return [f"{migration.app_label}.{migration.name}" for migration, _backwards in plan]
 
 
-Facts = dict[str, Any]
+Details = dict[str, Any]
 
 
-def _find_postgresql_away(indicators: Indicators) -> Facts | None:
+def _find_postgresql_away(indicators: Indicators) -> Details | None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
     return None
@@ -122,7 +122,7 @@ _migrated: set[str] = set()
 """Databases that were up to date. The check reads every migration file, and a release never takes one back."""
 
 
-def _find_pending_migrations(indicators: Indicators) -> Facts | None:
+def _find_pending_migrations(indicators: Indicators) -> Details | None:
     database = str(connection.settings_dict["NAME"])
     if database in _migrated:
         return None
@@ -132,11 +132,11 @@ def _find_pending_migrations(indicators: Indicators) -> Facts | None:
     return None
 
 
-def _find_redis_away(indicators: Indicators) -> Facts | None:
+def _find_redis_away(indicators: Indicators) -> Details | None:
     return {"is_broker": redis_is_broker()} if indicators.redis.away else None
 
 
-def _find_missing_sweep(indicators: Indicators) -> Facts | None:
+def _find_missing_sweep(indicators: Indicators) -> Details | None:
     ages = indicators.heartbeat_ages
     if not _too_old(ages.sweep):
         return None
@@ -148,37 +148,37 @@ def _find_missing_sweep(indicators: Indicators) -> Facts | None:
     }
 
 
-def _find_overdue(indicators: Indicators) -> Facts | None:
+def _find_overdue(indicators: Indicators) -> Details | None:
     age, limit = indicators.oldest_due_age, service_options().due_age_limit
     return {"seconds": age, "limit": limit, "workers": indicators.heartbeat_ages.workers} if age > limit else None
 
 
-def _find_no_worker(indicators: Indicators) -> Facts | None:
+def _find_no_worker(indicators: Indicators) -> Details | None:
     ages = indicators.heartbeat_ages
     return None if ages.workers else {"seconds": ages.worker, "limit": WORKER_TIMEOUT.total_seconds()}
 
 
-def _find_silent_beat(indicators: Indicators) -> Facts | None:
+def _find_silent_beat(indicators: Indicators) -> Details | None:
     age = indicators.heartbeat_ages.beat
     return {"seconds": age} if _too_old(age) else None
 
 
-def _find_dead(indicators: Indicators) -> Facts | None:
+def _find_dead(indicators: Indicators) -> Details | None:
     groups = [group for group in indicators.dead if group.in_period or group.recent]
     return {"count": sum(group.in_period for group in groups), "groups": groups} if groups else None
 
 
-def _find_paused(indicators: Indicators) -> Facts | None:
+def _find_paused(indicators: Indicators) -> Details | None:
     channels = indicators.paused
     return {"count": sum(count.total for count in channels.values()), "channels": channels} if channels else None
 
 
-def _find_rejected(indicators: Indicators) -> Facts | None:
+def _find_rejected(indicators: Indicators) -> Details | None:
     rejected = indicators.rejected
     return {"count": rejected.total, "recent": rejected.recent} if any(rejected) else None
 
 
-_CHECKS: dict[ConditionName, tuple[Severity, Callable[[Indicators], Facts | None]]] = {
+_CHECKS: dict[ConditionName, tuple[Severity, Callable[[Indicators], Details | None]]] = {
     ConditionName.POSTGRESQL_AWAY: (Severity.CRITICAL, _find_postgresql_away),
     ConditionName.MIGRATIONS_PENDING: (Severity.CRITICAL, _find_pending_migrations),
     ConditionName.REDIS_AWAY: (Severity.WARNING, _find_redis_away),
@@ -199,7 +199,7 @@ def _too_old(age: float | None) -> bool:
 def _mark_covered(conditions: list[Condition]) -> Iterator[Condition]:
     """Yield the conditions; those that are only effects of another get `covered_by`."""
     held = {condition.name: condition for condition in conditions}
-    broker_away = ConditionName.REDIS_AWAY in held and held[ConditionName.REDIS_AWAY].facts["is_broker"]
+    broker_away = ConditionName.REDIS_AWAY in held and held[ConditionName.REDIS_AWAY].details["is_broker"]
     causes: dict[ConditionName, tuple[ConditionName, ...]] = {
         ConditionName.SWEEP_MISSING: (),
         ConditionName.NO_WORKER: (ConditionName.SWEEP_MISSING,),

@@ -160,10 +160,10 @@ def test_a_new_site_without_heartbeats_has_no_alert() -> None:
     assert list(active_alerts(evaluate_conditions(Indicators()))) == []
 
 
-def test_a_resolved_alert_of_the_last_version_is_sent_from_its_stored_facts(bot: AlertBot) -> None:
+def test_a_resolved_alert_of_the_last_version_is_sent_from_its_stored_details(bot: AlertBot) -> None:
     long_ago = timezone.now() - timedelta(minutes=5)
     Alert.objects.create(
-        cause="late", receiver="feishu", kind="late", count=1, facts={"seconds": 400},
+        cause="late", receiver="feishu", kind="late", count=1, details={"seconds": 400},
         first_seen=long_ago, last_seen=long_ago, sent_at=long_ago,
     )  # fmt: skip
 

@@ -173,7 +173,7 @@ def test_each_condition_is_seen_by_all_four_presenters(
 
     dispatcher._last_evaluation.clear()
     dispatcher.evaluate_if_due()
-    alerts = {(alert.cause, alert.facts["severity"]) for alert in Alert.objects.filter(sent_at__isnull=False)}
+    alerts = {(alert.cause, alert.details["severity"]) for alert in Alert.objects.filter(sent_at__isnull=False)}
     if case.alert:
         assert alerts == {(case.alert, case.severity)}
     else:
@@ -250,4 +250,4 @@ def test_a_failed_query_of_any_condition_means_postgresql_is_away(site: Site) ->
         [condition] = evaluate_conditions(Indicators())
         transaction.set_rollback(True)
 
-    assert (condition.name, condition.facts) == (ConditionName.POSTGRESQL_AWAY, {"error": "ProgrammingError"})
+    assert (condition.name, condition.details) == (ConditionName.POSTGRESQL_AWAY, {"error": "ProgrammingError"})

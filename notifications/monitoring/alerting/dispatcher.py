@@ -102,7 +102,7 @@ def _upsert_alerts(alerts: list[ActiveAlert], receivers: list[str]) -> None:
         list(stored.order_by("cause", "receiver").select_for_update().values_list("pk"))
         for cause, alert in by_cause.items():
             stored.filter(cause=cause).update(
-                facts=json.loads(clean_json(alert.facts) or "{}"),
+                details=json.loads(clean_json(alert.details) or "{}"),
                 count=alert.count,
                 first_seen=Case(When(resolved_at__isnull=True, then=F("first_seen")), default=Now()),
                 last_seen=Now(),
@@ -136,7 +136,7 @@ def _claim_alert(receivers: list[str]) -> Alert | None:
 
 def _send(alert: Alert, receiver: Receiver | None) -> bool:
     """Send an alert, store the result, and return whether it was sent. No receiver: log it and send the signal."""
-    subject, text = compose_alert(alert.kind, alert.count, alert.facts, alert.first_seen, alert.resolved_at)
+    subject, text = compose_alert(alert.kind, alert.count, alert.details, alert.first_seen, alert.resolved_at)
     error_text = ""
     try:
         if receiver:
@@ -165,7 +165,7 @@ def _send(alert: Alert, receiver: Receiver | None) -> bool:
 
 def _send_signal(alert: Alert, subject: str, text: str) -> None:
     event = "alert.cleared" if alert.resolved_at else "alert.raised"
-    severity = alert.facts.get("severity", "")
+    severity = alert.details.get("severity", "")
     logger.warning("%s", subject, extra={"event": event, "cause": alert.cause, "severity": severity})
     alert_sent.send_robust(
         sender=None,

@@ -16,14 +16,14 @@ from notifications.states import AlertKind
 
 
 def compose_alert(
-    kind: str, count: int, facts: dict[str, Any], since: datetime, resolved_at: datetime | None
+    kind: str, count: int, details: dict[str, Any], since: datetime, resolved_at: datetime | None
 ) -> tuple[str, str]:
     """Return subject and text of an alert.
 
     Args:
         kind: An AlertKind.
         count: How many notifications, channels or requests.
-        facts: The stored facts of the alert. An earlier version may have stored fewer of them.
+        details: The stored details of the alert. An earlier version may have stored fewer of them.
         since: When the alert became active.
         resolved_at: When it was over; None while it is active.
 
@@ -31,7 +31,7 @@ def compose_alert(
         Subject (one line) and text (it begins with the subject).
     """
     with translation.override(service_options().alert_language or settings.LANGUAGE_CODE):
-        subject, action = _describe(AlertKind(kind), count, facts)
+        subject, action = _describe(AlertKind(kind), count, details)
         if resolved_at is None:
             started = gettext("Since %(time)s.") % {"time": _format_time(since)}
             return subject, f"{subject}\n{started}\n{action}"
@@ -39,9 +39,9 @@ def compose_alert(
         return subject, f"{subject}\n{_format_time(since)} - {_format_time(resolved_at)}"
 
 
-def _describe(kind: AlertKind, count: int, facts: dict[str, Any]) -> tuple[str, str]:
+def _describe(kind: AlertKind, count: int, details: dict[str, Any]) -> tuple[str, str]:
     """Return what is wrong, and what to do about it."""
-    numbers = {"count": count, **facts}
+    numbers = {"count": count, **details}
     match kind:
         case AlertKind.DEAD:
             subject = ngettext(
@@ -67,7 +67,7 @@ def _describe(kind: AlertKind, count: int, facts: dict[str, Any]) -> tuple[str, 
             subject = gettext("The last sweep finished %(seconds)d s ago")
             action = gettext("Check that beat and a worker run. Retries and scheduled notifications wait for them.")
         case _:
-            condition = Condition(name=ConditionName(kind.value), severity=Severity.WARNING, facts=facts)
+            condition = Condition(name=ConditionName(kind.value), severity=Severity.WARNING, details=details)
             return describe_condition(condition)
     return subject % numbers, action
 

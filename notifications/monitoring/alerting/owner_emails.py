@@ -63,7 +63,7 @@ def _send_mail(channel: UserNotificationChannel) -> None:
     address = getattr(user, user.get_email_field_name(), "") if user else ""
     if not address:
         return
-    facts = {"channel": channel.channel, "reason": channel.pause_reason}
+    values = {"channel": channel.channel, "reason": channel.pause_reason}
     with translation.override(options.alert_language or settings.LANGUAGE_CODE):
         subject = gettext("Your notifications are waiting")
         text = gettext(
@@ -71,4 +71,4 @@ def _send_mail(channel: UserNotificationChannel) -> None:
             "Nothing is lost: your messages wait. Check the bot or the flow behind the channel. Then save its address "
             "again or send a test message. When that works, the waiting messages are sent."
         )
-        EmailMessage(subject, text % facts, from_email=options.owner_mail_from, to=[address]).send()
+        EmailMessage(subject, text % values, from_email=options.owner_mail_from, to=[address]).send()

@@ -18,7 +18,7 @@ class ActiveAlert:
     """Alerts of the same cause are one alert."""
     kind: AlertKind
     count: int = 1
-    facts: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
     """JSON values for the message."""
 
 
@@ -34,39 +34,39 @@ def active_alerts(conditions: list[Condition]) -> Iterator[ActiveAlert]:
     """
     for condition in conditions:
         if condition.covered_by is None:
-            for alert in _alerts_of(condition.name, condition.facts):
-                alert.facts["severity"] = condition.severity.value
+            for alert in _alerts_of(condition.name, condition.details):
+                alert.details["severity"] = condition.severity.value
                 yield alert
 
 
-def _alerts_of(name: ConditionName, facts: Mapping[str, Any]) -> Iterator[ActiveAlert]:
+def _alerts_of(name: ConditionName, details: Mapping[str, Any]) -> Iterator[ActiveAlert]:
     match name:
         case ConditionName.DEAD:
-            for group in facts["groups"]:
+            for group in details["groups"]:
                 if group.recent:
                     yield ActiveAlert(
                         cause=f"dead:{group.channel}:{group.error_code}",
                         kind=AlertKind.DEAD,
                         count=group.recent,
-                        facts={"channel": group.channel, "code": group.error_code},
+                        details={"channel": group.channel, "code": group.error_code},
                     )
         case ConditionName.CHANNELS_PAUSED:
-            for channel, count in facts["channels"].items():
+            for channel, count in details["channels"].items():
                 if count.recent:
                     yield ActiveAlert(
                         cause=f"paused:{channel}",
                         kind=AlertKind.PAUSED,
                         count=count.recent,
-                        facts={"channel": channel},
+                        details={"channel": channel},
                     )
         case ConditionName.REQUESTS_REJECTED:
-            if facts["recent"]:
-                yield ActiveAlert(cause="rejected", kind=AlertKind.REJECTED, count=facts["recent"])
+            if details["recent"]:
+                yield ActiveAlert(cause="rejected", kind=AlertKind.REJECTED, count=details["recent"])
         case ConditionName.OVERDUE:
-            yield ActiveAlert(cause="late", kind=AlertKind.LATE, facts={"seconds": round(facts["seconds"])})
-        case ConditionName.SWEEP_MISSING if facts["seconds"] is not None:
-            yield ActiveAlert(cause="sweep", kind=AlertKind.SWEEP, facts={"seconds": round(facts["seconds"])})
-        case ConditionName.NO_WORKER | ConditionName.BEAT_SILENT if facts["seconds"] is not None:
-            yield ActiveAlert(cause=name.value, kind=AlertKind(name.value), facts=dict(facts))
+            yield ActiveAlert(cause="late", kind=AlertKind.LATE, details={"seconds": round(details["seconds"])})
+        case ConditionName.SWEEP_MISSING if details["seconds"] is not None:
+            yield ActiveAlert(cause="sweep", kind=AlertKind.SWEEP, details={"seconds": round(details["seconds"])})
+        case ConditionName.NO_WORKER | ConditionName.BEAT_SILENT if details["seconds"] is not None:
+            yield ActiveAlert(cause=name.value, kind=AlertKind(name.value), details=dict(details))
         case ConditionName.MIGRATIONS_PENDING | ConditionName.REDIS_AWAY:
-            yield ActiveAlert(cause=name.value, kind=AlertKind(name.value), facts=dict(facts))
+            yield ActiveAlert(cause=name.value, kind=AlertKind(name.value), details=dict(details))

@@ -54,8 +54,8 @@ def run_diagnostics() -> Iterator[CheckResult]:
 
 def _postgresql_away(name: str, error: Error) -> CheckResult:
     # Only the type: the text may name the database's address.
-    facts = {"error": type(error).__name__}
-    condition = Condition(name=ConditionName.POSTGRESQL_AWAY, severity=Severity.CRITICAL, facts=facts)
+    details = {"error": type(error).__name__}
+    condition = Condition(name=ConditionName.POSTGRESQL_AWAY, severity=Severity.CRITICAL, details=details)
     return report_condition(condition, name)
 
 
