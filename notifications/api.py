@@ -101,7 +101,7 @@ def request_notifications(
 def request_triggered(payload: object) -> list[Accepted]:
     """Handle a trigger: request every notification that the composer makes of it, or none.
 
-    A trigger that comes twice makes its notifications once.
+    A trigger that is passed twice creates its notifications once.
 
     Args:
         payload: The fields of a trigger (docs/events.md).

@@ -55,7 +55,7 @@ _worker_pools: list[Any] = []
 
 @signals.task_prerun.connect
 def _close_broken_connections(**kwargs: object) -> None:
-    """A thread keeps its connection between tasks. One that PostgreSQL closed must not fail every later task."""
+    """Close unusable connections. A thread reuses its connection, so a broken one would fail every later task."""
     close_old_connections()
 
 
@@ -72,7 +72,7 @@ def _remember_pool(sender: Any, **kwargs: object) -> None:
 # Connected at import: Celery looks for receivers of this signal before the worker is ready.
 @signals.heartbeat_sent.connect
 def _write_heartbeat_from_pool(**kwargs: object) -> None:
-    """Let a slot of the pool write the heartbeat. A worker whose slots are all stuck then has no heartbeat."""
+    """Write the heartbeat in a slot of the pool. So a worker whose slots are all stuck has no heartbeat."""
     for pool in _worker_pools:
         if heartbeats.reserve_write(HeartbeatKind.WORKER):
             pool.apply_async(_write_heartbeat)
@@ -94,7 +94,7 @@ def _unregister_worker(**kwargs: object) -> None:
 def deliver_due(self: Task[[], None]) -> None:
     """Drain the due records. Beat requests it as the retry sweep; a nudge requests it at once.
 
-    A process runs one drain at a time. A call that finds a drain running wakes it up instead: it looks for due records
+    A process runs one drain at a time. A call that finds a drain running wakes it up instead: the drain claims
     again. So slow sends hold neither a worker's slot nor a database connection.
     """
     by_beat = bool((self.request.headers or {}).get(BEAT_HEADER))
@@ -124,12 +124,12 @@ def watch() -> None:
     alerts.evaluate()
 
 
-# Acknowledged early: the next purge makes up for a lost one.
+# Acknowledged early: the next purge deletes what a lost one did not.
 @shared_task(name=PURGE, ignore_result=True, acks_late=False)
 def purge_notifications() -> None:
     """Delete final records older than RETENTION_DAYS, for some seconds. Without that setting nothing is deleted.
 
-    Old counters are rolled up as well: the counts stay, only their hours are merged.
+    Old counters are rolled up as well: hours are merged, totals stay the same.
     """
     roll_up()
     if days := service_options().retention_days:
@@ -156,7 +156,7 @@ def publish_due_jobs() -> None:
     run_due_jobs(publish_event, budget=DUE_JOBS_BUDGET_SECONDS, should_stop=_stopping.is_set)
 
 
-# Acknowledged late: until the row is committed this message is all there is of the request.
+# Acknowledged late: until the row is committed, the request exists only in this message.
 @shared_task(name=FEISHU_REQUESTED, ignore_result=True, acks_late=True, typing=False)
 def handle_feishu_requested(*args: Any, **kwargs: Any) -> dict[str, Any] | None:
     """Handle one event from another Celery app. docs/events.md describes its payload.

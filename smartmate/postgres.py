@@ -1,4 +1,4 @@
-"""Timeouts for PostgreSQL that also work when the server hangs, or is gone without a word from the network."""
+"""Timeouts for PostgreSQL that also work when the server hangs, or disappears without closing the connection."""
 
 from __future__ import annotations
 

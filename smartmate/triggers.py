@@ -1,4 +1,4 @@
-"""The product's vocabulary of triggers: what makes it speak to a user."""
+"""The values that the product accepts in a trigger: types, sources and targets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 TRIGGER_TYPES = ("important_urgent_task", "unfinished_feedback")
 SOURCES = ("worker_due_job", "api_trigger", "user_feedback")
-"""The Go service also has "api_dry_run". It is refused here, because a dry run must notify nobody."""
+"""The Go service also has "api_dry_run". It is refused here, because a dry run must not send notifications."""
 TARGET_TYPES = ("task_pool", "schedule_event", "task_item")
 
 TRIGGERS: dict[str, Any] = {

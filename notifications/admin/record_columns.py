@@ -90,10 +90,10 @@ class RecordColumns:
     @admin.display(description=_("error code"))
     def code(self, record: NotificationRecord) -> SafeString | str:
         """Return the code of the last error. It may wrap only after an underscore."""
-        words = re.split("(?<=_)", record.last_error_code)
+        parts = re.split("(?<=_)", record.last_error_code)
         return (
-            format_html_join("", "{}<wbr>", ((escape_invisible(word),) for word in words))
-            if any(words)
+            format_html_join("", "{}<wbr>", ((escape_invisible(part),) for part in parts))
+            if any(parts)
             else EMPTY_VALUE
         )
 

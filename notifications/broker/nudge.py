@@ -71,7 +71,7 @@ def publish_event(event: str, payload: Any) -> None:
         payload: Its only argument, as JSON values.
 
     Raises:
-        Exception: The broker did not take the message. The type depends on the broker's client.
+        Exception: The broker did not accept the message. The type depends on the broker's client.
     """
     _publish(event, payload)
 

@@ -96,8 +96,8 @@ def validate_combination(
     if enabled and not webhook_url and not (rules and rules.address_optional and _email(owner)):
         yield "webhook_url", _("A channel that is switched on needs an address.")
     # A bearer token cannot serve as a signing secret, and the other way round.
-    is_of_this_kind = new.bearer_token is not None or stored.auth_type in (AuthType.NONE, auth_type)
-    if auth_type in _WITH_SECRET and not (bearer_token and is_of_this_kind):
+    token_fits_auth_type = new.bearer_token is not None or stored.auth_type in (AuthType.NONE, auth_type)
+    if auth_type in _WITH_SECRET and not (bearer_token and token_fits_auth_type):
         yield "bearer_token", _("This authentication needs a token.")
 
 

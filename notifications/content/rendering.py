@@ -29,7 +29,7 @@ def normalize_message_template(summary: str, fallback: str, max_runes: int) -> M
         max_runes: Code points of the summary that are kept.
 
     Returns:
-        The texts. `fallback_used` tells whether the fallback is sent; then the summary is empty.
+        The texts. `fallback_used` is True if the fallback is sent; then the summary is empty.
     """
     summary, fallback = trim(summary), trim(fallback) or service_options().fallback_text
     if summary and not contains_external_link(summary):

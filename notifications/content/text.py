@@ -26,7 +26,7 @@ _INVISIBLE = re.compile(
 
 
 def escape_invisible(text: str) -> str:
-    """Return the text with invisible characters as JSON escapes, so that a person sees them."""
+    """Return the text with invisible characters as JSON escapes, so that a reader can see them."""
     return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

@@ -68,7 +68,7 @@ def record_results(group: Iterable[Settlement], options: ServiceOptions, clock: 
         clock: Clock of a test; None for PostgreSQL's clock.
 
     Raises:
-        DatabaseError: The health of one endpoint could not be stored; endpoints after it were not looked at.
+        DatabaseError: The health of one endpoint could not be stored; the health of later endpoints was not updated.
     """
     by_channel: dict[int, list[Settlement]] = defaultdict(list)
     for item in group:
@@ -88,7 +88,7 @@ def record_results(group: Iterable[Settlement], options: ServiceOptions, clock: 
 
 
 def resume_channel(channel_id: int, options: ServiceOptions, clock: Clock | None = None) -> bool:
-    """Mark the endpoint of a channel as healthy, because a person says so or a test message arrived.
+    """Mark the endpoint of a channel as healthy, because an operator resumed it or a test message arrived.
 
     Its held records are released, oldest first, at RESUME_RATE.
 
@@ -116,7 +116,7 @@ def _is_refused(item: Settlement) -> bool:
 
 
 def _take_probe(channel_id: int, options: ServiceOptions, clock: Clock | None) -> bool:
-    """Take the probe that is due; one process gets it."""
+    """Reserve the due probe for this process. Return False if another process has reserved it."""
     now = current_time(clock)
     due = _channel(channel_id).filter(probe_at__lte=now)
     return bool(due.update(probe_at=now + timedelta(seconds=options.probe_interval)))
@@ -137,7 +137,7 @@ def _pause(channel_id: int, item: Settlement, options: ServiceOptions, clock: Cl
             extra={"event": "channel.paused", "channel_id": channel_id, "user_id": item.row.user_id, "reason": reason},
         )
     elif _channel(channel_id).filter(paused_at__isnull=True).update(release_at=Coalesce("release_at", now)):
-        # Somebody changed the address during the send: the record that was refused may be sent to the new one.
+        # The address was changed during the send: the refused record may be sent to the new address.
         release_held_records(channel_id, options, clock)
 
 

@@ -132,7 +132,7 @@ def claim(
 def release_claims(
     rows: Sequence[Claimed], *, delay: float | Sequence[float], clock: Clock | None, hold_reason: str = ""
 ) -> None:
-    """Undo claims: restore status, attempt count and lease. A record that is no longer under our lease is left alone.
+    """Undo claims: restore status, attempt count and lease. A record that is no longer under our lease is not changed.
 
     The previous lease token is restored too, so that a slow worker that still holds it can settle its result.
 

@@ -230,7 +230,7 @@ class Engine:
     def _finish(
         self, flights: Sequence[Flight], total: RetryResult, *, caller_lock: HeldLocks | None = None
     ) -> list[Settlement]:
-        """Settle the results, then release the locks, then log. Return the settlements that their records took."""
+        """Settle the results, then release the locks, then log. Return the settlements that changed their records."""
         if not flights:
             return []
         group = build_settlements(flights, self.providers, self.options, self.clock)

@@ -99,7 +99,7 @@ def _redis_limiter(pool: redis.ConnectionPool, prefix: str) -> MovingWindowRateL
 
 @lru_cache(maxsize=1)
 def _local_limiter() -> MovingWindowRateLimiter:
-    """Return the limiter of this process. It outlives the engine, so that the sends of earlier drains count too."""
+    """Return the limiter of this process. It is kept between engines, so that the sends of earlier drains count too."""
     return MovingWindowRateLimiter(MemoryStorage())
 
 

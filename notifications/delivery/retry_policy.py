@@ -39,7 +39,7 @@ def add_jitter(delay: float, options: ServiceOptions, *, peak_clock: datetime | 
     Returns:
         Seconds to wait, never less than `delay`.
     """
-    delay += delay * options.retry_jitter * random.random()  # noqa: S311  spreads load, guards nothing
+    delay += delay * options.retry_jitter * random.random()  # noqa: S311  spreads load; not for security
     if peak_clock is not None:
         due = peak_clock + timedelta(seconds=delay)
         since_peak = (due.minute % 30) * 60 + due.second + due.microsecond / 1e6

@@ -1,4 +1,4 @@
-"""Settle: write down the results of attempts, and the attempts that lost their worker."""
+"""Settle: store the results of attempts, and the attempts whose worker was lost."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def settle_batch(group: Sequence[Settlement], clock: Clock | None) -> set[int]:
         clock: Clock of a test; None for PostgreSQL's clock.
 
     Returns:
-        Ids of the records that took their result. The other records were settled by another worker.
+        Ids of the records that were changed by their result. The other records were settled by another worker.
 
     Raises:
         DatabaseError: Nothing was stored, or the connection was lost before the answer arrived.
@@ -132,7 +132,7 @@ def record_lost_attempts(rows: Iterable[Claimed], clock: Clock | None) -> set[in
 
 
 def _cause_of_lost_attempt(row: Claimed) -> Cause:
-    """The cause of the lost attempt was not stored, but its number tells a first send from a retry."""
+    """The cause of the lost attempt was not stored, but its number shows whether it was the first send."""
     if row.attempt_count - (not row.exhausted) > 1:
         return Cause.SWEEP
     return Cause.REPLAY if row.round else Cause.EVENT

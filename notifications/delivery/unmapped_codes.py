@@ -1,4 +1,4 @@
-"""Vendor error codes that no rule maps: report each once, so that somebody adds a rule."""
+"""Vendor error codes that no rule maps: each is reported once, so that a rule can be added."""
 
 from __future__ import annotations
 

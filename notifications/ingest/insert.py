@@ -45,7 +45,7 @@ _COLUMNS = (
     *("target_url", "trace_id"),
 )
 INSERT_BATCH_ROWS = 1000
-"""Rows per INSERT: enough that the round trip hardly counts, few enough to end within a statement timeout."""
+"""Rows per INSERT: many, so that few round trips are needed, but few enough to end within a statement timeout."""
 
 
 def insert_requests(
@@ -86,7 +86,7 @@ def _insert_batch(
 ) -> list[Accepted]:
     new: dict[tuple[str, str], tuple[int, int]] = {}
     known: dict[tuple[str, str], tuple[int, int]] = {}
-    # One pass is enough, unless the purge deletes an old record between the INSERT that met it and the SELECT.
+    # One pass is enough, unless the purge deletes an old record between the conflicting INSERT and the SELECT.
     while missing := [request for request in requests if _key(request) not in known]:
         new |= _insert(missing, options, clock, window)
         known |= new | _find_existing([request for request in missing if _key(request) not in new])

@@ -116,7 +116,7 @@ def _parse_mock_now(check: Check) -> datetime | None:
     elif payload.get("mock_now") is None:
         return None
     elif not is_mock_time:
-        check.refuse("mock_now", _("goes with is_mock_time only"))
+        check.refuse("mock_now", _("is allowed only with is_mock_time"))
     return check.time("mock_now") if payload.get("mock_now") is not None else None
 
 
@@ -140,7 +140,7 @@ def compose(trigger: Trigger) -> list[dict[str, Any]]:
     path = service_options().trigger_composer
     # A composer that calls this function, or its old path notifications.composer.compose, would never end.
     if path in ("", MOVED_COMPOSER) or trigger in _composing.get():
-        raise InvalidNotification([("payload", _("TRIGGER_COMPOSER names no function of this project"))])
+        raise InvalidNotification([("payload", _("TRIGGER_COMPOSER is not set to a composer of this project"))])
     composer = cast(Composer, import_string(path))
     token = _composing.set((*_composing.get(), trigger))
     try:

@@ -1,4 +1,4 @@
-"""Due jobs: events with a time, and the scheduler that publishes them when the time has come.
+"""Due jobs: events with a time, and the scheduler that publishes them at that time.
 
 A claim works as for records: `SELECT ... FOR UPDATE SKIP LOCKED`, then a lease, so that the jobs of a process that dies
 become due again. An event that is published twice makes one notification, because its payload has a dedupe key.

@@ -34,7 +34,7 @@ class PurgeCounts:
 
     records: int = 0
     dead: int = 0
-    """Deleted records whose status was dead: nobody replayed them in all that time."""
+    """Deleted records whose status was dead. They were not replayed during the retention period."""
     attempts: int = 0
     rejected: int = 0
     jobs: int = 0

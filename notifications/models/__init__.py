@@ -1,4 +1,4 @@
-"""The tables of this app. Every row is the truth about what it describes; Redis and Celery hold only hints.
+"""The tables of this app. The rows decide; Redis and Celery messages hold only hints.
 
 Modules import models from this package, not from its parts. `models` imports query sets, states, content and
 security, and nothing above them.

@@ -13,7 +13,7 @@ from notifications.states import AuthType, TestStatus
 
 
 class UserNotificationChannel(models.Model):
-    """Where and how one user wants to be told on one channel."""
+    """The endpoint of one user on one channel: its address, its authentication and its health."""
 
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notification_channels", verbose_name=_("user")
@@ -30,10 +30,10 @@ class UserNotificationChannel(models.Model):
     )
     """The `paused_at` of the pause that the owner was notified of."""
     release_at = models.DateTimeField(_("next release"), null=True, blank=True, editable=False)
-    """When the next of the records that wait may be let go; none while nothing is being let go."""
+    """Time from which the next held records may be released; None while none are being released."""
     failures = models.IntegerField(_("failures in a row"), default=0, db_default=0, editable=False)
     probe_at = models.DateTimeField(_("next probe"), null=True, blank=True, editable=False)
-    """Set while the endpoint keeps failing and only one record per interval is sent."""
+    """Time of the next probe. Set while the endpoint is failing, so that only one record per interval is sent."""
     last_test_status = models.CharField(
         _("last test"), max_length=16, choices=TestStatus.choices, blank=True, default=TestStatus.NEVER
     )
@@ -55,7 +55,7 @@ class UserNotificationChannel(models.Model):
                 name="channel_to_tend",
                 condition=Q(release_at__isnull=False) | Q(probe_at__isnull=False),
             ),
-            # Few are paused among many: metrics and alerts look for them every minute.
+            # Metrics and alerts count the paused channels every minute; few channels are paused.
             models.Index(fields=("paused_at",), name="channel_paused", condition=Q(paused_at__isnull=False)),
         )
 

@@ -10,7 +10,7 @@ from notifications.states import AlertKind, HeartbeatKind, Measure
 
 
 class Heartbeat(models.Model):
-    """The last sign of life of a process, by PostgreSQL's clock. See telemetry/heartbeats.py."""
+    """The time of the last heartbeat of a process, by PostgreSQL's clock. See telemetry/heartbeats.py."""
 
     name = models.CharField(_("name"), max_length=191, primary_key=True)
     kind = models.CharField(_("kind"), max_length=16, choices=HeartbeatKind.choices)
@@ -57,7 +57,7 @@ class Alert(models.Model):
 
 
 class Counter(models.Model):
-    """How often one thing happened in one hour. See telemetry/counters.py."""
+    """Number of attempts or deliveries of one kind in one hour. See telemetry/counters.py."""
 
     pk = models.CompositePrimaryKey(
         "measure", "hour", "channel", "outcome", "error_code", "attempts", "bucket", "shard"

@@ -13,12 +13,12 @@ from notifications.states import UNFINISHED, OperationStatus
 
 
 class ReplayOperation(models.Model):
-    """An order to replay all records that match, in batches, at a rate. Nothing deletes it: it says who and why."""
+    """A replay of all records that match criteria, in batches, at a rate. It is never deleted: it records who and why."""
 
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         on_delete=models.DO_NOTHING,
-        db_constraint=False,  # it outlives users
+        db_constraint=False,  # the row is kept when its user is deleted
         null=True,
         db_index=False,
         related_name="+",
@@ -34,7 +34,7 @@ class ReplayOperation(models.Model):
     matched = models.IntegerField(_("matched"), help_text=_("records that matched when the operation was created"))
     done = models.IntegerField(_("replayed"), default=0)
     cursor_at = models.DateTimeField(null=True, editable=False, db_column="walked_to")
-    """The cursor of the last record that was replayed: its time, and the id below."""
+    """Sort position of the last replayed record: its time here, its id in `cursor_id`."""
     cursor_id = models.BigIntegerField(null=True, editable=False, db_column="walked_to_id")
     next_batch_at = models.DateTimeField(_("next batch"), null=True, db_default=Now())
     error = models.CharField(_("error"), max_length=191, blank=True)
@@ -48,7 +48,7 @@ class ReplayOperation(models.Model):
         db_table = "notification_replay_operations"
         verbose_name = _("replay operation")
         verbose_name_plural = _("replay operations")
-        default_permissions = ()  # those who may replay order one, those who may see records see it
+        default_permissions = ()  # the permissions of records to replay and to view apply
         constraints = (
             models.CheckConstraint(condition=Q(status__in=OperationStatus.values), name="replay_status_known"),
             models.CheckConstraint(
@@ -67,14 +67,14 @@ class ReplayOperation(models.Model):
 
 
 class DueJob(models.Model):
-    """An event that is to happen at a time. jobs.py claims and publishes it."""
+    """An event to publish at a given time. maintenance/job_scheduler.py claims and publishes it."""
 
     key = models.CharField(_("job key"), max_length=191, unique=True)
     event = models.CharField(_("event"), max_length=64)
     payload = models.JSONField(_("payload"))
     run_at = models.DateTimeField(_("scheduled for"))
     next_run_at = models.DateTimeField(_("next run"), null=True)
-    """As a record's `next_attempt_at`: its time, the end of a backoff or of a lease; none when done."""
+    """Time from which it may be claimed: `run_at`, the end of a backoff or of a lease; None when done."""
     lease_token = models.UUIDField(null=True, editable=False)
     attempts = models.IntegerField(_("attempts"), default=0)
     last_error = models.CharField(_("error"), max_length=191, blank=True)
@@ -105,7 +105,7 @@ class DueJob(models.Model):
 
 
 class RejectedRequest(models.Model):
-    """A request refused at the door, kept with the reason so that nothing vanishes."""
+    """A request whose payload was invalid, stored with the reasons, so that no request is lost."""
 
     source = models.CharField(_("source"), max_length=64)
     payload = models.TextField(_("payload"), help_text=_("payload as received"))

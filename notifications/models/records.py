@@ -22,15 +22,15 @@ class NotificationRecord(models.Model):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         on_delete=models.DO_NOTHING,
-        db_constraint=False,  # audit rows outlive users, and ids we do not know are kept
-        db_index=False,  # notification_user begins with it
+        db_constraint=False,  # a row is kept when its user is deleted, and a request for an unknown user id is stored
+        db_index=False,  # the index notification_user begins with this column
         related_name="+",
         verbose_name=_("user"),
     )
     message_uid = models.UUIDField(null=True, editable=False)
-    """Identifies the message itself, also where a failover of PostgreSQL hands out the id of a lost row again.
+    """Identifies the message. The id does not: after a failover PostgreSQL may use the id of a lost row again.
 
-    Random, set by the insert. Records of earlier versions have none.
+    The insert sets it to a random value. Records of earlier versions have none.
     """
     trigger_id = models.CharField(_("trigger id"), max_length=191, blank=True)
     preview_id = models.CharField(_("preview id"), max_length=191, blank=True)
@@ -72,9 +72,9 @@ class NotificationRecord(models.Model):
     replay_operation = models.ForeignKey(
         "ReplayOperation",
         on_delete=models.DO_NOTHING,  # operations are kept
-        db_constraint=False,  # so the column is added without reading the table
+        db_constraint=False,  # so that the migration does not read the whole table
         null=True,
-        db_index=False,  # few records have one: notification_replayed
+        db_index=False,  # few records have one; the partial index notification_replayed has those
         related_name="+",
         verbose_name=_("replay operation"),
         help_text=_("the last operation that replayed this notification"),
@@ -95,7 +95,7 @@ class NotificationRecord(models.Model):
             ("send_now_notificationrecord", _("Can send waiting notifications now")),
         )
         constraints = (
-            # dedupe_key first: the same index then also finds a key without its channel.
+            # dedupe_key comes first, so that this index also serves a search by key alone.
             models.UniqueConstraint(fields=("dedupe_key", "channel"), name="notification_dedupe"),
             models.CheckConstraint(condition=Q(status__in=Status.values), name="notification_status_known"),
             models.CheckConstraint(
@@ -110,23 +110,23 @@ class NotificationRecord(models.Model):
             ),
         )
         indexes = (
-            # Serves the claim (claim.py) and nothing else; finished rows are not in it, so it stays small.
+            # Serves the claim (delivery/claim.py). It has no final rows, so it stays small.
             models.Index(
                 fields=("next_attempt_at", "id"), name="notification_due", condition=Q(next_attempt_at__isnull=False)
             ),
-            models.Index(  # finds what may go when an endpoint is well again
+            models.Index(  # serves the release of held records when their endpoint has recovered
                 fields=("user", "channel", "id"),
                 name="notification_held_up",
                 condition=Q(hold_reason__in=[HoldReason.CHANNEL_PAUSED, HoldReason.ENDPOINT_FAILING]),
             ),
-            # Serves a user's own notifications, newest first (web_api/inbox.py).
+            # Serves a user's own notifications, newest first (web_api/notification_list.py).
             models.Index(fields=("user", "id"), name="notification_user"),
             models.Index(fields=("trace_id",), name="notification_trace", condition=~Q(trace_id="")),
             models.Index(fields=("preview_id",), name="notification_preview", condition=~Q(preview_id="")),
-            # Serves overview and alerts; a delivery that succeeds never touches it.
+            # Serves overview and alerts. A successful delivery does not write to it.
             models.Index(fields=("updated_at", "id"), name="notification_dead", condition=Q(status=Status.DEAD)),
-            # Serves what looks for undelivered records, replays above all. What is delivered never enters it; the
-            # included columns let a count do without the table.
+            # Serves queries for undelivered records, above all replays. A successful delivery does not write to it.
+            # The included columns allow to count without reading the table.
             models.Index(
                 fields=("updated_at", "id"),
                 include=("status", "last_error_code", "channel"),
@@ -145,13 +145,13 @@ class NotificationRecord(models.Model):
 
 
 class DeliveryAttempt(models.Model):
-    """One try to send one record. Only ever inserted, except that a late answer replaces a "lost" row."""
+    """One attempt to send one record. Rows are never changed, but a late answer replaces a "lost" row."""
 
     record = models.ForeignKey(
         NotificationRecord,
         on_delete=models.CASCADE,
         related_name="attempts",
-        db_index=False,  # the unique constraint's index begins with it
+        db_index=False,  # the index of the unique constraint begins with this column
         verbose_name=_("notification"),
     )
     round = models.IntegerField(_("round"), default=0)

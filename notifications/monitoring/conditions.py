@@ -203,7 +203,7 @@ def _mark_covered(conditions: list[Condition]) -> Iterator[Condition]:
     causes: dict[ConditionName, tuple[ConditionName, ...]] = {
         ConditionName.SWEEP_MISSING: (),
         ConditionName.NO_WORKER: (ConditionName.SWEEP_MISSING,),
-        # Beat is heard only through a worker.
+        # A worker writes the heartbeat of beat, when it receives the sweep of beat.
         ConditionName.BEAT_SILENT: (ConditionName.SWEEP_MISSING, ConditionName.NO_WORKER),
     }
     for condition in conditions:

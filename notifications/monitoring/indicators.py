@@ -188,7 +188,7 @@ def redis_is_broker() -> bool:
         broker = current_app.connection_for_write()
         if broker.transport.driver_type != "redis":
             return False
-        ours = urlsplit(normalize_redis_address(service_options().redis_url))
+        own = urlsplit(normalize_redis_address(service_options().redis_url))
     except (ImportError, KeyError, ValueError):  # an address that no client can use; checks E015 and E016 name it
         return False
-    return (ours.hostname or "localhost", ours.port or 6379) == (broker.hostname or "localhost", broker.port or 6379)
+    return (own.hostname or "localhost", own.port or 6379) == (broker.hostname or "localhost", broker.port or 6379)

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus. They are read from the tables, so that each process gives the same and none is lost."""
+"""Metrics for Prometheus. Read from the tables, so all processes export the same, and a crash loses none."""
 
 from __future__ import annotations
 

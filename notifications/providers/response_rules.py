@@ -13,7 +13,7 @@ from notifications.providers.http.client import MAX_EXCERPT_LENGTH, HttpResponse
 from notifications.states import ErrorCode, Outcome
 
 UNMAPPED_MAX_ATTEMPTS = 3
-"""Attempts after which a code without a rule is final. The failure may be temporary, but nothing says so."""
+"""Attempts after which a code without a rule is final. The failure may be temporary, but that is not known."""
 
 
 class Meaning(NamedTuple):

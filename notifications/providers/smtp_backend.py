@@ -20,8 +20,8 @@ class SmtpReplyLost(NotificationError, smtplib.SMTPServerDisconnected):
 
 class _SMTP(smtplib.SMTP):
     def _get_socket(self, host: str, port: int, timeout: float) -> DeadlineSocket:
-        timeout_left = min(timeout, request_deadline.remaining_seconds())
-        plain = socket.create_connection((host, port), timeout_left, self.source_address)
+        connect_timeout = min(timeout, request_deadline.remaining_seconds())
+        plain = socket.create_connection((host, port), connect_timeout, self.source_address)
         guarded = DeadlineSocket(plain.family, plain.type, plain.proto, plain.detach())
         guarded.settimeout(timeout)
         return guarded

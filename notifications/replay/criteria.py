@@ -128,30 +128,30 @@ class Criteria:
         for name, choices in (("statuses", (*UNDELIVERED, Status.SENT)), ("codes", None)):
             values: Any = getattr(self, name)
             if not isinstance(values, tuple) or len(values) > MAX_LIST_VALUES or not all(map(_is_text, values)):
-                yield name, _("must be a list of words")
+                yield name, _("must be a list of texts")
             elif choices and not set(values) <= set(choices):
-                yield name, _("only dead, skipped and sent ones can be replayed")
+                yield name, _("only dead, skipped and sent notifications can be replayed")
         for name in ("channel", "dedupe_key", "trace_id", "preview_id", "search"):
             if getattr(self, name) and not _is_text(getattr(self, name)):
                 yield name, _("must be a text of at most 191 characters, without NUL")
         if self.user is not None and not _is_id(self.user):
-            yield "user", _("must be the number of a user")
+            yield "user", _("must be a user id")
         ids: Any = self.ids
         if not isinstance(ids, tuple) or len(ids) > MAX_LIST_VALUES or not all(map(_is_id, ids)):
-            yield "ids", _("must be a list of at most 1000 record numbers")
+            yield "ids", _("must be a list of at most 1000 record ids")
         for name in _TIMES:
             moment = getattr(self, name)
             if moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
-                yield name, _("must be a time with its zone")
+                yield name, _("must be a time with a time zone")
         force: Any = self.force
         if not isinstance(force, bool):
             yield "force", _("must be true or false")
 
     def _contradictions(self) -> Iterator[Problem]:
         if not self.force and Status.SENT in self.statuses:
-            yield "statuses", _("sent ones are taken with force only: the reader gets them twice")
+            yield "statuses", _("sent notifications require force: the user receives them twice")
         if self._takes_sent and not any(getattr(self, name) for name in _BOUNDS):
-            yield "force", _("with force, narrow it by the time of the request, user, search, dedupe key or trace id")
+            yield "force", _("with force, select also by time of request, user, id, search, dedupe key or trace id")
 
 
 _TIMES = ("created_from", "created_until", "changed_from", "changed_until")
@@ -218,4 +218,4 @@ def _time(name: str, text: object) -> datetime:
     try:
         return datetime.fromisoformat(str(text))
     except ValueError:
-        raise InvalidCriteria([(name, _("must be a time with its zone"))]) from None
+        raise InvalidCriteria([(name, _("must be a time with a time zone"))]) from None

@@ -97,7 +97,7 @@ def _problems(reason: str, rate: int | None, as_of: datetime | None) -> list[Pro
     if rate is not None and not 1 <= rate <= MAX_RATE_PER_MINUTE:
         errors.append(("rate", _("must be a whole number from 1 to 60000")))
     if as_of is not None and as_of.utcoffset() is None:
-        errors.append(("as_of", _("must be a time with its zone")))
+        errors.append(("as_of", _("must be a time with a time zone")))
     return errors
 
 

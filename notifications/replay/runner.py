@@ -31,7 +31,7 @@ logger = logging.getLogger("notifications.replays")
 MAX_BATCH_RECORDS = 500
 """A batch takes some hundred milliseconds, during which its records are locked."""
 LOCKED_RECHECK_SECONDS = 0.2
-"""Seconds until a run looks again for an operation that another process holds."""
+"""Seconds after which a run checks again whether another process still holds an operation."""
 RETRY_DELAY = timedelta(seconds=30)
 """Delay after a batch that the database refused."""
 

@@ -34,8 +34,8 @@ _RULES = (
 def redact_text(text: str) -> str:
     """Return the text with webhook keys, bearer tokens, signing secrets and passwords in URLs replaced by asterisks."""
     lower = text.lower()
-    for words, pattern, replacement in _RULES:
-        if any(word in lower for word in words):
+    for markers, pattern, replacement in _RULES:
+        if any(marker in lower for marker in markers):
             text = pattern.sub(replacement, text)
     return text
 

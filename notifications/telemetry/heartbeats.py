@@ -20,7 +20,7 @@ logger = logging.getLogger("notifications.heartbeats")
 WRITE_INTERVAL_SECONDS = 20.0
 """A process writes each of its heartbeats at most this often: three times within WORKER_TIMEOUT."""
 WORKER_TIMEOUT = timedelta(seconds=60)
-"""A worker without a heartbeat for this time counts as gone."""
+"""A worker without a heartbeat for this time counts as lost."""
 FORGET_WORKER_AFTER = timedelta(days=1)
 """A killed worker leaves its row behind. The next heartbeat deletes rows older than this."""
 MAX_NAME_LENGTH = 191
@@ -109,7 +109,7 @@ def _worker_key() -> str:
 
 
 def _model() -> type[Model]:
-    # Looked up at run time: the layer of models stands above this one.
+    # Resolved at run time: models is a layer above this one, so it cannot be imported.
     return apps.get_model("notifications", "Heartbeat")
 
 

@@ -8,7 +8,7 @@ from functools import cache
 
 
 def worker_name() -> str:
-    """Return `host:process id`, which tells an operator which log to read."""
+    """Return `host:process id`, which identifies the log to read."""
     return f"{_host()}:{os.getpid()}"
 
 

@@ -32,7 +32,7 @@ def send_span(trace_id: str, **attributes: str | int) -> Iterator[Callable[[str,
     Yields:
         A function that takes the outcome and the error code (empty: none) and sets them on the span.
     """
-    # Without a tracer provider nobody sees the span, but making it would take a quarter of the time of a send.
+    # Without a tracer provider the span is not recorded, but creating it would take a quarter of the time of a send.
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         yield lambda outcome, code: None
         return

@@ -1,6 +1,6 @@
 -- Undo claims: status, attempt count and lease become what they were before the claim.
 --
--- A record that is no longer under our lease is left alone.
+-- A record that is no longer under our lease is not changed.
 --
 -- Index: the primary key.
 UPDATE notification_records AS record

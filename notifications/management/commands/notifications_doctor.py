@@ -45,7 +45,7 @@ class Command(Base):
             )
 
     def _write(self, results: list[CheckResult]) -> None:
-        words = {"ok": gettext("ok"), "warning": gettext("warning"), "error": gettext("PROBLEM")}
+        labels = {"ok": gettext("ok"), "warning": gettext("warning"), "error": gettext("PROBLEM")}
         for result in results:
-            line = f"{words[result.state]}  {result.name}: {result.text}"
+            line = f"{labels[result.state]}  {result.name}: {result.text}"
             self.stdout.write(line if result.state == OK else f"{line}\n      -> {result.remedy}")

@@ -74,7 +74,7 @@ def _check_settings() -> Iterator[CheckResult]:
             remedy=message.hint or gettext("See docs/settings.md."),
         )
     if not messages:
-        yield CheckResult(name="settings", state=OK, text=gettext("The settings fit together."))
+        yield CheckResult(name="settings", state=OK, text=gettext("The settings are valid."))
 
 
 def _is_own_warning(message: checks.CheckMessage) -> bool:
@@ -94,4 +94,4 @@ def _check_receivers() -> CheckResult:
         text = gettext("Alerts are sent by: %(names)s.") % {"names": ", ".join(receivers)}
         return CheckResult(name="alerts", state=OK, text=text)
     remedy = gettext("Set NOTIFICATIONS_ALERT_EMAILS or NOTIFICATIONS_ALERT_FEISHU_WEBHOOK.")
-    return CheckResult(name="alerts", state=WARNING, text=gettext("Alerts are sent to nobody."), remedy=remedy)
+    return CheckResult(name="alerts", state=WARNING, text=gettext("No alert receiver is configured."), remedy=remedy)

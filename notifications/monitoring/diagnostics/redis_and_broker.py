@@ -1,4 +1,4 @@
-"""Checks of Redis and of Celery's broker: whether they keep what they are given, and how many messages wait."""
+"""Checks of Redis and of Celery's broker: whether they keep stored data, and how many messages are queued."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INFO_TIMEOUT_SECONDS = 2.0
 
 
 def check_redis() -> Iterator[CheckResult]:
-    """Check that Redis keeps what it is given. To be called while Redis answers, or where none is configured."""
+    """Check that Redis does not evict keys. Call it only while Redis answers, or where none is configured."""
     options = service_options()
     if not options.redis_url:
         remedy = gettext('Set NOTIFICATIONS["REDIS_URL"]. Without it there are no locks and no nudges.')
@@ -49,7 +49,7 @@ def _check_info(info: dict[str, Any]) -> CheckResult:
     if not info.get("aof_enabled", 1):
         text = gettext("appendonly is off: queued events are lost when Redis crashes.")
         return CheckResult(name="redis", state=WARNING, text=text, remedy=gettext("Set appendonly yes."))
-    return CheckResult(name="redis", state=OK, text=gettext("Redis answers and keeps what it is given."))
+    return CheckResult(name="redis", state=OK, text=gettext("Redis answers and does not delete queued events."))
 
 
 def check_broker() -> Iterator[CheckResult]:

@@ -115,10 +115,10 @@ class Inbox:
             if self._changed.wait_for(lambda: enough(select(self._deliveries, key=key)), timeout):
                 return select(self._deliveries, key=key)
             deliveries = select(self._deliveries, key=key)
-        what = f"{wanted} deliveries" if isinstance(wanted, int) else "the condition"
+        expected = f"{wanted} deliveries" if isinstance(wanted, int) else "the condition"
         where = f" to {key}" if key else ""
         last = [f"  {item.key}: notification {item.notification_id}, {item.answer}" for item in deliveries[-10:]]
-        raise TimeoutError("\n".join([f"waited {timeout} s for {what}{where}; {len(deliveries)} arrived", *last]))
+        raise TimeoutError("\n".join([f"waited {timeout} s for {expected}{where}; {len(deliveries)} arrived", *last]))
 
     def arrive(self, key: str, raw: bytes, headers: dict[str, str], webhook_type: str = "flow") -> Arrival:
         """Record a request and select its answer. When this returns, the journal has the request on disk.
