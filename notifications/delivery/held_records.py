@@ -86,7 +86,7 @@ def release_and_probe_channels_if_due(options: ServiceOptions, clock: Clock | No
 
 
 def _take_turn(channel_id: int, options: ServiceOptions, clock: Clock | None) -> bool:
-    """Reserve this interval's release of the channel for this process, so that RESUME_RATE limits all processes together."""
+    """Reserve this interval's release of the channel for this process. So RESUME_RATE limits all processes together."""
     now = current_time(clock)
     next_turn = now + timedelta(seconds=options.sweep_interval)
     unpaused = UserNotificationChannel.objects.filter(pk=channel_id, paused_at__isnull=True)

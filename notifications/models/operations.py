@@ -13,7 +13,7 @@ from notifications.states import UNFINISHED, OperationStatus
 
 
 class ReplayOperation(models.Model):
-    """A replay of all records that match criteria, in batches, at a rate. It is never deleted: it records who and why."""
+    """A replay of all records that match criteria, in batches, at a rate. Never deleted: it records who and why."""
 
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL,

@@ -337,7 +337,7 @@ class TestReplay:
     def test_all_that_was_ever_sent_is_refused(self) -> None:
         make_record("sent")
 
-        with pytest.raises(CommandError, match=r"--force: .*narrow"):
+        with pytest.raises(CommandError, match=r"--force: .*select also"):
             run("replay_notifications", "--channel", "feishu", "--reason", "x", "--force")
 
         assert statuses() == ["sent"]
