@@ -57,7 +57,7 @@ def check_tls(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             text = (
                 f"{name}: the server's certificate is not verified. Whoever answers receives and reads every message."
             )
-            hint = "Add ?ssl_cert_reqs=required to the address, and remove REDIS_TLS_VERIFY=false."
+            hint = "Add ?ssl_cert_reqs=required to the address; see docs/settings.md."
             messages.append(CheckWarning(text, hint=hint, id="notifications.W004"))
     return messages
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Self, TypeVar
 
 from django.contrib.auth import get_user_model
-from django.db import connection, models
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import connection, models, router
 from django.db.models import Q
 from django.db.models.functions import Now
 
@@ -15,6 +16,24 @@ Record = TypeVar("Record", bound=models.Model, covariant=True)
 
 BIGINT_OVERFLOW_DIGITS = 19
 """A number of so many digits may not fit into a bigint column."""
+
+
+class PrimaryManager(models.Manager[Record]):
+    """Reads rows from the database that they are written to.
+
+    A project's router may read from a replica. A replica lags, so a row that was just written would be missing there.
+    """
+
+    def get_queryset(self) -> models.QuerySet[Record]:
+        """Return the rows of the primary database, unless `using()` named another one."""
+        rows = super().get_queryset()
+        return rows if self._db else rows.using(router.db_for_write(self.model))
+
+
+def primary_users() -> models.QuerySet[AbstractBaseUser]:
+    """Return the project's users, from the database that they are written to."""
+    model = get_user_model()
+    return model._default_manager.using(router.db_for_write(model))
 
 
 class NotificationQuerySet(models.QuerySet[Record, Record]):
@@ -37,8 +56,7 @@ class NotificationQuerySet(models.QuerySet[Record, Record]):
         Args:
             term: A dedupe key, a trace id, a user name, a record id or a user id.
         """
-        users = get_user_model()._default_manager
-        owners = list(users.filter(**{get_user_model().USERNAME_FIELD: term}).values_list("pk", flat=True))
+        owners = list(primary_users().filter(**{get_user_model().USERNAME_FIELD: term}).values_list("pk", flat=True))
         condition = Q(dedupe_key=term) | Q(trace_id=term) | Q(user_id__in=owners)
         if term.isascii() and term.isdigit() and len(term) < BIGINT_OVERFLOW_DIGITS:
             condition |= Q(pk=int(term))

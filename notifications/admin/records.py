@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
+from django.db import router
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
@@ -84,7 +85,11 @@ class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Records:
         """Return records and prefetch their users. A join would hide the records of deleted users."""
-        return AdminQuerySet(self.model).order_by(*self.get_ordering(request)).prefetch_related("user")
+        return (
+            AdminQuerySet(self.model, using=router.db_for_write(self.model))
+            .order_by(*self.get_ordering(request))
+            .prefetch_related("user")
+        )
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Omit the user's channel for those who may not view channels."""

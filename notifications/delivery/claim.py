@@ -18,6 +18,7 @@ from notifications.conf import ServiceOptions
 from notifications.content.rendering import build_message_text
 from notifications.delivery.locks import lock_key
 from notifications.providers.base import Endpoint, SendRequest
+from notifications.querysets import primary_users
 from notifications.security.secrets import Secret
 from notifications.sql import FORBID_SORT, load_sql
 from notifications.states import Cause, Status
@@ -164,7 +165,7 @@ def _email_addresses(user_ids: set[int]) -> dict[int, str]:
     name = model.get_email_field_name()
     if not user_ids or name not in {field.name for field in model._meta.get_fields()}:
         return {}
-    return dict(model._default_manager.filter(pk__in=user_ids).values_list("pk", name))
+    return dict(primary_users().filter(pk__in=user_ids).values_list("pk", name))
 
 
 def _build_claimed(row: dict[str, Any], token: str, lease_deadline: float, email: str) -> Claimed:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from notifications.querysets import PrimaryManager
 from notifications.security.fields import SecretField
 from notifications.states import AuthType, TestStatus
 
@@ -41,6 +44,8 @@ class UserNotificationChannel(models.Model):
     last_test_at = models.DateTimeField(_("time of the last test"), null=True, blank=True)
     created_at = models.DateTimeField(_("created"), db_default=Now())
     updated_at = models.DateTimeField(_("changed"), auto_now=True)
+
+    objects: ClassVar[models.Manager[UserNotificationChannel]] = PrimaryManager()
 
     class Meta:
         """Table, permissions, constraints and indexes."""

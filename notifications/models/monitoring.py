@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from notifications.querysets import PrimaryManager
 from notifications.states import AlertKind, HeartbeatKind, Measure
 
 
@@ -15,6 +18,8 @@ class Heartbeat(models.Model):
     name = models.CharField(_("name"), max_length=191, primary_key=True)
     kind = models.CharField(_("kind"), max_length=16, choices=HeartbeatKind.choices)
     seen_at = models.DateTimeField(_("last heartbeat"), db_default=Now())
+
+    objects: ClassVar[models.Manager[Heartbeat]] = PrimaryManager()
 
     class Meta:
         """Table, permissions, constraints and indexes."""
@@ -42,6 +47,8 @@ class Alert(models.Model):
     sent_at = models.DateTimeField(_("sent"), null=True, db_column="told_at")
     resolved_at = models.DateTimeField(_("resolved"), null=True, db_column="cleared_at")
     resolution_sent_at = models.DateTimeField(_("resolution sent"), null=True, db_column="all_clear_at")
+
+    objects: ClassVar[models.Manager[Alert]] = PrimaryManager()
 
     class Meta:
         """Table, permissions, constraints and indexes."""
@@ -72,6 +79,8 @@ class Counter(models.Model):
     bucket = models.SmallIntegerField()
     count = models.BigIntegerField()
     seconds = models.FloatField()
+
+    objects: ClassVar[models.Manager[Counter]] = PrimaryManager()
 
     class Meta:
         """Table, permissions, constraints and indexes."""

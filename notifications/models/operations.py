@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
@@ -9,6 +11,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from notifications.content.text import escape_invisible
+from notifications.querysets import PrimaryManager
 from notifications.states import UNFINISHED, OperationStatus
 
 
@@ -41,6 +44,8 @@ class ReplayOperation(models.Model):
     created_at = models.DateTimeField(_("created"), db_default=Now())
     started_at = models.DateTimeField(_("started"), null=True)
     finished_at = models.DateTimeField(_("finished"), null=True)
+
+    objects: ClassVar[models.Manager[ReplayOperation]] = PrimaryManager()
 
     class Meta:
         """Table, permissions, constraints and indexes."""
@@ -81,6 +86,8 @@ class DueJob(models.Model):
     done_at = models.DateTimeField(_("done"), null=True)
     created_at = models.DateTimeField(_("created"), db_default=Now())
 
+    objects: ClassVar[models.Manager[DueJob]] = PrimaryManager()
+
     class Meta:
         """Table, permissions, constraints and indexes."""
 
@@ -111,6 +118,8 @@ class RejectedRequest(models.Model):
     payload = models.TextField(_("payload"), help_text=_("payload as received"))
     errors = models.JSONField(_("reasons"))
     created_at = models.DateTimeField(_("time"), db_default=Now(), db_index=True)
+
+    objects: ClassVar[models.Manager[RejectedRequest]] = PrimaryManager()
 
     class Meta:
         """Table, permissions, constraints and indexes."""

@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from notifications.content.text import escape_invisible
-from notifications.querysets import NotificationQuerySet
+from notifications.querysets import NotificationQuerySet, PrimaryManager
 from notifications.states import SCHEDULED, UNDELIVERED, Cause, HoldReason, Outcome, Status
 
 
@@ -80,7 +80,7 @@ class NotificationRecord(models.Model):
         help_text=_("the last operation that replayed this notification"),
     )
 
-    objects: ClassVar[NotificationQuerySet[NotificationRecord]] = NotificationQuerySet.as_manager()  # type: ignore[assignment]
+    objects: ClassVar[NotificationQuerySet[NotificationRecord]] = PrimaryManager.from_queryset(NotificationQuerySet)()  # type: ignore[assignment]
 
     class Meta:
         """Table, permissions, constraints and indexes."""
@@ -165,6 +165,8 @@ class DeliveryAttempt(models.Model):
     http_status = models.IntegerField(_("HTTP status"), null=True)
     response_excerpt = models.TextField(_("response"), blank=True)
     worker = models.CharField(_("worker"), max_length=191, blank=True)
+
+    objects: ClassVar[models.Manager[DeliveryAttempt]] = PrimaryManager()
 
     class Meta:
         """Table, permissions, constraints and indexes."""

@@ -40,7 +40,7 @@ def format_age(seconds: float | None) -> str:
 
 def _postgresql_away(details: Details) -> ConditionText:
     title = _("PostgreSQL does not answer (%(error)s).") % details
-    return ConditionText(title, _("Start PostgreSQL, and check DATABASE_URL."))
+    return ConditionText(title, _("Start PostgreSQL, and check DATABASES."))
 
 
 def _migrations_pending(details: Details) -> ConditionText:
@@ -55,7 +55,7 @@ def _redis_away(details: Details) -> ConditionText:
         )
     return ConditionText(
         _("Redis does not answer: delivery goes on with the sweeps, without locks and nudges."),
-        _("Start Redis, and check NOTIFICATIONS_REDIS_URL."),
+        _('Start Redis, and check NOTIFICATIONS["REDIS_URL"].'),
     )
 
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import F, Q
@@ -22,6 +21,7 @@ from django.db.models.functions import Coalesce, Now
 
 from notifications.api import replay_notifications
 from notifications.models import NotificationRecord, ReplayOperation
+from notifications.querysets import primary_users
 from notifications.replay.criteria import Criteria
 from notifications.replay.operations import log_operation
 from notifications.states import UNFINISHED, OperationStatus
@@ -155,7 +155,7 @@ def _actor(operation: ReplayOperation) -> AbstractBaseUser | None:
     """Return the user who ordered the operation; None if it was code or the user was deleted."""
     if operation.created_by_id is None:
         return None
-    return get_user_model()._default_manager.filter(pk=operation.created_by_id).first()
+    return primary_users().filter(pk=operation.created_by_id).first()
 
 
 def _seconds_to_next(only: ReplayOperation | None) -> float | None:

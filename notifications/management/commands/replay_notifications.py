@@ -16,6 +16,7 @@ from django.utils.translation import gettext, gettext_lazy as _, ngettext
 from notifications.clock import database_now
 from notifications.management.commands._base import Command as Base, StopSignal, positive_int, stop_on_signals
 from notifications.models import ReplayOperation
+from notifications.querysets import primary_users
 from notifications.replay.criteria import Criteria, InvalidCriteria, breakdown
 from notifications.replay.operations import create_operation
 from notifications.replay.runner import run_due_batches
@@ -163,7 +164,7 @@ class Command(Base):
             while operation.next_batch_at is not None and not stop.requested():
                 before = operation.done
                 run_due_batches(WAIT_STEP_SECONDS, should_stop=stop.requested, only=operation)
-                operation.refresh_from_db()
+                operation.refresh_from_db(from_queryset=ReplayOperation.objects.all())
                 self._progress(operation, before, stop)
         unchanged = max(operation.matched - operation.done, 0)
         done = ngettext("%(count)d was replayed.", "%(count)d were replayed.", operation.done) % {
@@ -208,9 +209,7 @@ def _format_time(moment: datetime) -> str:
 def _actor(name: str | None) -> AbstractBaseUser | None:
     if name is None:
         return None
-    actor: AbstractBaseUser | None = (
-        get_user_model()._default_manager.filter(**{get_user_model().USERNAME_FIELD: name}).first()
-    )
+    actor: AbstractBaseUser | None = primary_users().filter(**{get_user_model().USERNAME_FIELD: name}).first()
     if actor is None:
         raise CommandError(gettext("There is no user %(name)s.") % {"name": name})
     return actor

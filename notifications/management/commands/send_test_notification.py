@@ -13,6 +13,7 @@ from notifications.channels.test_message import describe_error, send_test_messag
 from notifications.conf import service_options
 from notifications.ingest.validation import InvalidNotification
 from notifications.management.commands._base import Command as Base
+from notifications.querysets import primary_users
 from notifications.states import Status
 
 
@@ -56,9 +57,9 @@ class Command(Base):
 def _user(name: str) -> AbstractBaseUser:
     """Return the user with this name, else with this id. A name that is a number is tried as a name first."""
     model = get_user_model()
-    user = model._default_manager.filter(**{model.USERNAME_FIELD: name}).first()
+    user = primary_users().filter(**{model.USERNAME_FIELD: name}).first()
     if user is None and name.isascii() and name.isdigit():
-        user = model._default_manager.filter(pk=int(name)).first()
+        user = primary_users().filter(pk=int(name)).first()
     if user is None:
         raise CommandError(gettext("There is no user %(name)s.") % {"name": name})
     return user

@@ -6,7 +6,6 @@ import logging
 from smtplib import SMTPRecipientsRefused
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
 from django.core.mail import EmailMessage
 from django.db import transaction
 from django.db.models import F, Q
@@ -15,6 +14,7 @@ from django.utils.translation import gettext
 
 from notifications.conf import service_options
 from notifications.models import UserNotificationChannel
+from notifications.querysets import primary_users
 
 logger = logging.getLogger("notifications.owners")
 
@@ -59,7 +59,7 @@ def _claim_channel() -> UserNotificationChannel | None:
 
 def _send_mail(channel: UserNotificationChannel) -> None:
     options = service_options()
-    user = get_user_model()._default_manager.filter(pk=channel.user_id).first()
+    user = primary_users().filter(pk=channel.user_id).first()
     address = getattr(user, user.get_email_field_name(), "") if user else ""
     if not address:
         return

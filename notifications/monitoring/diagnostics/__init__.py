@@ -93,5 +93,5 @@ def _check_receivers() -> CheckResult:
     if receivers := configured_receivers():
         text = gettext("Alerts are sent by: %(names)s.") % {"names": ", ".join(receivers)}
         return CheckResult(name="alerts", state=OK, text=text)
-    remedy = gettext("Set NOTIFICATIONS_ALERT_EMAILS or NOTIFICATIONS_ALERT_FEISHU_WEBHOOK.")
+    remedy = gettext('Set NOTIFICATIONS["ALERT_EMAILS"] or NOTIFICATIONS["ALERT_FEISHU_WEBHOOK"].')
     return CheckResult(name="alerts", state=WARNING, text=gettext("No alert receiver is configured."), remedy=remedy)

@@ -60,7 +60,7 @@ def check_keys() -> Iterator[CheckResult]:
             "%(count)d channels cannot be decrypted: %(names)s",
             len(unreadable),
         ) % {"count": len(unreadable), "names": ids + (", ..." if len(unreadable) > MAX_NAMED_CHANNELS else "")}
-        remedy = gettext("Add the key they were encrypted with to NOTIFICATIONS_ENCRYPTION_KEYS, as the last one.")
+        remedy = gettext('Add the key they were encrypted with to NOTIFICATIONS["ENCRYPTION_KEYS"], as the last one.')
         yield CheckResult(name="keys", state=ERROR, text=text, remedy=remedy)
     else:
         yield CheckResult(name="keys", state=OK, text=gettext("Every channel can be decrypted."))

@@ -9,6 +9,7 @@ import redis
 from celery import current_app
 from django.utils.translation import gettext, ngettext
 
+from notifications.beat import beat_schedule
 from notifications.broker.nudge import broker
 from notifications.broker.redis_client import RedisAddressError, open_client
 from notifications.conf import service_options
@@ -67,7 +68,7 @@ def check_broker() -> Iterator[CheckResult]:
         remedy = gettext("Make it longer than LOCK_WAIT and LEASE together, %(needed)d s.") % {"needed": needed}
         yield CheckResult(name="broker", state=ERROR, text=text % {"timeout": timeout}, remedy=remedy)
     try:
-        lengths = {name: _count_messages(name) for name in current_app.amqp.queues}
+        lengths = {name: _count_messages(name) for name in _queues()}
     except Exception as error:  # the broker's client may raise anything
         yield _report_broker_away(error)
         return
@@ -87,6 +88,14 @@ def _report_broker_away(error: Exception) -> CheckResult:
     text = gettext("The broker does not answer: %(error)s.") % {"error": type(error).__name__}
     remedy = gettext("Start the broker, and check Celery's setting broker_url.")
     return CheckResult(name="broker", state=ERROR, text=text, remedy=remedy)
+
+
+def _queues() -> list[str]:
+    """Return the queues that the project's task_routes select for the tasks of this app."""
+    current_app.loader.import_default_modules()
+    own = {name for name, task in current_app.tasks.items() if type(task).__module__.startswith("notifications.")}
+    names = own | {entry["task"] for entry in beat_schedule().values()}
+    return sorted({current_app.amqp.router.route({}, name)["queue"].name for name in names})
 
 
 def _count_messages(queue: str) -> int:
