@@ -1,4 +1,4 @@
-"""The promise, on real workers, beat and web started by the Procfile's own commands."""
+"""Delivery with real worker, beat and web processes, started by the commands of the Procfile."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.payloads import payload_of
 pytestmark = pytest.mark.acceptance
 
 
-def test_a_committed_request_reaches_the_endpoint_and_a_rolled_back_one_does_not(
+def test_committed_request_is_sent_and_rolled_back_request_is_not(
     environment: ProjectEnvironment,
 ) -> None:
     environment.start_worker()
@@ -42,7 +42,7 @@ def test_a_committed_request_reaches_the_endpoint_and_a_rolled_back_one_does_not
     assert environment.statuses() == {"sent": 1}
 
 
-def test_an_event_of_another_celery_app_is_delivered_and_its_duplicate_is_not(environment: ProjectEnvironment) -> None:
+def test_event_of_another_celery_app_is_sent_once_despite_a_duplicate(environment: ProjectEnvironment) -> None:
     environment.start_worker()
     user, _key = environment.add_user()
     other = other_app(environment.valkey.url)
@@ -51,12 +51,12 @@ def test_an_event_of_another_celery_app_is_delivered_and_its_duplicate_is_not(en
         other.send_task("notification.feishu.requested", args=[payload_of(user, "k")], queue="notifications")
     other.send_task("notification.feishu.requested", args=[payload_of(user, "bad", user_id=0)], queue="notifications")
 
-    wait_until(lambda: environment.rows("SELECT 1 FROM notification_rejected_requests"), "the bad event is kept")
+    wait_until(lambda: environment.rows("SELECT 1 FROM notification_rejected_requests"), "the invalid event is stored")
     environment.wait_for_status("sent", 1)
     assert list(environment.sends().values()) == [1]
 
 
-def test_a_failure_is_retried_by_beat(environment: ProjectEnvironment) -> None:
+def test_sweep_retries_failed_sends(environment: ProjectEnvironment) -> None:
     environment.start_worker()
     user, key = environment.add_user("status:503", "rate-limit:1", "ok")
 
@@ -77,7 +77,7 @@ def test_a_failure_is_retried_by_beat(environment: ProjectEnvironment) -> None:
     ]
 
 
-def test_a_worker_killed_in_mid_send_is_recovered_after_its_lease(environment: ProjectEnvironment) -> None:
+def test_record_of_a_worker_killed_during_a_send_is_sent_again_after_its_lease(environment: ProjectEnvironment) -> None:
     worker = environment.start_worker()
     user, key = environment.add_user("hold", "ok")
     [record] = environment.request(user, "k")
@@ -88,14 +88,14 @@ def test_a_worker_killed_in_mid_send_is_recovered_after_its_lease(environment: P
     environment.start("beat")
 
     environment.wait_for_status("sent", 1)
-    assert len(environment.sandbox.deliveries(notification_id=record)) == 2  # the one in the air, and its repetition
+    assert len(environment.sandbox.deliveries(notification_id=record)) == 2  # the interrupted send and its repetition
     assert environment.rows("SELECT number, cause, outcome FROM notification_delivery_attempts ORDER BY 1") == [
         (1, "event", "lost"),
         (2, "recovery", "success"),
     ]
 
 
-def test_a_worker_told_to_stop_finishes_what_is_in_flight(environment: ProjectEnvironment) -> None:
+def test_terminated_worker_finishes_sends_in_progress(environment: ProjectEnvironment) -> None:
     worker = environment.start_worker()
     user, key = environment.add_user("hold")
     environment.request(user, "k")
@@ -110,7 +110,7 @@ def test_a_worker_told_to_stop_finishes_what_is_in_flight(environment: ProjectEn
     assert environment.statuses() == {"sent": 1}
 
 
-def test_redis_stopped_and_started_costs_time_and_nothing_else(environment: ProjectEnvironment) -> None:
+def test_requests_are_sent_once_through_a_redis_restart(environment: ProjectEnvironment) -> None:
     environment.start_worker()
     environment.start("beat")
     user, _key = environment.add_user()
@@ -119,23 +119,23 @@ def test_redis_stopped_and_started_costs_time_and_nothing_else(environment: Proj
 
     environment.valkey.kill()
     during = environment.request(user, "during-1", "during-2")
-    done = environment.manage("deliver_due")
+    command = environment.manage("deliver_due")
     environment.valkey.start()
     after = environment.request(user, "after")
 
-    assert done.returncode == 0, done.stderr
+    assert command.returncode == 0, command.stderr
     environment.wait_for_status("sent", 4)
     assert {record: environment.sends()[record] for record in during + after} == dict.fromkeys(during + after, 1)
 
 
-def test_a_worker_whose_database_connections_are_cut_goes_on_with_new_ones(environment: ProjectEnvironment) -> None:
+def test_worker_reconnects_after_its_database_connections_are_terminated(environment: ProjectEnvironment) -> None:
     environment.start_worker()
     environment.start("beat")
     user, _key = environment.add_user()
     other = other_app(environment.valkey.url)
 
     def send_events(name: str) -> None:
-        for number in range(8):  # more than the worker has threads, so that each has had a connection
+        for number in range(8):  # more than the worker's threads, so that each thread has opened a connection
             other.send_task(
                 "notification.feishu.requested", args=[payload_of(user, f"{name}-{number}")], queue="notifications"
             )
@@ -154,7 +154,7 @@ def test_a_worker_whose_database_connections_are_cut_goes_on_with_new_ones(envir
     assert set(environment.sends().values()) == {1}
 
 
-def test_a_lost_message_is_found_by_the_sweep(environment: ProjectEnvironment) -> None:
+def test_sweep_sends_a_record_whose_celery_message_was_lost(environment: ProjectEnvironment) -> None:
     user, _key = environment.add_user()
     [record] = environment.request(user, "k")
     environment.run(
@@ -169,14 +169,14 @@ def test_a_lost_message_is_found_by_the_sweep(environment: ProjectEnvironment) -
     assert environment.sends() == {record: 1}
 
 
-def test_some_thousand_notifications_survive_kills_of_workers_and_valkey(environment: ProjectEnvironment) -> None:
+def test_2100_notifications_are_delivered_despite_killed_workers_and_valkey(environment: ProjectEnvironment) -> None:
     workers = [environment.start_worker(), environment.start_worker()]
     environment.start("beat")
     users = [environment.add_user()[0] for _ in range(3)]
     records: list[int] = []
     for number, user in enumerate(users):
         records += environment.request(user, *(f"{number}-{key}" for key in range(700)))
-        wait_until(lambda: environment.statuses().get("sent", 0) > 100, "some are out")
+        wait_until(lambda: environment.statuses().get("sent", 0) > 100, "some are sent")
         workers.pop(0).kill()
         if number == 1:
             environment.valkey.kill()
@@ -191,15 +191,15 @@ def test_some_thousand_notifications_survive_kills_of_workers_and_valkey(environ
         )
     )
     assert sends.keys() == set(records)
-    # Twice only where a worker died between the receiver's answer and our commit.
+    # A record is sent twice only if a worker died between the receiver's answer and our commit.
     assert all(times <= 1 + lost.get(record, 0) for record, times in sends.items())
 
 
-def test_the_web_process_serves_the_login_page(environment: ProjectEnvironment) -> None:
+def test_web_process_serves_the_login_page(environment: ProjectEnvironment) -> None:
     port = free_port()
     environment.start("web", PORT=str(port))
 
-    def answer() -> tuple[int, str] | None:
+    def fetch_login_page() -> tuple[int, str] | None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         try:
             connection.request("GET", "/admin/login/", headers={"Accept-Language": "zh-CN"})
@@ -210,30 +210,30 @@ def test_the_web_process_serves_the_login_page(environment: ProjectEnvironment) 
         finally:
             connection.close()
 
-    answered = wait_until(answer, "the web process answers")
-    assert answered
-    status, page = answered
+    response = wait_until(fetch_login_page, "the web process answers")
+    assert response
+    status, page = response
     assert status == 200
     assert "登录" in page
 
 
-def test_log_lines_are_json_and_hold_every_fact_and_no_secret(environment: ProjectEnvironment) -> None:
+def test_attempt_log_line_is_json_with_all_fields_and_without_secrets(environment: ProjectEnvironment) -> None:
     worker = environment.start_worker()
     user, key = environment.add_user("status:500")
     [record] = environment.request(user, "k")
     environment.wait_for_status("failed", 1)
 
     lines = [line for line in wait_until(lambda: worker.log, "a log").splitlines() if "delivery.attempted" in line]
-    facts = json.loads(lines[0])
-    assert (facts["record_id"], facts["user_id"], facts["attempt"], facts["max_attempts"]) == (record, user, 1, 5)
-    assert (facts["outcome"], facts["status"], facts["error_code"]) == ("temporary_fail", "failed", "provider_5xx")
-    assert (facts["http_status"], facts["settled"], facts["cause"]) == (500, True, "event")
-    assert facts.keys() >= {"duration_ms", "retry_in_s", "worker", "trace_id", "dedupe_key", "channel", "time"}
+    entry = json.loads(lines[0])
+    assert (entry["record_id"], entry["user_id"], entry["attempt"], entry["max_attempts"]) == (record, user, 1, 5)
+    assert (entry["outcome"], entry["status"], entry["error_code"]) == ("temporary_fail", "failed", "provider_5xx")
+    assert (entry["http_status"], entry["settled"], entry["cause"]) == (500, True, "event")
+    assert entry.keys() >= {"duration_ms", "retry_in_s", "worker", "trace_id", "dedupe_key", "channel", "time"}
     assert key not in worker.log
 
 
-def test_the_database_knows_which_processes_are_alive(environment: ProjectEnvironment) -> None:
-    def workers() -> int:
+def test_heartbeats_show_which_processes_run(environment: ProjectEnvironment) -> None:
+    def count_live_workers() -> int:
         [[count]] = environment.rows(
             "SELECT count(*) FROM notification_heartbeats"
             " WHERE kind = 'worker' AND seen_at > statement_timestamp() - interval '1 minute'"
@@ -244,19 +244,19 @@ def test_the_database_knows_which_processes_are_alive(environment: ProjectEnviro
     other = environment.start_worker(WORKER_NAME="other")
     environment.start("beat")
 
-    wait_until(lambda: workers() == 2, "two workers were heard of")
+    wait_until(lambda: count_live_workers() == 2, "two workers have a heartbeat")
     wait_until(
         lambda: {("beat",), ("sweep",)} <= set(environment.rows("SELECT name FROM notification_heartbeats")),
-        "beat and sweep were heard of",
+        "beat and sweep have a heartbeat",
     )
 
     worker.terminate()
-    assert workers() == 1
+    assert count_live_workers() == 1
     other.kill()
-    assert workers() == 1  # it could not take leave; a minute later it counts no more
+    assert count_live_workers() == 1  # a killed worker keeps its heartbeat row; the row is ignored a minute later
 
 
-def test_beat_and_a_worker_tell_a_person_what_died(environment: ProjectEnvironment) -> None:
+def test_alert_reports_a_dead_notification_once(environment: ProjectEnvironment) -> None:
     bot = AlertBot()
     try:
         options = bot.options
@@ -269,10 +269,10 @@ def test_beat_and_a_worker_tell_a_person_what_died(environment: ProjectEnvironme
         environment.request(user, "k")
         environment.wait_for_status("dead", 1)
 
-        wait_until(lambda: bot.texts, "somebody was told")
-        seen = "SELECT last_seen FROM notification_alerts WHERE sink = 'feishu'"
-        before = environment.rows(seen)
-        wait_until(lambda: environment.rows(seen) > before, "somebody looked again")
+        wait_until(lambda: bot.texts, "an alert was sent")
+        query = "SELECT last_seen FROM notification_alerts WHERE sink = 'feishu'"
+        before = environment.rows(query)
+        wait_until(lambda: environment.rows(query) > before, "alerts were evaluated again")
     finally:
         bot.close()
 

@@ -19,7 +19,9 @@ from notifications.replay.criteria import Criteria
 from notifications.replay.operations import create_operation
 result = create_operation(Criteria(statuses=("dead",)), None, "fixed").pk
 """
-RUN = "import django; django.setup()\nfrom notifications.replay.runner import run_due_batches\nrun_due_batches(60)"
+RUN_BATCHES = (
+    "import django; django.setup()\nfrom notifications.replay.runner import run_due_batches\nrun_due_batches(60)"
+)
 
 
 def test_operation_of_a_killed_worker_is_continued_and_replays_each_record_once(environment: FaultEnvironment) -> None:
@@ -30,17 +32,18 @@ def test_operation_of_a_killed_worker_is_continued_and_replays_each_record_once(
 
     first = environment.start_worker(FAULTS="within_batch=kill")
     first.wait(60)
-    assert operation(environment) == ("queued", 0)
+    assert operation_progress(environment) == ("queued", 0)
     assert environment.statuses() == {"dead": len(records)}  # the unfinished batch was rolled back
 
-    assert run(environment, FAULTS="after_batch=kill") == -signal.SIGKILL
-    assert operation(environment) == ("running", MAX_BATCH_RECORDS)
+    assert run_batches(environment, FAULTS="after_batch=kill") == -signal.SIGKILL
+    assert operation_progress(environment) == ("running", MAX_BATCH_RECORDS)
     assert environment.statuses() == {"dead": len(records) - MAX_BATCH_RECORDS, "pending": MAX_BATCH_RECORDS}
 
     environment.start_worker()
     environment.start("beat")
     wait_until(
-        lambda: operation(environment) == ("done", len(records)), lambda: f"all are replayed: {operation(environment)}"
+        lambda: operation_progress(environment) == ("done", len(records)),
+        lambda: f"all records are replayed: {operation_progress(environment)}",
     )
     environment.wait_for_status("sent", len(records))
     assert environment.sends() == dict.fromkeys(records, 1)
@@ -48,14 +51,19 @@ def test_operation_of_a_killed_worker_is_continued_and_replays_each_record_once(
     environment.assert_promise()
 
 
-def operation(environment: FaultEnvironment) -> tuple[str, int]:
-    """Return status and progress of the one operation."""
-    [(status, done)] = environment.rows("SELECT status, done FROM notification_replay_operations")
-    return status, done
+def operation_progress(environment: FaultEnvironment) -> tuple[str, int]:
+    """Return status and progress of the operation."""
+    [(status, replayed)] = environment.rows("SELECT status, done FROM notification_replay_operations")
+    return status, replayed
 
 
-def run(environment: FaultEnvironment, **env: str) -> int:
+def run_batches(environment: FaultEnvironment, **env: str) -> int:
     """Run batches in another process; return its exit code."""
     return subprocess.run(
-        [sys.executable, "-c", RUN], cwd=ROOT, env=environment.env | env, capture_output=True, timeout=60, check=False
+        [sys.executable, "-c", RUN_BATCHES],
+        cwd=ROOT,
+        env=environment.env | env,
+        capture_output=True,
+        timeout=60,
+        check=False,
     ).returncode

@@ -1,4 +1,4 @@
-"""The two entrances: code in the project, and messages from other Celery apps."""
+"""The Python API, and the Celery tasks that other apps and beat call."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _empty_queues() -> None:
 
 @pytest.mark.django_db(transaction=True)
 class TestApi:
-    def test_a_committed_request_is_stored_and_nudged_once(self) -> None:
+    def test_committed_requests_are_stored_with_one_nudge(self) -> None:
         with transaction.atomic():
             first = request_notification(payload())
             request_notification(payload(dedupe_key="second"))
@@ -48,7 +48,7 @@ class TestApi:
         assert purge_queue("deliver") == 1
         assert NotificationRecord.objects.filter(pk=first.record_id, status="pending").exists()
 
-    def test_the_channel_names_the_provider(self) -> None:
+    def test_channel_argument_selects_the_channel(self) -> None:
         first = request_notification(payload(), channel="email")
         [second] = request_notifications([payload()], channel="webhook")
         third = request_notification(payload())
@@ -56,7 +56,7 @@ class TestApi:
         channels = dict(NotificationRecord.objects.values_list("pk", "channel"))
         assert channels == {first.record_id: "email", second.record_id: "webhook", third.record_id: "feishu"}
 
-    def test_a_channel_without_a_provider_is_refused_by_name(self, provider: MemoryProvider) -> None:
+    def test_channel_without_provider_is_rejected_with_field_name(self, provider: MemoryProvider) -> None:
         for channel in ("pigeon", "email", ""):
             with pytest.raises(InvalidNotification) as refused:
                 request_notification(payload(), channel=channel)
@@ -64,7 +64,7 @@ class TestApi:
             assert str(refused.value) == "channel: has no provider; known: feishu"
         assert not NotificationRecord.objects.exists()
 
-    def test_what_rolls_back_was_never_asked_for(self) -> None:
+    def test_rolled_back_request_is_neither_stored_nor_nudged(self) -> None:
         with pytest.raises(ZeroDivisionError), transaction.atomic():
             request_notification(payload())
             raise ZeroDivisionError
@@ -72,17 +72,17 @@ class TestApi:
         assert not NotificationRecord.objects.exists()
         assert purge_queue("deliver") == 0
 
-    def test_a_duplicate_is_answered_and_nudges_nobody(self) -> None:
+    def test_duplicate_returns_the_record_without_a_nudge(self) -> None:
         first = request_notification(payload())
         purge_queue("deliver")
         mark_nudge_received()
 
-        again = request_notification(payload())
+        duplicate = request_notification(payload())
 
-        assert (again.record_id, again.reused) == (first.record_id, True)
+        assert (duplicate.record_id, duplicate.reused) == (first.record_id, True)
         assert purge_queue("deliver") == 0
 
-    def test_a_refusal_leaves_the_callers_transaction_usable(self) -> None:
+    def test_rejected_request_leaves_the_callers_transaction_usable(self) -> None:
         with transaction.atomic():
             with pytest.raises(InvalidNotification, match="user_id"):
                 request_notification(payload(user_id="42"))
@@ -92,13 +92,13 @@ class TestApi:
 
         assert NotificationRecord.objects.count() == 1
 
-    def test_many_at_once(self) -> None:
+    def test_bulk_request_sends_one_nudge(self) -> None:
         accepted = request_notifications(payload(dedupe_key=f"k{number}") for number in range(3))
 
-        assert [one.reused for one in accepted] == [False] * 3
+        assert [result.reused for result in accepted] == [False] * 3
         assert purge_queue("deliver") == 1
 
-    def test_redis_away_does_not_fail_the_request(self, change: Callable[..., None]) -> None:
+    def test_request_succeeds_while_redis_is_unavailable(self, change: Callable[..., None]) -> None:
         change(REDIS_URL="redis://127.0.0.1:1/0")
         gateway.cache_clear()
 
@@ -107,7 +107,7 @@ class TestApi:
 
         assert NotificationRecord.objects.count() == 1
 
-    def test_a_broker_that_fails_does_not_fail_the_request(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_request_succeeds_while_the_broker_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*args: str) -> None:
             raise ConnectionResetError
 
@@ -119,7 +119,7 @@ class TestApi:
 
 
 class TestNudge:
-    def test_one_message_stands_for_many_until_a_drain_starts(self) -> None:
+    def test_further_nudges_are_suppressed_until_a_drain_starts(self) -> None:
         assert [nudge(), nudge(), nudge()] == [True, False, False]
         assert purge_queue("deliver") == 1
 
@@ -127,14 +127,14 @@ class TestNudge:
 
         assert nudge()
 
-    def test_a_lost_nudge_is_forgotten_after_its_time(self, change: Callable[..., None]) -> None:
+    def test_nudge_key_expires_after_nudge_ttl(self, change: Callable[..., None]) -> None:
         change(NUDGE_TTL=15)
         nudge()
 
-        left = gateway().run(lambda client: client.pttl(gateway().key(NUDGE_KEY)))
+        ttl_ms = gateway().run(lambda client: client.pttl(gateway().key(NUDGE_KEY)))
 
-        assert isinstance(left, int)
-        assert 0 < left <= 15_000
+        assert isinstance(ttl_ms, int)
+        assert 0 < ttl_ms <= 15_000
 
 
 @pytest.mark.django_db
@@ -147,12 +147,13 @@ class TestEventTask:
 
         assert (result["status"], result["delivered"], len(provider.requests)) == ("sent", True, 1)
 
-    def test_takes_the_payload_by_name_too(self, provider: MemoryProvider) -> None:
+    def test_payload_can_be_a_keyword_argument(self, provider: MemoryProvider) -> None:
         assert self.handle(payload=payload())["status"] == "sent"
 
-    @pytest.mark.parametrize(
-        ("args", "fields"),
-        [
+    def test_invalid_payload_is_stored_with_field_errors(
+        self, provider: MemoryProvider, subtests: pytest.Subtests
+    ) -> None:
+        cases: list[tuple[list[Any], list[str]]] = [
             ([payload(user_id=0, target_url="//evil")], ["user_id", "target_url"]),
             ([payload(event_version="2")], ["event_version"]),
             ([payload(surprise=1)], ["surprise"]),
@@ -160,18 +161,17 @@ class TestEventTask:
             ([payload(summary_text="x" * 1_000_000)], ["payload"]),
             ([], ["payload"]),
             ([payload(), "more"], ["payload"]),
-        ],
-    )
-    def test_what_cannot_be_accepted_is_kept_with_its_reasons(
-        self, provider: MemoryProvider, args: list[Any], fields: list[str]
-    ) -> None:
-        assert self.handle(*args) is None
+        ]
+        for args, fields in cases:
+            with subtests.test(args=args, fields=fields):
+                RejectedRequest.objects.all().delete()
+                assert self.handle(*args) is None
 
-        rejected = RejectedRequest.objects.get()
-        assert (rejected.source, provider.requests) == ("notification.feishu.requested", [])
-        assert [item["field"] for item in rejected.errors] == fields
+                rejected = RejectedRequest.objects.get()
+                assert (rejected.source, provider.requests) == ("notification.feishu.requested", [])
+                assert [item["field"] for item in rejected.errors] == fields
 
-    def test_a_key_of_another_user_is_kept(self, provider: MemoryProvider) -> None:
+    def test_event_with_dedupe_key_of_another_user_is_stored_as_rejected(self, provider: MemoryProvider) -> None:
         self.handle(payload())
 
         self.handle(payload(user_id=43))
@@ -179,23 +179,23 @@ class TestEventTask:
         assert RejectedRequest.objects.get().errors[0]["field"] == "dedupe_key"
         assert len(provider.requests) == 1
 
-    def test_while_the_database_is_away_the_message_goes_back(
+    def test_message_is_requeued_while_the_database_is_unavailable(
         self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def away(*args: object, **kwargs: object) -> None:
+        def raise_operational_error(*args: object, **kwargs: object) -> None:
             raise OperationalError
 
         monkeypatch.setattr(tasks, "REQUEUE_DELAY_SECONDS", 0)
-        for entrance in ("handle_feishu_requested", "reject"):
-            monkeypatch.setattr(f"notifications.service.NotificationService.{entrance}", away)
+        for method in ("handle_feishu_requested", "reject"):
+            monkeypatch.setattr(f"notifications.service.NotificationService.{method}", raise_operational_error)
             with pytest.raises(Reject) as rejected:
-                self.handle(payload(), *([] if entrance != "reject" else ["too many"]))
+                self.handle(payload(), *([] if method != "reject" else ["too many"]))
             assert rejected.value.requeue  # type: ignore[attr-defined]
 
 
 @pytest.mark.django_db
 class TestDrainTask:
-    def test_delivers_what_is_due_and_lets_the_next_nudge_through(self, provider: MemoryProvider) -> None:
+    def test_due_records_are_delivered_and_next_nudge_is_published(self, provider: MemoryProvider) -> None:
         request_notifications(payload(dedupe_key=f"k{number}") for number in range(3))
         nudge()
 
@@ -204,7 +204,7 @@ class TestDrainTask:
         assert NotificationRecord.objects.by_status() == {"sent": 3}
         assert nudge()
 
-    def test_a_backlog_calls_further_workers(self, provider: MemoryProvider, change: Callable[..., None]) -> None:
+    def test_backlog_wakes_another_worker(self, provider: MemoryProvider, change: Callable[..., None]) -> None:
         change(SEND_SLOTS=2, PROVIDERS=MEMORY)
         request_notifications(payload(dedupe_key=f"k{number}") for number in range(5))
 
@@ -212,14 +212,14 @@ class TestDrainTask:
 
         assert purge_queue("deliver") == 1
 
-    def test_what_is_asked_for_while_a_drain_begins_is_not_overlooked(
+    def test_request_stored_while_a_drain_starts_is_delivered(
         self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
     ) -> None:
         change(PROVIDERS=MEMORY)
         nudge()
 
         def arrive_late() -> None:
-            request_notification(payload())  # queues no nudge, since one is on its way still
+            request_notification(payload())  # publishes no nudge, because one is queued already
             mark_nudge_received()
 
         monkeypatch.setattr(tasks, "mark_nudge_received", arrive_late)
@@ -229,7 +229,7 @@ class TestDrainTask:
         assert NotificationRecord.objects.by_status() == {"sent": 1}
         assert purge_queue("deliver") == 1
 
-    def test_a_worker_that_is_to_stop_hands_its_nudge_on(
+    def test_stopping_worker_publishes_the_nudge_again(
         self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
     ) -> None:
         change(PROVIDERS=MEMORY)
@@ -242,7 +242,7 @@ class TestDrainTask:
         assert NotificationRecord.objects.by_status() == {"pending": 1}
         assert purge_queue("deliver") == 1
 
-    def test_a_drain_that_was_stopped_early_asks_for_another(
+    def test_drain_stopped_early_publishes_a_nudge(
         self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
     ) -> None:
         change(SEND_SLOTS=2, PROVIDERS=MEMORY)
@@ -251,6 +251,6 @@ class TestDrainTask:
 
         tasks.deliver_due.run()
 
-        # This stop looks at what is settled, and a backlog's successes are settled behind the next claim.
+        # The stop condition reads settled records. Under a backlog, successes are settled after the next claim.
         assert NotificationRecord.objects.by_status() == {"sent": 4, "pending": 1}
         assert purge_queue("deliver") == 1

@@ -1,4 +1,4 @@
-"""What the commands promise to whoever stands at the console when Celery or Redis does not."""
+"""Management commands: delivery, replay, test messages and purge without Celery or Redis."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from django.utils import timezone, translation
 
 from notifications import api
 from notifications.delivery.engine import Engine, RetryResult
-from notifications.maintenance import pruner as retention
+from notifications.maintenance import pruner
 from notifications.maintenance.pruner import retention_cutoff
 from notifications.management.commands import deliver_due, purge_notifications, replay_notifications
 from notifications.management.commands._base import StopSignal, stop_on_signals
@@ -41,10 +41,10 @@ from tests.support.factories import make_attempt, make_record
 pytestmark = pytest.mark.django_db
 
 MEMORY = {"feishu": "notifications.providers.memory.MemoryProvider"}
-REFUSED = SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="provider_config", error_message="code 19001")
-LATER = SendResult(outcome=Outcome.TEMPORARY_FAIL, error_code="provider_timeout")
+PERMANENT_FAILURE = SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="provider_config", error_message="code 19001")
+TEMPORARY_FAILURE = SendResult(outcome=Outcome.TEMPORARY_FAIL, error_code="provider_timeout")
 PROJECT = Path(__file__).parents[2]
-PAST = timedelta(minutes=1)
+OVERDUE = timedelta(minutes=1)
 
 
 @pytest.fixture
@@ -57,14 +57,14 @@ def provider(change: Callable[..., None]) -> MemoryProvider:
 
 @pytest.fixture(autouse=True)
 def nudges(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    given: list[None] = []
-    monkeypatch.setattr(api, "nudge", lambda: given.append(None))
+    calls: list[None] = []
+    monkeypatch.setattr(api, "nudge", lambda: calls.append(None))
     monkeypatch.setattr(replays, "nudge_replays", lambda: True)
-    return given
+    return calls
 
 
-def due(**fields: Any) -> NotificationRecord:
-    return make_record("pending", next_attempt_at=timezone.now() - PAST, **fields)
+def make_due(**fields: Any) -> NotificationRecord:
+    return make_record("pending", next_attempt_at=timezone.now() - OVERDUE, **fields)
 
 
 def run(name: str, *args: str, **options: Any) -> str:
@@ -79,70 +79,71 @@ def statuses() -> list[str]:
 
 
 class TestDeliverDueOnce:
-    def test_drains_what_is_due_and_says_what_came_of_it(self, provider: MemoryProvider) -> None:
+    def test_due_records_are_delivered_and_outcomes_are_printed(self, provider: MemoryProvider) -> None:
         for _ in range(3):
-            due()
+            make_due()
         make_record("pending")
-        provider.script(REFUSED, LATER)
+        provider.script(PERMANENT_FAILURE, TEMPORARY_FAILURE)
 
-        said = run("deliver_due")
+        output = run("deliver_due")
 
         assert sorted(statuses()) == ["dead", "failed", "pending", "sent"]
         for text in ("3 attempts were made.", "sent: 1", "dead, action needed: 1", "waiting to retry: 1"):
-            assert text in said
+            assert text in output
 
-    def test_goes_on_when_the_engine_has_spent_its_time(
+    def test_continues_after_the_engine_reaches_its_limit(
         self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         real = Engine.deliver_due
 
-        def one_at_a_time(self: Engine, *, limit: int = 0, **kwargs: Any) -> RetryResult:
+        def deliver_one_record(self: Engine, *, limit: int = 0, **kwargs: Any) -> RetryResult:
             return real(self, limit=1, **kwargs)
 
-        monkeypatch.setattr(Engine, "deliver_due", one_at_a_time)
+        monkeypatch.setattr(Engine, "deliver_due", deliver_one_record)
         for _ in range(5):
-            due()
+            make_due()
 
-        said = run("deliver_due")
+        output = run("deliver_due")
 
         assert set(statuses()) == {"sent"}
-        assert "5 attempts were made." in said
+        assert "5 attempts were made." in output
 
-    def test_takes_no_more_than_the_limit(self, provider: MemoryProvider, change: Callable[..., None]) -> None:
+    def test_limit_bounds_the_number_of_attempts(self, provider: MemoryProvider, change: Callable[..., None]) -> None:
         change(PROVIDERS=MEMORY, SEND_SLOTS=2)
         for _ in range(5):
-            due()
+            make_due()
 
         run("deliver_due", "--limit", "3")
 
         assert sorted(statuses()) == ["pending"] * 2 + ["sent"] * 3
 
-    def test_does_without_redis(self, provider: MemoryProvider, change: Callable[..., None]) -> None:
+    def test_delivers_without_redis(self, provider: MemoryProvider, change: Callable[..., None]) -> None:
         change(PROVIDERS=MEMORY, REDIS_URL="redis://127.0.0.1:1/0")
-        due()
+        make_due()
 
         run("deliver_due")
 
         assert statuses() == ["sent"]
 
-    def test_with_nothing_due_it_says_so_and_ends_well(self, provider: MemoryProvider) -> None:
+    def test_reports_zero_attempts_when_nothing_is_due(self, provider: MemoryProvider) -> None:
         assert run("deliver_due") == "0 attempts were made.\n"
         assert run("deliver_due", verbosity=0) == ""
 
-    def test_a_database_that_fails_is_an_error_without_its_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_database_failure_raises_command_error_without_the_database_url(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def fail(self: Engine, **kwargs: Any) -> RetryResult:
             raise OperationalError("connection to postgres://user:secret@host failed")
 
         monkeypatch.setattr(Engine, "deliver_due", fail)
 
-        with pytest.raises(CommandError, match="OperationalError") as caught:
+        with pytest.raises(CommandError, match="OperationalError") as error_info:
             run("deliver_due")
 
-        assert "secret" not in str(caught.value)
+        assert "secret" not in str(error_info.value)
 
-    @pytest.mark.parametrize(
-        "args",
-        [
+    def test_invalid_arguments_are_rejected(self, subtests: pytest.Subtests) -> None:
+        cases: list[tuple[str, ...]] = [
             ("--limit", "0"),
             ("--limit", "-1"),
             ("--limit", "many"),
@@ -151,16 +152,16 @@ class TestDeliverDueOnce:
             ("--interval", "soon"),
             ("--interval", "3601"),
             ("--forever", "--limit", "5"),
-        ],
-    )
-    def test_arguments_that_cannot_work_are_refused(self, args: tuple[str, ...]) -> None:
-        with pytest.raises(CommandError):
-            run("deliver_due", *args)
+        ]
+        for args in cases:
+            with subtests.test(args=args):
+                with pytest.raises(CommandError):
+                    run("deliver_due", *args)
 
 
 @pytest.mark.django_db(transaction=True)  # between two rounds the command may close its connection
 class TestDeliverDueForever:
-    def test_a_signal_ends_it_after_what_is_in_flight(
+    def test_signal_stops_the_command_after_sends_in_progress(
         self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def send(request: SendRequest, endpoint: Endpoint | None) -> SendResult:
@@ -168,22 +169,22 @@ class TestDeliverDueForever:
             return SendResult(outcome=Outcome.SUCCESS)
 
         monkeypatch.setattr(provider, "send", send)
-        due()
+        make_due()
 
-        said = run("deliver_due", "--forever")
+        output = run("deliver_due", "--forever")
 
         assert statuses() == ["sent"]
-        assert "1 attempt was made." in said
+        assert "1 attempt was made." in output
 
-    def test_looks_again_when_there_was_nothing(
+    def test_waits_for_the_interval_when_nothing_is_due(
         self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        waited: list[float] = []
+        waits: list[float] = []
 
         def wait(self: StopSignal, seconds: float) -> None:
-            waited.append(seconds)
-            if len(waited) == 1:
-                due()
+            waits.append(seconds)
+            if len(waits) == 1:
+                make_due()
             else:
                 self.request()
 
@@ -192,36 +193,36 @@ class TestDeliverDueForever:
         run("deliver_due", "--forever", "--interval", "3.5")
 
         assert statuses() == ["sent"]
-        assert waited == [3.5, 3.5]
+        assert waits == [3.5, 3.5]
 
-    def test_a_database_that_comes_back_finds_it_still_there(
+    def test_continues_after_a_database_failure(
         self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         real = Engine.deliver_due
-        waited: list[float] = []
+        waits: list[float] = []
 
         def fail_once(self: Engine, **kwargs: Any) -> RetryResult:
-            if not waited:
+            if not waits:
                 raise OperationalError("postgres://user:secret@host")
             return real(self, **kwargs)
 
         def wait(self: StopSignal, seconds: float) -> None:
-            waited.append(seconds)
-            if len(waited) == 2:
+            waits.append(seconds)
+            if len(waits) == 2:
                 self.request()
 
         monkeypatch.setattr(Engine, "deliver_due", fail_once)
         monkeypatch.setattr(StopSignal, "wait", wait)
-        due()
+        make_due()
 
         run("deliver_due", "--forever")
 
         assert statuses() == ["sent"]
-        assert waited == [deliver_due.DATABASE_RETRY_SECONDS, deliver_due.IDLE_INTERVAL_SECONDS]
+        assert waits == [deliver_due.DATABASE_RETRY_SECONDS, deliver_due.IDLE_INTERVAL_SECONDS]
         assert "database failed: OperationalError" in caplog.text
         assert "secret" not in caplog.text
 
-    def test_forever_runs_replay_operations_too(
+    def test_forever_runs_replay_operations(
         self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch, make_user: Callable[..., User]
     ) -> None:
         make_record(user_id=make_user("reader", "https://www.feishu.cn/flow/api/trigger-webhook/abcdefgh").pk)
@@ -232,35 +233,35 @@ class TestDeliverDueForever:
 
         assert statuses() == ["sent"]
 
-    def test_a_signal_cuts_the_sleep_short_and_old_handlers_come_back(self) -> None:
+    def test_signal_ends_the_wait_and_handlers_are_restored(self) -> None:
         before = signal.getsignal(signal.SIGTERM)
-        began = time.monotonic()
+        started = time.monotonic()
 
         with stop_on_signals() as stop:
             threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
             stop.wait(60)
 
         assert stop.requested()
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - started < 30
         assert signal.getsignal(signal.SIGTERM) is before
 
-    def test_works_in_a_thread_where_signals_cannot_be_had(self) -> None:
-        seen: list[bool] = []
+    def test_stop_signal_works_in_a_thread_without_signal_handlers(self) -> None:
+        stop_requests: list[bool] = []
 
-        def look() -> None:
+        def wait_for_stop() -> None:
             with stop_on_signals() as stop:
                 stop.request()
                 stop.wait(60)
-                seen.append(stop.requested())
+                stop_requests.append(stop.requested())
 
-        thread = threading.Thread(target=look)
+        thread = threading.Thread(target=wait_for_stop)
         thread.start()
         thread.join(10)
 
-        assert seen == [True]
+        assert stop_requests == [True]
 
     @pytest.mark.processes
-    def test_the_process_ends_with_code_zero(self) -> None:
+    def test_process_exits_with_code_zero(self) -> None:
         url = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
         command = [sys.executable, "manage.py", "deliver_due", "--forever", "--interval", "600"]
         with subprocess.Popen(
@@ -278,19 +279,18 @@ class TestDeliverDueForever:
 
 
 class TestReplay:
-    def test_replays_what_is_selected_and_nothing_else(self, nudges: list[None]) -> None:
+    def test_only_selected_records_are_replayed(self, nudges: list[None]) -> None:
         chosen, other = make_record(), make_record()
 
-        said = run("replay_notifications", "--id", str(chosen.pk), "--reason", "endpoint mended")
+        output = run("replay_notifications", "--id", str(chosen.pk), "--reason", "endpoint mended")
 
         assert statuses() == ["pending", "dead"]
-        assert said == "1 was replayed. 0 were not changed.\n"
+        assert output == "1 was replayed. 0 were not changed.\n"
         other.refresh_from_db()
         assert other.round == 0
 
-    @pytest.mark.parametrize(
-        "args",
-        [
+    def test_each_option_filters_records(self, subtests: pytest.Subtests) -> None:
+        cases: list[tuple[str, str]] = [
             ("--status", "dead"),
             ("--code", "provider_timeout"),
             ("--since", "2026-05-01T08:00:00+08:00"),
@@ -302,30 +302,38 @@ class TestReplay:
             ("--preview", "this"),
             ("--changed-since", "2026-05-01T08:00:00+08:00"),
             ("--changed-until", "2026-05-01T02:00:00Z"),
-        ],
-    )
-    def test_each_option_selects(self, args: tuple[str, str]) -> None:
-        noon = datetime.fromisoformat("2026-05-01T01:00:00+00:00")
-        fields: dict[str, Any] = {"channel": "other", "user_id": 7, "dedupe_key": "this", "trace_id": "this"}
-        fields |= {"preview_id": "this", "last_error_code": "provider_timeout", "created_at": noon, "updated_at": noon}
-        one = make_record(**fields)
-        far = noon - timedelta(days=1) if args[0].endswith("since") else noon + timedelta(days=1)
-        two = make_record("skipped", last_error_code="recipient_missing", created_at=far, updated_at=far)
+        ]
+        for args in cases:
+            with subtests.test(args=args):
+                NotificationRecord.objects.all().delete()
+                noon = datetime.fromisoformat("2026-05-01T01:00:00+00:00")
+                fields: dict[str, Any] = {"channel": "other", "user_id": 7, "dedupe_key": "this", "trace_id": "this"}
+                fields |= {
+                    "preview_id": "this",
+                    "last_error_code": "provider_timeout",
+                    "created_at": noon,
+                    "updated_at": noon,
+                }
+                matching = make_record(**fields)
+                outside = noon - timedelta(days=1) if args[0].endswith("since") else noon + timedelta(days=1)
+                other = make_record(
+                    "skipped", last_error_code="recipient_missing", created_at=outside, updated_at=outside
+                )
 
-        run("replay_notifications", *args, "--reason", "x")
+                run("replay_notifications", *args, "--reason", "x")
 
-        one.refresh_from_db()
-        two.refresh_from_db()
-        assert (one.status, two.status) == ("pending", "skipped")
+                matching.refresh_from_db()
+                other.refresh_from_db()
+                assert (matching.status, other.status) == ("pending", "skipped")
 
-    def test_options_narrow_each_other_and_ids_add_up(self) -> None:
+    def test_options_are_combined_with_and_and_ids_with_or(self) -> None:
         a, b, c = make_record(), make_record(last_error_code="provider_timeout"), make_record()
 
         run("replay_notifications", "--id", str(a.pk), "--id", str(b.pk), "--code", "provider_config", "--reason", "x")
 
         assert statuses() == ["pending", "dead", c.status]
 
-    def test_sent_ones_need_force(self) -> None:
+    def test_sent_records_require_force(self) -> None:
         make_record("sent")
 
         options = ("--status", "sent", "--since", "2026-05-01T08:00:00+08:00", "--reason", "x")
@@ -334,7 +342,7 @@ class TestReplay:
             run("replay_notifications", *options)
         assert "1 was replayed." in run("replay_notifications", *options, "--force")
 
-    def test_all_that_was_ever_sent_is_refused(self) -> None:
+    def test_force_without_a_narrow_filter_is_rejected(self) -> None:
         make_record("sent")
 
         with pytest.raises(CommandError, match=r"--force: .*select also"):
@@ -347,25 +355,25 @@ class TestReplay:
         make_record("sent")
         make_record("skipped", last_error_code="cancelled")
 
-        said = run("replay_notifications", "--channel", "feishu", "--dry-run")
+        output = run("replay_notifications", "--channel", "feishu", "--dry-run")
 
         assert statuses() == ["dead", "sent", "skipped"]
         assert not ReplayOperation.objects.exists()
-        assert "1 would be replayed." in said
-        assert "dead, action needed, provider_config, feishu: 1, changed from 2" in said
+        assert "1 would be replayed." in output
+        assert "dead, action needed, provider_config, feishu: 1, changed from 2" in output
         options = ("--channel", "feishu", "--since", "2026-05-01T08:00:00+08:00", "--force")
         assert "3 would be replayed." in run("replay_notifications", *options, "--dry-run")
 
-    def test_without_wait_it_is_left_to_the_workers(self) -> None:
+    def test_no_wait_leaves_the_operation_to_the_workers(self) -> None:
         make_record()
 
-        said = run("replay_notifications", "--status", "dead", "--reason", "x", "--rate", "60", "--no-wait")
+        output = run("replay_notifications", "--status", "dead", "--reason", "x", "--rate", "60", "--no-wait")
 
         operation = ReplayOperation.objects.get()
-        assert said == f"1 will be replayed. Replay operation {operation.pk}.\n"
+        assert output == f"1 will be replayed. Replay operation {operation.pk}.\n"
         assert (operation.status, operation.rate, statuses()) == ("queued", 60, ["dead"])
 
-    def test_a_signal_leaves_the_rest_to_the_workers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_signal_leaves_the_remaining_records_to_the_workers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         make_record()
 
         def stop(*args: object, **kwargs: object) -> None:
@@ -373,11 +381,11 @@ class TestReplay:
 
         monkeypatch.setattr(replay_notifications, "run_due_batches", stop)
 
-        said = run("replay_notifications", "--status", "dead", "--reason", "x")
+        output = run("replay_notifications", "--status", "dead", "--reason", "x")
 
-        assert said == "0 were replayed. The workers continue with the rest.\n"
+        assert output == "0 were replayed. The workers continue with the rest.\n"
 
-    def test_one_that_was_cancelled_meanwhile_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_operation_cancelled_during_the_wait_raises_command_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         make_record()
         monkeypatch.setattr(
             replay_notifications, "run_due_batches", lambda *args, only, **kwargs: cancel_operation(only, None)
@@ -386,7 +394,7 @@ class TestReplay:
         with pytest.raises(CommandError, match=r"0 were replayed. .*cancelled"):
             run("replay_notifications", "--status", "dead", "--reason", "x")
 
-    def test_the_actor_and_the_reason_are_kept(self, make_user: Callable[..., User]) -> None:
+    def test_actor_and_reason_are_logged(self, make_user: Callable[..., User]) -> None:
         operator = make_user("operator")
         record = make_record()
 
@@ -399,7 +407,7 @@ class TestReplay:
             "Replayed: endpoint mended",
         )
 
-    def test_goes_out_at_once(self, nudges: list[None], django_capture_on_commit_callbacks: Any) -> None:
+    def test_replay_nudges_the_workers(self, nudges: list[None], django_capture_on_commit_callbacks: Any) -> None:
         make_record()
 
         with django_capture_on_commit_callbacks(execute=True):
@@ -408,20 +416,21 @@ class TestReplay:
 
         assert len(nudges) == 1
 
-    def test_long_work_says_how_far_it_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_progress_is_printed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("notifications.replay.runner.MAX_BATCH_RECORDS", 2)
         monkeypatch.setattr("notifications.management.commands.replay_notifications.WAIT_STEP_SECONDS", 0.0)
         for _ in range(5):
             make_record()
 
-        said = run("replay_notifications", "--status", "dead", "--reason", "x")
+        output = run("replay_notifications", "--status", "dead", "--reason", "x")
 
         for text in ("2 of 5 processed", "4 of 5 processed", "5 were replayed. 0 were not changed."):
-            assert text in said
+            assert text in output
 
-    @pytest.mark.parametrize(
-        ("args", "why"),
-        [
+    def test_invalid_options_are_rejected_and_nothing_changes(self, subtests: pytest.Subtests) -> None:
+        make_record()
+
+        cases: list[tuple[tuple[str, ...], str]] = [
             (("--reason", "x"), "--id, --status"),
             (("--force", "--reason", "x"), "--id, --status"),
             (("--status", "dead"), "--reason"),
@@ -434,15 +443,13 @@ class TestReplay:
             (("--status", "dead", "--reason", "x", "--rate", "60001"), "--rate: .*60000"),
             (("--key", "x" * 192, "--reason", "x"), "--key: .*191"),
             (("--status", "dead", "--reason", "x", "--actor", "nobody"), "nobody"),
-        ],
-    )
-    def test_what_is_not_clear_is_refused_and_nothing_changes(self, args: tuple[str, ...], why: str) -> None:
-        make_record()
+        ]
+        for args, message in cases:
+            with subtests.test(args=args, message=message):
+                with pytest.raises(CommandError, match=message):
+                    run("replay_notifications", *args)
 
-        with pytest.raises(CommandError, match=why):
-            run("replay_notifications", *args)
-
-        assert statuses() == ["dead"]
+                assert statuses() == ["dead"]
 
 
 class TestSendTest:
@@ -451,13 +458,13 @@ class TestSendTest:
         user = make_user("alice")
         return UserNotificationChannel.objects.create(user=user, webhook_url="https://www.feishu.cn/x")
 
-    def test_sends_the_text_the_normal_way_and_says_so(
+    def test_message_is_sent_through_the_normal_path_and_result_is_printed(
         self, channel: UserNotificationChannel, provider: MemoryProvider
     ) -> None:
-        said = run("send_test_notification", "alice", "--text", "你好")
+        output = run("send_test_notification", "alice", "--text", "你好")
 
         record = NotificationRecord.objects.get()
-        assert f"Delivered (record {record.pk})." in said
+        assert f"Delivered (record {record.pk})." in output
         assert (record.status, record.user_id, record.trigger_type) == ("sent", channel.user_id, "test")
         assert record.dedupe_key.startswith(f"test:{channel.user_id}:")
         assert [request.message_text for request in provider.requests] == ["你好\n/"]
@@ -465,7 +472,7 @@ class TestSendTest:
         assert (channel.last_test_status, channel.last_test_error) == ("success", "")
         assert channel.last_test_at is not None
 
-    def test_tests_whichever_channel_is_named(
+    def test_channel_option_selects_the_tested_channel(
         self, channel: UserNotificationChannel, provider: MemoryProvider, change: Callable[..., None]
     ) -> None:
         memory = "notifications.providers.memory.MemoryProvider"
@@ -479,30 +486,28 @@ class TestSendTest:
         assert NotificationRecord.objects.get().channel == "email"
         assert (channel.last_test_status, other.last_test_status) == ("", "success")
 
-    def test_each_call_is_a_message_of_its_own(
-        self, channel: UserNotificationChannel, provider: MemoryProvider
-    ) -> None:
+    def test_each_call_sends_a_new_message(self, channel: UserNotificationChannel, provider: MemoryProvider) -> None:
         run("send_test_notification", "alice")
         run("send_test_notification", str(channel.user_id))
 
         assert len(provider.requests) == 2
         assert "test message" in provider.requests[0].message_text
 
-    @pytest.mark.parametrize("answer", [REFUSED, LATER])
-    def test_a_failure_is_said_kept_and_not_tried_again(
-        self, channel: UserNotificationChannel, provider: MemoryProvider, answer: SendResult
+    @pytest.mark.parametrize("result", [PERMANENT_FAILURE, TEMPORARY_FAILURE])
+    def test_failure_is_reported_stored_and_not_retried(
+        self, channel: UserNotificationChannel, provider: MemoryProvider, result: SendResult
     ) -> None:
-        provider.script(answer)
+        provider.script(result)
 
-        with pytest.raises(CommandError, match=answer.error_code):
+        with pytest.raises(CommandError, match=result.error_code):
             run("send_test_notification", "alice")
 
         channel.refresh_from_db()
         assert channel.last_test_status == "failed"
-        assert channel.last_test_error.startswith(answer.error_code)
+        assert channel.last_test_error.startswith(result.error_code)
         assert statuses() == ["dead"]
 
-    def test_without_a_channel_it_is_not_delivered(
+    def test_user_without_a_channel_gets_a_skipped_record(
         self, make_user: Callable[..., User], change: Callable[..., None]
     ) -> None:
         make_user("bob")
@@ -512,15 +517,15 @@ class TestSendTest:
 
         assert statuses() == ["skipped"]
 
-    def test_a_text_with_a_link_is_replaced_and_the_operator_told(
+    def test_text_with_a_link_is_replaced_with_a_warning(
         self, channel: UserNotificationChannel, provider: MemoryProvider
     ) -> None:
-        said = run("send_test_notification", "alice", "--text", "see https://evil.example")
+        output = run("send_test_notification", "alice", "--text", "see https://evil.example")
 
-        assert "must not contain links to other sites" in said
+        assert "must not contain links to other sites" in output
         assert "evil" not in provider.requests[0].message_text
 
-    def test_a_name_of_digits_is_a_name_first(
+    def test_numeric_argument_matches_a_username_before_an_id(
         self, channel: UserNotificationChannel, provider: MemoryProvider, make_user: Callable[..., User]
     ) -> None:
         namesake = make_user(str(channel.user_id))
@@ -529,12 +534,14 @@ class TestSendTest:
 
         assert provider.requests[0].user_id == namesake.pk
 
-    @pytest.mark.parametrize("user", ["nobody", "999999999", "9" * 40, "٤٢", ""])
-    def test_an_unknown_user_is_refused(self, user: str) -> None:
-        with pytest.raises(CommandError, match="no user"):
-            run("send_test_notification", user)
+    def test_unknown_user_is_rejected(self, subtests: pytest.Subtests) -> None:
+        cases: list[str] = ["nobody", "999999999", "9" * 40, "٤٢", ""]
+        for user in cases:
+            with subtests.test(user=user):
+                with pytest.raises(CommandError, match="no user"):
+                    run("send_test_notification", user)
 
-    def test_a_text_that_cannot_be_stored_is_refused(self, channel: UserNotificationChannel) -> None:
+    def test_text_that_cannot_be_stored_is_rejected(self, channel: UserNotificationChannel) -> None:
         with pytest.raises(CommandError, match="summary_text"):
             run("send_test_notification", "alice", "--text", "a\x00b")
 
@@ -543,39 +550,39 @@ class TestSendTest:
 
 class TestPurge:
     @pytest.fixture
-    def old(self) -> datetime:
-        """A time of 31 days ago, by which there are a dead, a sent and a waiting record and a rejected request."""
-        old = retention_cutoff(31)
+    def old_rows(self) -> datetime:
+        """Create a dead, a sent and a pending record and a rejected request, all 31 days old; return their time."""
+        old_rows = retention_cutoff(31)
         for status in ("dead", "sent", "pending"):
-            make_attempt(make_record(status, created_at=old, updated_at=old))
-        RejectedRequest.objects.create(source="test", payload="{}", errors=[], created_at=old)
-        return old
+            make_attempt(make_record(status, created_at=old_rows, updated_at=old_rows))
+        RejectedRequest.objects.create(source="test", payload="{}", errors=[], created_at=old_rows)
+        return old_rows
 
-    def test_deletes_what_is_older_than_the_setting_and_says_what(
-        self, old: datetime, change: Callable[..., None]
+    def test_rows_older_than_retention_days_are_deleted_and_counts_printed(
+        self, old_rows: datetime, change: Callable[..., None]
     ) -> None:
         change(RETENTION_DAYS=30)
         make_record("sent")
 
-        said = run("purge_notifications")
+        output = run("purge_notifications")
 
         assert statuses() == ["pending", "sent"]
-        assert said == (
+        assert output == (
             "2 notifications were deleted.\n  of these, dead: 1\n  their attempts: 2\n  rejected requests: 1\n"
             "  finished jobs: 0\n"
         )
 
-    def test_days_win_over_the_setting(self, old: datetime, change: Callable[..., None]) -> None:
+    def test_days_option_overrides_the_setting(self, old_rows: datetime, change: Callable[..., None]) -> None:
         change(RETENTION_DAYS=30)
 
         assert "0 notifications were deleted." in run("purge_notifications", "--days", "32")
         assert len(statuses()) == 3
 
-    def test_dry_run_counts_and_deletes_nothing(self, old: datetime) -> None:
-        said = run("purge_notifications", "--days", "30", "--dry-run")
+    def test_dry_run_counts_and_deletes_nothing(self, old_rows: datetime) -> None:
+        output = run("purge_notifications", "--days", "30", "--dry-run")
 
         assert (statuses(), RejectedRequest.objects.count()) == (["dead", "sent", "pending"], 1)
-        assert said == (
+        assert output == (
             "2 notifications would be deleted.\n"
             "  of these, dead: 1\n"
             "  their attempts: 2\n"
@@ -583,74 +590,86 @@ class TestPurge:
             "  finished jobs: 0\n"
         )
 
-    @pytest.mark.parametrize("args", [(), ("--dry-run",)])
-    def test_without_a_number_of_days_nothing_is_done(self, old: datetime, args: tuple[str, ...]) -> None:
-        with pytest.raises(CommandError, match="--days"):
-            run("purge_notifications", *args)
+    def test_missing_days_are_rejected(self, old_rows: datetime, subtests: pytest.Subtests) -> None:
+        cases: list[tuple[str, ...]] = [(), ("--dry-run",)]
+        for args in cases:
+            with subtests.test(args=args):
+                with pytest.raises(CommandError, match="--days"):
+                    run("purge_notifications", *args)
 
-        assert len(statuses()) == 3
+                assert len(statuses()) == 3
 
-    @pytest.mark.parametrize("days", ["0", "-1", "1.5", "many", ""])
-    def test_days_that_are_none_are_refused(self, old: datetime, days: str) -> None:
-        with pytest.raises(CommandError, match="whole number"):
-            run("purge_notifications", "--days", days)
+    def test_invalid_days_are_rejected(self, old_rows: datetime, subtests: pytest.Subtests) -> None:
+        cases: list[str] = ["0", "-1", "1.5", "many", ""]
+        for days in cases:
+            with subtests.test(days=days):
+                with pytest.raises(CommandError, match="whole number"):
+                    run("purge_notifications", "--days", days)
 
-        assert len(statuses()) == 3
+                assert len(statuses()) == 3
 
-    def test_long_work_says_how_far_it_is(self, old: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(retention, "BATCH_ROWS", 1)
+    def test_progress_is_printed(self, old_rows: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pruner, "BATCH_ROWS", 1)
         monkeypatch.setattr(purge_notifications, "PROGRESS_ROWS", 2)
-        make_record("sent", created_at=old, updated_at=old)
+        make_record("sent", created_at=old_rows, updated_at=old_rows)
 
-        said = run("purge_notifications", "--days", "30")
+        output = run("purge_notifications", "--days", "30")
 
-        assert [line for line in said.splitlines() if "so far" in line] == ["2 deleted so far", "4 deleted so far"]
+        assert [line for line in output.splitlines() if "so far" in line] == [
+            "2 deleted so far",
+            "4 deleted so far",
+        ]
         assert run("purge_notifications", "--days", "30", verbosity=0) == ""
 
-    def test_a_signal_ends_it_after_the_batch(self, old: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(retention, "BATCH_ROWS", 1)
+    def test_signal_stops_the_purge_after_the_batch(self, old_rows: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pruner, "BATCH_ROWS", 1)
 
-        def signalled(*args: Any) -> None:
+        def send_signal(*args: Any) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(purge_notifications.Command, "_progress", signalled)
+        monkeypatch.setattr(purge_notifications.Command, "_progress", send_signal)
 
-        said = run("purge_notifications", "--days", "30")
+        output = run("purge_notifications", "--days", "30")
 
         assert len(statuses()) == 2
-        assert "1 notification was deleted." in said
-        assert "Run the command again" in said
+        assert "1 notification was deleted." in output
+        assert "Run the command again" in output
 
-    def test_a_database_that_fails_is_an_error_without_its_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_database_failure_raises_command_error_without_the_database_url(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def fail(*args: object, **kwargs: object) -> None:
             raise OperationalError("connection to postgres://user:secret@host failed")
 
         monkeypatch.setattr(purge_notifications, "purge", fail)
 
-        with pytest.raises(CommandError, match="OperationalError") as caught:
+        with pytest.raises(CommandError, match="OperationalError") as error_info:
             run("purge_notifications", "--days", "30")
 
-        assert "secret" not in str(caught.value)
+        assert "secret" not in str(error_info.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["deliver_due", "purge_notifications", "replay_notifications", "send_test_notification"]
-)
 class TestHelp:
-    def test_documents_the_exit_codes(self, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-        with pytest.raises(SystemExit) as ended:
-            call_command(name, "--help")
+    COMMANDS = ("deliver_due", "purge_notifications", "replay_notifications", "send_test_notification")
 
-        assert ended.value.code == 0
-        assert "Exit codes: 0" in capsys.readouterr().out
+    def test_help_documents_the_exit_codes(self, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests) -> None:
+        for name in self.COMMANDS:
+            with subtests.test(name=name):
+                with pytest.raises(SystemExit) as error_info:
+                    call_command(name, "--help")
 
-    def test_is_in_the_operators_language(self, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-        with translation.override("zh-hans"), pytest.raises(SystemExit):
-            call_command(name, "--help")
+                assert error_info.value.code == 0
+                assert "Exit codes: 0" in capsys.readouterr().out
 
-        assert "退出码" in capsys.readouterr().out
+    def test_help_is_translated(self, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests) -> None:
+        for name in self.COMMANDS:
+            with subtests.test(name=name):
+                with translation.override("zh-hans"), pytest.raises(SystemExit):
+                    call_command(name, "--help")
+
+                assert "退出码" in capsys.readouterr().out
 
 
-def test_every_status_that_ends_without_delivery_can_be_asked_for() -> None:
+def test_every_undelivered_status_can_be_selected() -> None:
     for status in UNDELIVERED:
         run("replay_notifications", "--status", status, "--dry-run")

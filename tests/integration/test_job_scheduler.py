@@ -1,4 +1,4 @@
-"""Due jobs: what is scheduled happens, once, whoever dies and whatever is away."""
+"""Due jobs and triggers: each job is published once, despite failures of the broker or the database."""
 
 from __future__ import annotations
 
@@ -38,31 +38,31 @@ def schedule(key: str = "job", *, ago: float = 1, **changes: Any) -> int:
     return schedule_job(TRIGGERED, trigger(**changes), timezone.now() - timedelta(seconds=ago), key).job_id
 
 
-def two(found: Trigger) -> Iterable[dict[str, Any]]:
-    """Make two notifications."""
+def compose_two(trigger: Trigger) -> Iterable[dict[str, Any]]:
+    """Compose two notifications."""
     for name in ("a", "b"):
         yield {
-            "user_id": found.user_id,
+            "user_id": trigger.user_id,
             "preview_id": name,
-            "dedupe_key": f"{found.dedupe_key}:{name}",
+            "dedupe_key": f"{trigger.dedupe_key}:{name}",
             "target_url": f"/{name}",
-            "requested_at": found.requested_at.isoformat(),
+            "requested_at": trigger.requested_at.isoformat(),
         }
 
 
-def broken(found: Trigger) -> Iterable[dict[str, Any]]:
-    """Fail with what must not be shown."""
+def fail_to_compose(trigger: Trigger) -> Iterable[dict[str, Any]]:
+    """Raise an error whose text must not be stored."""
     raise ValueError("canary")
 
 
-def half_wrong(found: Trigger) -> Iterable[dict[str, Any]]:
-    """Make a good notification and one that is refused."""
-    first, second = two(found)
+def compose_one_valid_one_invalid(trigger: Trigger) -> Iterable[dict[str, Any]]:
+    """Compose a valid notification and one that is rejected."""
+    first, second = compose_two(trigger)
     return [first, second | {"target_url": "//elsewhere.example"}]
 
 
 class TestTriggers:
-    def test_a_trigger_that_comes_twice_makes_one_notification(self) -> None:
+    def test_duplicate_trigger_creates_one_notification(self) -> None:
         tasks.handle_triggered.run(trigger())
         tasks.handle_triggered.run(trigger(trigger_id="another", target_id=10))
 
@@ -70,45 +70,45 @@ class TestTriggers:
         assert (record.user_id, record.trigger_id, record.target_url) == (42, "trg-1", "/tasks/9")
         assert record.dedupe_key == "42:important_urgent_task:987567"
 
-    def test_a_refused_trigger_is_kept_with_every_wrong_field(self) -> None:
+    def test_rejected_trigger_is_stored_with_every_invalid_field(self) -> None:
         tasks.handle_triggered.run(trigger(source="api_dry_run", target_id=0))
 
         rejected = RejectedRequest.objects.get()
         assert rejected.source == TRIGGERED
         assert {error["field"] for error in rejected.errors} == {"source", "target_id"}
 
-    def test_a_second_argument_is_refused(self) -> None:
+    def test_trigger_with_a_second_argument_is_rejected(self) -> None:
         tasks.handle_triggered.run(trigger(), "more")
 
         assert RejectedRequest.objects.count() == 1
 
-    def test_while_the_database_is_away_the_message_goes_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def away(payload: object) -> None:
+    def test_message_is_requeued_while_the_database_is_unavailable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def raise_error(payload: object) -> None:
             raise OperationalError
 
         monkeypatch.setattr(tasks, "REQUEUE_DELAY_SECONDS", 0)
-        monkeypatch.setattr(tasks, "request_triggered", away)
+        monkeypatch.setattr(tasks, "request_triggered", raise_error)
 
         with pytest.raises(Reject) as rejected:
             tasks.handle_triggered.run(trigger())
         assert rejected.value.requeue  # type: ignore[attr-defined]
 
-    def test_another_composer_makes_what_it_likes(self, change: Callable[..., None]) -> None:
-        change(TRIGGER_COMPOSER=f"{__name__}.two")
+    def test_configured_composer_creates_the_notifications(self, change: Callable[..., None]) -> None:
+        change(TRIGGER_COMPOSER=f"{__name__}.compose_two")
 
         request_triggered(trigger())
 
         assert set(NotificationRecord.objects.values_list("preview_id", flat=True)) == {"a", "b"}
 
-    def test_what_a_composer_makes_is_stored_whole_or_not_at_all(self, change: Callable[..., None]) -> None:
-        change(TRIGGER_COMPOSER=f"{__name__}.half_wrong")
+    def test_one_invalid_notification_of_a_composer_rejects_all(self, change: Callable[..., None]) -> None:
+        change(TRIGGER_COMPOSER=f"{__name__}.compose_one_valid_one_invalid")
 
         with pytest.raises(InvalidNotification, match="target_url"):
             request_triggered(trigger())
         assert not NotificationRecord.objects.exists()
 
-    def test_a_composer_that_fails_loses_no_trigger_and_shows_no_text(self, change: Callable[..., None]) -> None:
-        change(TRIGGER_COMPOSER=f"{__name__}.broken")
+    def test_trigger_of_a_failing_composer_is_stored_without_the_error_text(self, change: Callable[..., None]) -> None:
+        change(TRIGGER_COMPOSER=f"{__name__}.fail_to_compose")
 
         tasks.handle_triggered.run(trigger())
 
@@ -117,16 +117,16 @@ class TestTriggers:
 
 
 class TestScheduling:
-    def test_a_key_makes_one_job_which_stays_as_it_was(self) -> None:
+    def test_second_job_with_the_same_key_changes_nothing(self) -> None:
         now = timezone.now()
 
         first = schedule_job(TRIGGERED, trigger(), now, "job")
-        again = schedule_job(TRIGGERED, trigger(target_id=10), now, "job")
+        duplicate = schedule_job(TRIGGERED, trigger(target_id=10), now, "job")
 
-        assert (first.job_id, first.reused, again.reused) == (again.job_id, False, True)
+        assert (first.job_id, first.reused, duplicate.reused) == (duplicate.job_id, False, True)
         assert DueJob.objects.get().payload["target_id"] == 9
 
-    def test_the_trigger_is_of_the_time_the_job_is_due(self) -> None:
+    def test_requested_at_defaults_to_run_at(self) -> None:
         payload = trigger()
         del payload["requested_at"]
         run_at = timezone.now()
@@ -135,7 +135,7 @@ class TestScheduling:
 
         assert datetime.fromisoformat(DueJob.objects.get().payload["requested_at"]) == run_at
 
-    def test_what_cannot_happen_is_refused_by_name(self) -> None:
+    def test_invalid_job_is_rejected_with_field_names(self) -> None:
         naive = datetime(2026, 5, 1)  # noqa: DTZ001
         with pytest.raises(InvalidNotification) as refused:
             schedule_job("no.such.event", trigger(), naive, " ")
@@ -148,7 +148,7 @@ class TestScheduling:
 
 
 class TestScanner:
-    def test_what_is_due_is_sent_to_the_workers_and_nothing_else(self) -> None:
+    def test_only_due_jobs_are_published(self) -> None:
         schedule()
         schedule("later", ago=-3600)
 
@@ -158,14 +158,14 @@ class TestScanner:
         assert purge_queue("notifications") == 1
         assert list(DueJob.objects.filter(done_at__isnull=False).values_list("key", flat=True)) == ["job"]
 
-    def test_two_scanners_at_once_share_the_jobs(self) -> None:
+    def test_concurrent_scanners_publish_each_job_once(self) -> None:
         for number in range(40):
             schedule(f"job{number}")
         published: list[str] = []
-        both = threading.Barrier(2)
+        barrier = threading.Barrier(2)
 
         def scan() -> None:
-            both.wait(30)
+            barrier.wait(30)
             try:
                 run_due_jobs(lambda event, payload: published.append(event))
             finally:
@@ -180,7 +180,7 @@ class TestScanner:
         assert len(published) == 40
         assert not DueJob.objects.filter(done_at__isnull=True).exists()
 
-    def test_a_claimed_job_is_nobody_elses_until_its_lease_ends(self) -> None:
+    def test_claimed_job_is_not_claimed_again_before_its_lease_ends(self) -> None:
         schedule()
 
         assert len(claim_jobs(str(uuid.uuid4()))) == 1
@@ -188,14 +188,14 @@ class TestScanner:
         DueJob.objects.update(next_run_at=timezone.now() - timedelta(seconds=1))
         assert run_due_jobs(lambda event, payload: None) == 1
 
-    def test_while_the_broker_is_away_jobs_stay_due_with_a_backoff(self) -> None:
-        def away(event: str, payload: object) -> None:
+    def test_jobs_are_retried_with_backoff_while_the_broker_is_unavailable(self) -> None:
+        def raise_error(event: str, payload: object) -> None:
             raise ConnectionResetError("redis://secret@host")
 
         for number in range(5):
             schedule(f"job{number}")
 
-        assert run_due_jobs(away) == 0
+        assert run_due_jobs(raise_error) == 0
 
         first, _second, _third, *untried = DueJob.objects.order_by("pk")
         assert (first.done_at, first.lease_token, first.last_error) == (None, None, "ConnectionResetError")
@@ -206,20 +206,20 @@ class TestScanner:
         assert run_due_jobs(lambda event, payload: None) == 5
 
     @pytest.mark.parametrize("error", [ValueError, OperationalError])
-    def test_job_that_always_fails_delays_no_other_job_of_its_batch(self, error: type[Exception]) -> None:
+    def test_failing_job_delays_no_other_job_of_the_batch(self, error: type[Exception]) -> None:
         first, *_others = [schedule(f"job{number}", trigger_id=f"trg-{number}") for number in range(3)]
         published: list[str] = []
 
-        def broken(event: str, payload: dict[str, Any]) -> None:
+        def publish(event: str, payload: dict[str, Any]) -> None:
             if payload["trigger_id"] == "trg-0":
                 raise error
             published.append(payload["trigger_id"])
 
-        assert run_due_jobs(broken) == 2
+        assert run_due_jobs(publish) == 2
         assert sorted(published) == ["trg-1", "trg-2"]
         assert DueJob.objects.get(done_at__isnull=True).pk == first
 
-    def test_without_a_worker_deliver_due_lets_them_happen_and_keeps_what_is_refused(
+    def test_deliver_due_runs_jobs_without_a_worker_and_stores_rejected_triggers(
         self, change: Callable[..., None]
     ) -> None:
         schedule("good")
@@ -229,7 +229,7 @@ class TestScanner:
         assert NotificationRecord.objects.get().trigger_id == "trg-1"
         assert RejectedRequest.objects.get().source == TRIGGERED
 
-    def test_the_purge_takes_jobs_that_are_long_done_and_no_other(self) -> None:
+    def test_purge_deletes_only_jobs_that_ended_before_the_cutoff(self) -> None:
         schedule("done")
         run_due_jobs(lambda event, payload: None)
         schedule("waiting")

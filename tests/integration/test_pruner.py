@@ -1,4 +1,4 @@
-"""What is deleted after its time, what never is, and that nobody has to wait for it."""
+"""Retention: which rows are deleted, which are kept, and that a purge blocks no other work."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from django.db import OperationalError, connection, transaction
 from notifications import tasks
 from notifications.api import request_notification
 from notifications.delivery.engine import Engine
-from notifications.ingest import insert as intake
-from notifications.maintenance import pruner as retention
+from notifications.ingest import insert
+from notifications.maintenance import pruner
 from notifications.maintenance.pruner import PurgeCounts, count_old, purge, retention_cutoff
 from notifications.models import DeliveryAttempt, NotificationRecord, RejectedRequest
 from notifications.providers.memory import MemoryProvider
@@ -35,36 +35,36 @@ OLD = BEFORE - timedelta(microseconds=1)
 Change = Callable[..., None]
 
 
-def old(status: str = Status.SENT, *, changed: datetime = OLD, **fields: Any) -> NotificationRecord:
-    """Return a record that was created, and last changed, just too long ago."""
+def make_old(status: str = Status.SENT, *, changed: datetime = OLD, **fields: Any) -> NotificationRecord:
+    """Return a record that was created and last changed just before the cutoff."""
     return make_record(status, **({"created_at": OLD, "updated_at": changed} | fields))
 
 
-def rejected(created_at: datetime = OLD) -> RejectedRequest:
+def make_rejected(created_at: datetime = OLD) -> RejectedRequest:
     return RejectedRequest.objects.create(source="test", payload="{}", errors=[], created_at=created_at)
 
 
-def left() -> set[int]:
+def record_ids() -> set[int]:
     return set(NotificationRecord.objects.values_list("pk", flat=True))
 
 
 @contextlib.contextmanager
-def somebody_else() -> Iterator[Any]:
-    """Give a cursor of another connection, in a transaction that ends with the block."""
+def second_connection() -> Iterator[Any]:
+    """Yield a cursor of a second connection, in a transaction that is rolled back after the block."""
     name = f"/{connection.settings_dict['NAME']}"
     address = urlunsplit(urlsplit(os.environ["DATABASE_URL"])._replace(path=name))
     with contextlib.closing(psycopg2.connect(address)) as other, other.cursor() as cursor:
         yield cursor
-        other.rollback()  # closing alone lets go of its locks only some moments later
+        other.rollback()  # a closed connection releases its locks only after a delay
 
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH_ROWS", 2)
+    monkeypatch.setattr(pruner, "BATCH_ROWS", 2)
 
 
-def in_a_thread(work: Callable[[], object]) -> None:
-    """Do the work on a connection of its own, beside the caller's transaction."""
+def run_in_thread(work: Callable[[], object]) -> None:
+    """Run the function in a thread with its own database connection."""
 
     def run() -> None:
         try:
@@ -77,100 +77,100 @@ def in_a_thread(work: Callable[[], object]) -> None:
     thread.join(60)
 
 
-class Time:
-    """Stands in for the time module: moves when told, and notes every rest."""
+class FakeTime:
+    """Replaces the time module: advances only when a test sets `now`, and records each sleep."""
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.rests: list[float] = []
+        self.pauses: list[float] = []
 
     def monotonic(self) -> float:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        self.rests.append(seconds)
+        self.pauses.append(seconds)
 
 
 @pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Time:
-    stand_in = Time()
-    monkeypatch.setattr(retention, "time", stand_in)
-    return stand_in
+def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    clock = FakeTime()
+    monkeypatch.setattr(pruner, "time", clock)
+    return clock
 
 
-class TestWhatGoes:
-    @pytest.mark.parametrize("status", Status)
-    def test_final_ones_go_and_those_that_wait_or_are_being_sent_stay(self, status: Status) -> None:
-        record = old(status)
+class TestDeletedRows:
+    def test_only_records_in_a_final_status_are_deleted(self, subtests: pytest.Subtests) -> None:
+        for status in Status:
+            with subtests.test(status=status):
+                NotificationRecord.objects.all().delete()
+                record = make_old(status)
 
-        done = purge(BEFORE)
+                counts = purge(BEFORE)
 
-        assert left() == (set() if status in FINAL else {record.pk})
-        assert (done.records, done.dead) == (status in FINAL, status == Status.DEAD)
+                assert record_ids() == (set() if status in FINAL else {record.pk})
+                assert (counts.records, counts.dead) == (status in FINAL, status == Status.DEAD)
 
-    def test_the_limit_is_sharp(self) -> None:
-        old(changed=OLD)
-        young = old(changed=BEFORE)
+    def test_record_changed_at_the_cutoff_is_kept(self) -> None:
+        make_old(changed=OLD)
+        recent = make_old(changed=BEFORE)
 
         purge(BEFORE)
 
-        assert left() == {young.pk}
+        assert record_ids() == {recent.pk}
 
-    def test_attempts_go_with_their_record_and_no_others(self) -> None:
-        gone, kept = old(), old(Status.FAILED)
-        for record in (gone, kept):
+    def test_attempts_of_deleted_records_are_deleted_and_others_kept(self) -> None:
+        deleted, kept = make_old(), make_old(Status.FAILED)
+        for record in (deleted, kept):
             make_attempt(record, 1)
             make_attempt(record, 2)
 
-        done = purge(BEFORE)
+        counts = purge(BEFORE)
 
-        assert done.attempts == 2
+        assert counts.attempts == 2
         assert set(DeliveryAttempt.objects.values_list("record_id", flat=True)) == {kept.pk}
 
-    def test_age_counts_from_the_last_change(self) -> None:
-        scheduled_long_ago_and_sent_now = old(changed=BEFORE, created_at=BEFORE - timedelta(days=400))
+    def test_age_is_measured_from_the_last_change(self) -> None:
+        recently_sent = make_old(changed=BEFORE, created_at=BEFORE - timedelta(days=400))
 
         assert purge(BEFORE) == PurgeCounts()
-        assert left() == {scheduled_long_ago_and_sent_now.pk}
+        assert record_ids() == {recently_sent.pk}
 
-    def test_a_replayed_one_stays_while_it_waits_and_has_its_full_time_again_afterwards(
-        self, memory: MemoryProvider
-    ) -> None:
-        record = old(Status.DEAD)
+    def test_replayed_record_is_kept_for_the_full_retention_after_its_new_end(self, memory: MemoryProvider) -> None:
+        record = make_old(Status.DEAD)
         NotificationService().replay(NotificationRecord.objects.all(), None, "endpoint mended")
         now = retention_cutoff(1) + timedelta(days=1)
 
         purge(now + timedelta(days=30))
-        assert left() == {record.pk}
+        assert record_ids() == {record.pk}
 
         Engine(providers={"feishu": memory}).deliver_due()
         purge(now - timedelta(days=1))
-        assert left() == {record.pk}
+        assert record_ids() == {record.pk}
 
         purge(now + timedelta(days=30))
-        assert left() == set()
+        assert record_ids() == set()
 
-    def test_rejected_requests_go_by_the_same_limit(self) -> None:
-        rejected(OLD)
-        young = rejected(BEFORE)
+    def test_rejected_requests_have_the_same_cutoff(self) -> None:
+        make_rejected(OLD)
+        recent = make_rejected(BEFORE)
 
         assert purge(BEFORE) == PurgeCounts(rejected=1)
-        assert RejectedRequest.objects.get() == young
+        assert RejectedRequest.objects.get() == recent
 
-    def test_counting_says_the_same_and_deletes_nothing(self) -> None:
+    def test_count_equals_the_purge_and_deletes_nothing(self) -> None:
         for status in Status:
-            make_attempt(old(status))
-            old(status, changed=BEFORE)
-        rejected()
-        rejected(BEFORE)
+            make_attempt(make_old(status))
+            make_old(status, changed=BEFORE)
+        make_rejected()
+        make_rejected(BEFORE)
 
-        foretold = count_old(BEFORE)
+        expected = count_old(BEFORE)
 
-        assert (len(left()), RejectedRequest.objects.count()) == (12, 2)
-        assert foretold == PurgeCounts(records=3, dead=1, attempts=3, rejected=1) == purge(BEFORE)
+        assert (len(record_ids()), RejectedRequest.objects.count()) == (12, 2)
+        assert expected == PurgeCounts(records=3, dead=1, attempts=3, rejected=1) == purge(BEFORE)
 
-    def test_a_purged_key_is_free_again(self) -> None:
-        record = old(dedupe_key=payload()["dedupe_key"])
+    def test_dedupe_key_of_a_purged_record_can_be_used_again(self) -> None:
+        record = make_old(dedupe_key=payload()["dedupe_key"])
         assert request_notification(payload()).reused
 
         purge(BEFORE)
@@ -180,111 +180,112 @@ class TestWhatGoes:
 
 
 class TestCutoff:
-    def test_is_reckoned_by_the_clock_of_postgresql(self) -> None:
+    def test_cutoff_uses_the_database_clock(self) -> None:
         def now() -> Any:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT statement_timestamp()")
                 return cursor.fetchone()[0]
 
         earliest = now()
-        found = retention_cutoff(30)
+        cutoff = retention_cutoff(30)
 
-        assert earliest <= found + timedelta(days=30) <= now()
+        assert earliest <= cutoff + timedelta(days=30) <= now()
 
-    def test_more_days_than_a_calendar_has_keep_everything(self) -> None:
-        record = old()
+    def test_days_beyond_the_calendar_delete_nothing(self) -> None:
+        record = make_old()
 
         purge(retention_cutoff(2**63))
 
-        assert left() == {record.pk}
+        assert record_ids() == {record.pk}
 
 
 @pytest.mark.usefixtures("small_batches")
 class TestBatches:
-    def test_all_are_gone_through_and_progress_is_told(self) -> None:
+    def test_all_batches_run_and_progress_is_reported(self) -> None:
         for _ in range(5):
-            old(created_at=OLD - timedelta(seconds=1))
-            rejected()
-        seen: list[tuple[int, int]] = []
+            make_old(created_at=OLD - timedelta(seconds=1))
+            make_rejected()
+        progress: list[tuple[int, int]] = []
 
-        done = purge(BEFORE, progress=lambda done: seen.append((done.records, done.rejected)))
+        counts = purge(BEFORE, progress=lambda counts: progress.append((counts.records, counts.rejected)))
 
-        assert seen == [(2, 0), (4, 0), (5, 0), (5, 2), (5, 4), (5, 5), (5, 5)]
-        assert (done.has_more, left()) == (False, set())
+        assert progress == [(2, 0), (4, 0), (5, 0), (5, 2), (5, 4), (5, 5), (5, 5)]
+        assert (counts.has_more, record_ids()) == (False, set())
 
-    def test_each_begins_where_the_last_one_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        ages = [old(created_at=OLD - timedelta(days=days)).created_at for days in (4, 3, 2, 1)]
-        begun: list[datetime | None] = []
-        batch = retention._delete_batch
+    def test_each_batch_starts_where_the_previous_batch_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        ages = [make_old(created_at=OLD - timedelta(days=days)).created_at for days in (4, 3, 2, 1)]
+        start_times: list[datetime | None] = []
+        batch = pruner._delete_batch
 
-        def note(statement: str, before: datetime, since: datetime | None, done: PurgeCounts) -> Any:
-            begun.append(since)
-            return batch(statement, before, since, done)
+        def record_start(statement: str, before: datetime, since: datetime | None, counts: PurgeCounts) -> Any:
+            start_times.append(since)
+            return batch(statement, before, since, counts)
 
-        monkeypatch.setattr(retention, "_delete_batch", note)
+        monkeypatch.setattr(pruner, "_delete_batch", record_start)
 
         purge(BEFORE)
 
-        assert begun == [None, ages[1], ages[3], None, None]  # the last two are for rejected requests and done jobs
+        # The last two calls are for rejected requests and ended jobs.
+        assert start_times == [None, ages[1], ages[3], None, None]
 
-    def test_the_oldest_go_first(self) -> None:
-        youngest, *_older = (old(created_at=OLD - timedelta(days=days)) for days in (1, 3, 2))
+    def test_oldest_records_are_deleted_first(self) -> None:
+        youngest, *_older = (make_old(created_at=OLD - timedelta(days=days)) for days in (1, 3, 2))
 
-        purge(BEFORE, should_stop=lambda: len(left()) < 3)
+        purge(BEFORE, should_stop=lambda: len(record_ids()) < 3)
 
-        assert left() == {youngest.pk}
+        assert record_ids() == {youngest.pk}
 
-    def test_old_ones_that_must_stay_hide_none_behind_them(self) -> None:
-        kept = {old(status, created_at=OLD - timedelta(days=9)).pk for status in SCHEDULED * 2}
-        old()
+    def test_unfinished_old_records_do_not_block_later_records(self) -> None:
+        kept = {make_old(status, created_at=OLD - timedelta(days=9)).pk for status in SCHEDULED * 2}
+        make_old()
 
         assert purge(BEFORE).records == 1
-        assert left() == kept
+        assert record_ids() == kept
 
-    def test_a_spent_budget_ends_it_and_the_next_run_goes_on(self, time: Time) -> None:
+    def test_purge_stops_at_the_time_budget_and_the_next_run_continues(self, fake_time: FakeTime) -> None:
         for _ in range(5):
-            old()
+            make_old()
 
-        def take_long(done: PurgeCounts) -> None:
-            time.now += 4
+        def advance_time(counts: PurgeCounts) -> None:
+            fake_time.now += 4
 
-        first = purge(BEFORE, budget=5, progress=take_long)
+        first = purge(BEFORE, budget=5, progress=advance_time)
 
-        assert (first.records, first.has_more, len(left())) == (4, True, 1)
+        assert (first.records, first.has_more, len(record_ids())) == (4, True, 1)
         assert purge(BEFORE, budget=5) == PurgeCounts(records=1)
 
-    def test_asked_to_stop_it_begins_no_further_batch(self) -> None:
+    def test_no_batch_starts_after_should_stop(self) -> None:
         for _ in range(5):
-            old()
+            make_old()
 
-        done = purge(BEFORE, should_stop=lambda: len(left()) < 5)
+        counts = purge(BEFORE, should_stop=lambda: len(record_ids()) < 5)
 
-        assert (done.records, done.has_more) == (2, True)
+        assert (counts.records, counts.has_more) == (2, True)
 
-    def test_it_rests_as_long_as_each_batch_took_but_not_for_ever(
-        self, time: Time, monkeypatch: pytest.MonkeyPatch
+    def test_pause_equals_the_batch_duration_up_to_a_maximum(
+        self, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for _ in range(5):
-            old()
+            make_old()
         seconds = iter([0.25, 60, 0, 0, 0])
-        monkeypatch.setattr(retention, "_delete_batch", slowly(retention._delete_batch, time, seconds))
+        monkeypatch.setattr(pruner, "_delete_batch", with_duration(pruner._delete_batch, fake_time, seconds))
 
         purge(BEFORE)
 
-        assert time.rests == [0.25, retention.MAX_PAUSE_SECONDS]
+        assert fake_time.pauses == [0.25, pruner.MAX_PAUSE_SECONDS]
 
-    def test_one_line_says_what_is_gone(self, caplog: pytest.LogCaptureFixture) -> None:
-        make_attempt(old(Status.DEAD))
-        old()
-        rejected()
+    def test_one_log_line_reports_deleted_counts(self, caplog: pytest.LogCaptureFixture) -> None:
+        make_attempt(make_old(Status.DEAD))
+        make_old()
+        make_rejected()
 
         with caplog.at_level("INFO", logger="notifications.retention"):
             purge(BEFORE)
             purge(BEFORE)
 
         [line] = [line for line in caplog.records if line.name == "notifications.retention"]
-        facts = {name: line.__dict__[name] for name in ("event", "records", "dead", "attempts", "rejected", "more")}
-        assert facts == {
+        fields = {name: line.__dict__[name] for name in ("event", "records", "dead", "attempts", "rejected", "more")}
+        assert fields == {
             "event": "retention.purged",
             "records": 2,
             "dead": 1,
@@ -295,56 +296,56 @@ class TestBatches:
         assert line.__dict__["before"] == "2026-05-01T08:00:00+00:00"
 
 
-def slowly(batch: Callable[..., Any], time: Time, seconds: Iterator[float]) -> Callable[..., Any]:
-    """Return the function with so much time passing in each of its calls."""
+def with_duration(batch: Callable[..., Any], fake_time: FakeTime, seconds: Iterator[float]) -> Callable[..., Any]:
+    """Return the function with each call advancing the fake time by the next number of seconds."""
 
     def run(*args: Any) -> Any:
-        time.now += next(seconds)
+        fake_time.now += next(seconds)
         return batch(*args)
 
     return run
 
 
 @pytest.mark.django_db(transaction=True)
-class TestBesideOthers:
+class TestConcurrency:
     @pytest.mark.usefixtures("small_batches")
     def test_each_batch_is_committed_before_the_next(self) -> None:
         for _ in range(5):
-            old()
-        seen: list[int] = []
+            make_old()
+        remaining: list[int] = []
 
-        def look(done: PurgeCounts) -> None:
-            with somebody_else() as cursor:
+        def count_records(counts: PurgeCounts) -> None:
+            with second_connection() as cursor:
                 cursor.execute("SELECT count(*) FROM notification_records")
-                seen.append(cursor.fetchone()[0])
+                remaining.append(cursor.fetchone()[0])
 
-        purge(BEFORE, progress=look)
+        purge(BEFORE, progress=count_records)
 
-        assert seen[:3] == [3, 1, 0]
+        assert remaining[:3] == [3, 1, 0]
 
-    def test_it_refuses_a_callers_transaction(self) -> None:
-        old()
+    def test_purge_within_a_transaction_raises(self) -> None:
+        make_old()
 
         with transaction.atomic(), pytest.raises(RuntimeError, match="durable"):
             purge(BEFORE)
 
-        assert len(left()) == 1
+        assert len(record_ids()) == 1
 
-    def test_what_somebody_has_locked_is_left_and_goes_next_time(self) -> None:
-        locked, _free = old(), old()
-        kept = rejected()
-        with somebody_else() as cursor:
+    def test_locked_rows_are_skipped_and_deleted_by_the_next_purge(self) -> None:
+        locked, _free = make_old(), make_old()
+        kept = make_rejected()
+        with second_connection() as cursor:
             cursor.execute("SELECT 1 FROM notification_records WHERE id = %s FOR UPDATE", [locked.pk])
             cursor.execute("SELECT 1 FROM notification_rejected_requests WHERE id = %s FOR UPDATE", [kept.pk])
 
             assert purge(BEFORE) == PurgeCounts(records=1)
-            assert left() == {locked.pk}
+            assert record_ids() == {locked.pk}
 
         assert purge(BEFORE) == PurgeCounts(records=1, rejected=1)
 
-    def test_a_replay_that_has_not_committed_yet_saves_its_record(self) -> None:
-        record = old(Status.DEAD)
-        with somebody_else() as cursor:
+    def test_record_of_an_uncommitted_replay_is_kept(self) -> None:
+        record = make_old(Status.DEAD)
+        with second_connection() as cursor:
             cursor.execute("UPDATE notification_records SET status = 'pending', next_attempt_at = now()")
             purge(BEFORE)
             cursor.connection.commit()
@@ -354,29 +355,27 @@ class TestBesideOthers:
         record.refresh_from_db()
         assert record.status == Status.PENDING
 
-    def test_a_record_purged_in_the_midst_of_a_replay_is_left_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_record_purged_during_a_replay_is_not_counted_as_replayed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("notifications.record_operations.OPERATION_BATCH_RECORDS", 1)
-        old(Status.DEAD)
-        old(Status.DEAD)
+        make_old(Status.DEAD)
+        make_old(Status.DEAD)
 
-        done = NotificationService().replay(
-            NotificationRecord.objects.all(), None, "x", progress=lambda done, count: purge(BEFORE)
+        replayed = NotificationService().replay(
+            NotificationRecord.objects.all(), None, "x", progress=lambda _replayed, _total: purge(BEFORE)
         )
 
-        assert done == 1
+        assert replayed == 1
         assert NotificationRecord.objects.by_status() == {"pending": 1}
 
-    def test_while_a_batch_is_under_way_requests_deliveries_and_other_purges_go_on(
-        self, memory: MemoryProvider
-    ) -> None:
+    def test_open_batch_blocks_no_requests_deliveries_or_other_purges(self, memory: MemoryProvider) -> None:
         for _ in range(4):
-            make_attempt(old())
-        waiting = [old(Status.PENDING, next_attempt_at=OLD) for _ in range(20)]
+            make_attempt(make_old())
+        waiting = [make_old(Status.PENDING, next_attempt_at=OLD) for _ in range(20)]
         parameters = {"before": BEFORE, "since": None, "batch": 2, "final": list(map(str, FINAL))}
-        with somebody_else() as cursor:
+        with second_connection() as cursor:
             cursor.execute(load_sql("notifications.maintenance", "purge_records"), parameters)
-            with connection.cursor() as ours:
-                ours.execute("SET lock_timeout = '1s'")  # whoever had to wait would fail
+            with connection.cursor() as own_cursor:
+                own_cursor.execute("SET lock_timeout = '1s'")  # a statement that waits for a lock fails
 
             request_notification(payload())
             result = Engine(providers={"feishu": memory}).deliver_due()
@@ -390,19 +389,19 @@ class TestBesideOthers:
         assert DeliveryAttempt.objects.count() == len(waiting) + 1
 
     @pytest.mark.usefixtures("small_batches")
-    def test_several_purges_and_a_drain_at_once_each_do_their_work(self, memory: MemoryProvider) -> None:
+    def test_concurrent_purges_and_a_drain_all_complete(self, memory: MemoryProvider) -> None:
         for _ in range(200):
-            make_attempt(old())
+            make_attempt(make_old())
         for _ in range(200):
-            old(Status.PENDING, next_attempt_at=OLD)
-        gone: list[int] = []
+            make_old(Status.PENDING, next_attempt_at=OLD)
+        deleted: list[int] = []
         failures: list[Exception] = []
         start = threading.Barrier(3)
 
         def run() -> None:
             try:
                 start.wait(20)
-                gone.append(purge(BEFORE).records)
+                deleted.append(purge(BEFORE).records)
             except Exception as error:
                 failures.append(error)
             finally:
@@ -417,18 +416,18 @@ class TestBesideOthers:
             thread.join(60)
 
         assert failures == []
-        assert (result.sent, sum(gone)) == (200, 200)
+        assert (result.sent, sum(deleted)) == (200, 200)
         assert NotificationRecord.objects.by_status() == {"sent": 200}
 
     @pytest.mark.usefixtures("small_batches")
-    def test_what_a_failing_purge_had_deleted_is_said_and_the_next_does_the_rest(
+    def test_failing_purge_logs_deleted_count_and_next_purge_deletes_the_rest(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         for _ in range(5):
-            old()
+            make_old()
 
-        def cut(done: PurgeCounts) -> None:
-            with connection.cursor() as cursor, somebody_else() as other:
+        def cut(counts: PurgeCounts) -> None:
+            with connection.cursor() as cursor, second_connection() as other:
                 cursor.execute("SELECT pg_backend_pid()")
                 other.execute("SELECT pg_terminate_backend(%s, 5000)", cursor.fetchone())
 
@@ -436,34 +435,34 @@ class TestBesideOthers:
             purge(BEFORE, progress=cut)
         connection.close()
 
-        assert len(left()) == 3
+        assert len(record_ids()) == 3
         assert "purged 2 records" in caplog.text
         assert purge(BEFORE).records == 3
 
 
 @pytest.mark.django_db(transaction=True)
-class TestRequestsInTheMoment:
-    def test_a_duplicate_whose_record_is_purged_meanwhile_is_a_new_request(
+class TestRequestsDuringPurge:
+    def test_duplicate_of_a_record_purged_during_insert_becomes_a_new_request(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        old(dedupe_key=payload()["dedupe_key"])
-        find = intake._find_existing
+        make_old(dedupe_key=payload()["dedupe_key"])
+        find = insert._find_existing
 
         def purge_first(requests: Any) -> Any:
-            in_a_thread(lambda: purge(BEFORE))
+            run_in_thread(lambda: purge(BEFORE))
             return find(requests)
 
-        monkeypatch.setattr(intake, "_find_existing", purge_first)
+        monkeypatch.setattr(insert, "_find_existing", purge_first)
 
         accepted = NotificationService().accept([payload(), payload(), payload(dedupe_key="other")])
 
-        assert [one.reused for one in accepted] == [False, True, False]
-        assert {one.record_id for one in accepted} == left()
+        assert [result.reused for result in accepted] == [False, True, False]
+        assert {result.record_id for result in accepted} == record_ids()
 
-    def test_an_event_whose_record_is_purged_meanwhile_is_delivered_anew(
+    def test_event_whose_record_is_purged_before_delivery_is_stored_and_delivered_again(
         self, memory: MemoryProvider, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        old(dedupe_key=payload()["dedupe_key"])
+        make_old(dedupe_key=payload()["dedupe_key"])
         service = NotificationService(providers={"feishu": memory})
         deliver = service.engine.deliver_one
 
@@ -479,53 +478,58 @@ class TestRequestsInTheMoment:
 
 
 class TestTask:
-    def test_by_default_everything_is_kept(self) -> None:
-        record, request = old(), rejected()
+    def test_nothing_is_deleted_by_default(self) -> None:
+        record, request = make_old(), make_rejected()
 
         tasks.purge_notifications.run()
 
-        assert left() == {record.pk}
+        assert record_ids() == {record.pk}
         assert RejectedRequest.objects.get() == request
 
-    @pytest.mark.parametrize("days", [0, -1])
-    def test_no_days_are_for_ever(self, change: Change, days: int) -> None:
-        change(RETENTION_DAYS=days)
-        record = old()
+    def test_zero_or_negative_retention_days_delete_nothing(self, change: Change, subtests: pytest.Subtests) -> None:
+        cases: list[int] = [0, -1]
+        for days in cases:
+            with subtests.test(days=days):
+                NotificationRecord.objects.all().delete()
+                change(RETENTION_DAYS=days)
+                record = make_old()
 
-        tasks.purge_notifications.run()
+                tasks.purge_notifications.run()
 
-        assert left() == {record.pk}
+                assert record_ids() == {record.pk}
 
-    def test_what_is_older_than_the_days_set_goes(self, change: Change) -> None:
+    def test_records_older_than_retention_days_are_deleted(self, change: Change) -> None:
         change(RETENTION_DAYS=30)
-        gone, kept = (retention_cutoff(30) + timedelta(minutes=minutes) for minutes in (-5, 5))
-        old(created_at=gone, changed=gone)
-        record = old(created_at=kept, changed=kept)
+        deleted, kept = (retention_cutoff(30) + timedelta(minutes=minutes) for minutes in (-5, 5))
+        make_old(created_at=deleted, changed=deleted)
+        record = make_old(created_at=kept, changed=kept)
 
         tasks.purge_notifications.run()
 
-        assert left() == {record.pk}
+        assert record_ids() == {record.pk}
 
     @pytest.mark.usefixtures("small_batches")
-    def test_its_time_is_bounded(self, change: Change, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_task_stops_at_its_time_budget(
+        self, change: Change, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         change(RETENTION_DAYS=30)
         for _ in range(5):
-            old(created_at=retention_cutoff(31), changed=retention_cutoff(31))
+            make_old(created_at=retention_cutoff(31), changed=retention_cutoff(31))
         seconds = iter([tasks.PURGE_BUDGET_SECONDS] * 9)
-        monkeypatch.setattr(retention, "_delete_batch", slowly(retention._delete_batch, time, seconds))
+        monkeypatch.setattr(pruner, "_delete_batch", with_duration(pruner._delete_batch, fake_time, seconds))
 
         counts = []
         for _ in range(3):
             tasks.purge_notifications.run()
-            counts.append(len(left()))
+            counts.append(len(record_ids()))
 
         assert counts == [3, 1, 0]
 
-    def test_a_worker_that_stops_begins_none(self, change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_stopping_worker_deletes_nothing(self, change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
         change(RETENTION_DAYS=30)
-        record = old(created_at=retention_cutoff(31), changed=retention_cutoff(31))
+        record = make_old(created_at=retention_cutoff(31), changed=retention_cutoff(31))
         monkeypatch.setattr(tasks._stopping, "is_set", lambda: True)
 
         tasks.purge_notifications.run()
 
-        assert left() == {record.pk}
+        assert record_ids() == {record.pk}

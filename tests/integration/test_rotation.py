@@ -1,4 +1,4 @@
-"""rotate_notification_keys: everything under the newest key, nothing lost, nothing shown."""
+"""rotate_notification_keys: encrypts all secrets with the newest key, loses none and prints none."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Change = Callable[..., None]
 
 
 @pytest.fixture
-def old(change: Change) -> Callable[..., UserNotificationChannel]:
-    """Return a function that stores channels under the old key; from then on the new key is the first."""
+def make_channels(change: Change) -> Callable[..., UserNotificationChannel]:
+    """Return a function that stores channels with the old key and then configures the new key as the first."""
 
     def make(count: int = 1, token: str = TOKEN) -> UserNotificationChannel:
         change(ENCRYPTION_KEYS=[OLD])
@@ -41,95 +41,99 @@ def old(change: Change) -> Callable[..., UserNotificationChannel]:
 
 
 def run(*args: str, **options: Any) -> str:
-    """Return what the command said when it ended well."""
+    """Return what the command wrote to stdout."""
     out = StringIO()
     call_command("rotate_notification_keys", *args, stdout=out, **options)
     assert "canary" not in out.getvalue()
     return out.getvalue()
 
 
-def stored() -> list[tuple[Secret, Secret]]:
-    return [(one.webhook_url, one.bearer_token) for one in UserNotificationChannel.objects.order_by("pk")]
+def stored_secrets() -> list[tuple[Secret, Secret]]:
+    return [(channel.webhook_url, channel.bearer_token) for channel in UserNotificationChannel.objects.order_by("pk")]
 
 
 class TestRotate:
-    def test_every_secret_can_be_read_without_the_old_key(
-        self, old: Callable[..., UserNotificationChannel], change: Change
+    def test_rotated_secrets_decrypt_without_the_old_key(
+        self, make_channels: Callable[..., UserNotificationChannel], change: Change
     ) -> None:
-        old(3)
+        make_channels(3)
 
-        said = run()
+        output = run()
 
         change(ENCRYPTION_KEYS=[NEW])
-        assert [(url.reveal(), token.reveal()) for url, token in stored()] == [(URL, TOKEN)] * 3
-        assert "3 channels were checked." in said
-        assert "encrypted again with the newest key: 6" in said
+        assert [(url.reveal(), token.reveal()) for url, token in stored_secrets()] == [(URL, TOKEN)] * 3
+        assert "3 channels were checked." in output
+        assert "encrypted again with the newest key: 6" in output
 
-    def test_running_it_twice_changes_nothing(self, old: Callable[..., UserNotificationChannel]) -> None:
-        old(2)
+    def test_second_rotation_changes_nothing(self, make_channels: Callable[..., UserNotificationChannel]) -> None:
+        make_channels(2)
         run()
-        before = stored()
+        before = stored_secrets()
 
-        said = run()
+        output = run()
 
-        assert stored() == before
-        assert "encrypted with the newest key already: 4" in said
-        assert "encrypted again with the newest key: 0" in said
+        assert stored_secrets() == before
+        assert "encrypted with the newest key already: 4" in output
+        assert "encrypted again with the newest key: 0" in output
 
-    def test_a_dry_run_counts_and_changes_nothing(self, old: Callable[..., UserNotificationChannel]) -> None:
-        old(2)
-        before = stored()
+    def test_dry_run_counts_and_changes_nothing(self, make_channels: Callable[..., UserNotificationChannel]) -> None:
+        make_channels(2)
+        before = stored_secrets()
 
-        said = run("--dry-run")
+        output = run("--dry-run")
 
-        assert stored() == before
-        assert "encrypted with an older key, would be encrypted again: 4" in said
+        assert stored_secrets() == before
+        assert "encrypted with an older key, would be encrypted again: 4" in output
 
-    def test_blanks_stay_blank_and_are_not_counted(self, old: Callable[..., UserNotificationChannel]) -> None:
-        old(token="")
+    def test_empty_secrets_stay_empty_and_are_not_counted(
+        self, make_channels: Callable[..., UserNotificationChannel]
+    ) -> None:
+        make_channels(token="")
 
-        said = run()
+        output = run()
 
-        assert not stored()[0][1]
-        assert "encrypted again with the newest key: 1" in said
+        assert not stored_secrets()[0][1]
+        assert "encrypted again with the newest key: 1" in output
 
-    def test_nothing_but_the_secrets_is_written(self, old: Callable[..., UserNotificationChannel]) -> None:
-        channel = old()
+    def test_rotation_writes_only_the_secret_columns(
+        self, make_channels: Callable[..., UserNotificationChannel]
+    ) -> None:
+        channel = make_channels()
 
         run()
 
         assert UserNotificationChannel.objects.get().updated_at == channel.updated_at
 
-    def test_all_batches_are_gone_through_and_progress_is_told(
-        self, old: Callable[..., UserNotificationChannel], monkeypatch: pytest.MonkeyPatch
+    def test_all_batches_are_rotated_and_progress_is_printed(
+        self, make_channels: Callable[..., UserNotificationChannel], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(rotate_notification_keys, "BATCH_CHANNELS", 2)
-        old(5)
+        make_channels(5)
 
-        said = run()
+        output = run()
 
-        assert [line for line in said.splitlines() if "processed" in line] == [
-            f"{done} of 5 processed" for done in (2, 4, 5)
+        assert [line for line in output.splitlines() if "processed" in line] == [
+            f"{count} of 5 processed" for count in (2, 4, 5)
         ]
-        assert "encrypted again with the newest key: 10" in said
+        assert "encrypted again with the newest key: 10" in output
         assert run(verbosity=0) == ""
 
 
 class TestUnreadable:
-    def test_those_no_key_reads_are_named_by_id_and_the_others_done(
-        self, old: Callable[..., UserNotificationChannel], change: Change
+    def test_channels_without_a_matching_key_are_listed_and_others_are_rotated(
+        self, make_channels: Callable[..., UserNotificationChannel], change: Change
     ) -> None:
-        broken, spoilt, good = old(), old(), old()
+        broken, corrupt, good = make_channels(), make_channels(), make_channels()
         change(ENCRYPTION_KEYS=[OTHER])
         UserNotificationChannel.objects.filter(pk=broken.pk).update(bearer_token=Secret.of(TOKEN))
-        UserNotificationChannel.objects.filter(pk=spoilt.pk).update(webhook_url=Secret("not-even-ciphertext"))
+        UserNotificationChannel.objects.filter(pk=corrupt.pk).update(webhook_url=Secret("not-even-ciphertext"))
         change(ENCRYPTION_KEYS=[NEW, OLD])
 
         with pytest.raises(CommandError) as caught:
             run()
 
         assert (
-            str(caught.value) == f"2 channels have a secret that no configured key decrypts: {broken.pk}, {spoilt.pk}."
+            str(caught.value) == f"2 channels have a secret that no configured key decrypts: {broken.pk}, {corrupt.pk}."
         )
         assert caught.value.returncode == 1
         change(ENCRYPTION_KEYS=[NEW])
@@ -139,27 +143,34 @@ class TestUnreadable:
         with pytest.raises(SecretUnreadable):
             broken.bearer_token.reveal()
 
-    def test_a_dry_run_finds_them_too(self, old: Callable[..., UserNotificationChannel], change: Change) -> None:
-        channel = old()
+    def test_dry_run_lists_channels_without_a_matching_key(
+        self, make_channels: Callable[..., UserNotificationChannel], change: Change
+    ) -> None:
+        channel = make_channels()
         change(ENCRYPTION_KEYS=[NEW])
 
         with pytest.raises(CommandError, match=f"1 channel has a secret .* decrypts: {channel.pk}."):
             run("--dry-run")
 
-    @pytest.mark.parametrize("keys", [[], ["no key"], [NEW, "no key"]])
-    def test_keys_that_are_none_are_named_before_anything_is_judged(
-        self, old: Callable[..., UserNotificationChannel], change: Change, keys: list[str]
+    def test_invalid_key_setting_is_reported_and_changes_nothing(
+        self, make_channels: Callable[..., UserNotificationChannel], change: Change, subtests: pytest.Subtests
     ) -> None:
-        old()
-        before = stored()
-        change(ENCRYPTION_KEYS=keys)
+        make_channels()
+        before = stored_secrets()
 
-        with pytest.raises(CommandError, match="ENCRYPTION_KEYS"):
-            run()
+        cases: list[list[str]] = [[], ["no key"], [NEW, "no key"]]
+        for keys in cases:
+            with subtests.test(keys=keys):
+                change(ENCRYPTION_KEYS=keys)
 
-        assert stored() == before
+                with pytest.raises(CommandError, match="ENCRYPTION_KEYS"):
+                    run()
 
-    def test_a_database_that_fails_is_an_error_without_its_text(self, monkeypatch: pytest.MonkeyPatch) -> None:
+                assert stored_secrets() == before
+
+    def test_database_failure_raises_command_error_without_the_error_text(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def fail() -> None:
             raise OperationalError(f"Key (webhook_url)=({URL})")
 
@@ -171,12 +182,12 @@ class TestUnreadable:
         assert "canary" not in str(caught.value)
 
 
-class TestBesideUsers:
-    def test_a_form_opened_before_the_rotation_does_not_bring_the_old_key_back(
-        self, old: Callable[..., UserNotificationChannel], admin_client: Client, change: Change,
+class TestConcurrentEdit:
+    def test_form_opened_before_the_rotation_saves_with_the_new_key(
+        self, make_channels: Callable[..., UserNotificationChannel], admin_client: Client, change: Change,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
-        channel = old()
+        channel = make_channels()
         real = UserNotificationChannel.save
 
         def rotate_then_save(self: UserNotificationChannel, *args: Any, **kwargs: Any) -> None:
@@ -185,12 +196,12 @@ class TestBesideUsers:
 
         monkeypatch.setattr(UserNotificationChannel, "save", rotate_then_save)
 
-        answer = admin_client.post(
+        response = admin_client.post(
             f"/admin/notifications/usernotificationchannel/{channel.pk}/change/",
             {"auth_type": "bearer", "new_bearer_token": "canary-entered"},
         )
 
-        assert answer.status_code == 302
+        assert response.status_code == 302
         channel.refresh_from_db()
         change(ENCRYPTION_KEYS=[NEW])
         assert not channel.enabled

@@ -1,4 +1,4 @@
-"""What the service promises to producers and operators."""
+"""The service: accept, deliver, reject, replay and cancel notifications."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.support.payloads import payload
 
 pytestmark = pytest.mark.django_db
 
-REFUSED = SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="payload_invalid", error_message="no")
-LATER = SendResult(outcome=Outcome.TEMPORARY_FAIL, error_code="provider_timeout")
+PERMANENT_FAILURE = SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="payload_invalid", error_message="no")
+TEMPORARY_FAILURE = SendResult(outcome=Outcome.TEMPORARY_FAIL, error_code="provider_timeout")
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def service(memory: MemoryProvider) -> NotificationService:
 
 
 class TestHandle:
-    def test_a_new_event_is_stored_and_sent(self, service: NotificationService, memory: MemoryProvider) -> None:
+    def test_new_event_is_stored_and_sent(self, service: NotificationService, memory: MemoryProvider) -> None:
         result = service.handle_feishu_requested(payload())
 
         record = NotificationRecord.objects.get()
@@ -42,16 +42,16 @@ class TestHandle:
         assert (record.status, record.user_id, len(memory.requests)) == (Status.SENT, 42, 1)
         assert record.sent_at is not None
 
-    def test_a_duplicate_sends_nothing(self, service: NotificationService, memory: MemoryProvider) -> None:
+    def test_duplicate_is_not_sent(self, service: NotificationService, memory: MemoryProvider) -> None:
         service.handle_feishu_requested(payload())
 
-        again = service.handle_feishu_requested(payload(summary_text="other words"))
+        duplicate = service.handle_feishu_requested(payload(summary_text="other words"))
 
-        assert (again.reused, again.delivered, len(memory.requests)) == (True, False, 1)
+        assert (duplicate.reused, duplicate.delivered, len(memory.requests)) == (True, False, 1)
         assert NotificationRecord.objects.get().summary_text == "写周报改到周四上午"
 
-    def test_the_result_is_json(self, service: NotificationService, memory: MemoryProvider) -> None:
-        memory.script(LATER)
+    def test_result_converts_to_json(self, service: NotificationService, memory: MemoryProvider) -> None:
+        memory.script(TEMPORARY_FAILURE)
 
         fields = service.handle_feishu_requested(payload()).as_json()
 
@@ -59,22 +59,20 @@ class TestHandle:
         assert fields["provider_error"] == "provider_timeout"
         assert datetime.fromisoformat(fields["next_retry_at"]).tzinfo is not None
 
-    def test_a_key_in_other_hands_is_stored_and_left_to_the_sweep(self, memory: MemoryProvider) -> None:
+    def test_request_with_locked_key_is_stored_and_delivered_by_sweep(self, memory: MemoryProvider) -> None:
         options = dataclasses.replace(service_options(), lock_wait=0.1)
         service = NotificationService(options=options, providers={"feishu": memory})
-        held = Locks(gateway(), ttl=60).acquire(["feishu|42:important_urgent_task:1"])
+        lock = Locks(gateway(), ttl=60).acquire(["feishu|42:important_urgent_task:1"])
 
         result = service.handle_feishu_requested(payload())
 
         assert (result.status, result.delivered, memory.requests) == ("pending", False, [])
-        Locks(gateway(), ttl=60).release(held)
+        Locks(gateway(), ttl=60).release(lock)
         assert service.retry_feishu_notifications().sent == 1
 
-    def test_waits_for_a_key_that_is_held_for_a_moment(
-        self, service: NotificationService, memory: MemoryProvider
-    ) -> None:
-        held = Locks(gateway(), ttl=60).acquire(["feishu|42:important_urgent_task:1"])
-        timer = threading.Timer(0.2, Locks(gateway(), ttl=60).release, [held])
+    def test_waits_for_key_that_is_locked_briefly(self, service: NotificationService, memory: MemoryProvider) -> None:
+        lock = Locks(gateway(), ttl=60).acquire(["feishu|42:important_urgent_task:1"])
+        timer = threading.Timer(0.2, Locks(gateway(), ttl=60).release, [lock])
         timer.start()
 
         result = service.handle_feishu_requested(payload())
@@ -82,7 +80,7 @@ class TestHandle:
         timer.join()
         assert result.delivered
 
-    def test_the_key_is_free_afterwards(self, service: NotificationService) -> None:
+    def test_key_lock_is_released_after_delivery(self, service: NotificationService) -> None:
         service.handle_feishu_requested(payload())
 
         assert Locks(gateway(), ttl=60).acquire(["feishu|42:important_urgent_task:1"]).keys
@@ -94,7 +92,7 @@ class TestHandle:
 
 
 class TestAccept:
-    def test_a_key_of_another_user_is_a_conflict_and_stores_nothing(self, service: NotificationService) -> None:
+    def test_dedupe_key_of_another_user_raises_conflict_and_stores_nothing(self, service: NotificationService) -> None:
         service.accept([payload()])
 
         with pytest.raises(DedupeConflict, match="dedupe_key"):
@@ -102,43 +100,43 @@ class TestAccept:
 
         assert NotificationRecord.objects.count() == 1
 
-    def test_one_bad_payload_among_many_stores_none(self, service: NotificationService) -> None:
+    def test_one_invalid_payload_rejects_the_whole_list(self, service: NotificationService) -> None:
         with pytest.raises(InvalidNotification, match="user_id"):
             service.accept([payload(), payload(dedupe_key="b", user_id=-1)])
 
         assert not NotificationRecord.objects.exists()
 
-    def test_the_same_key_twice_in_one_call_is_one_record(self, service: NotificationService) -> None:
+    def test_same_key_twice_in_one_call_creates_one_record(self, service: NotificationService) -> None:
         first, second = service.accept([payload(), payload()])
 
         assert first.record_id == second.record_id
         assert (first.reused, second.reused) == (False, True)
 
-    def test_many_are_answered_in_their_order(self, service: NotificationService) -> None:
+    def test_results_keep_the_order_of_payloads(self, service: NotificationService) -> None:
         keys = [f"k{number}" for number in range(2500)]
 
         accepted = service.accept([payload(dedupe_key=key) for key in keys])
 
         stored = dict(NotificationRecord.objects.values_list("id", "dedupe_key"))
-        assert [stored[one.record_id] for one in accepted] == keys
+        assert [stored[result.record_id] for result in accepted] == keys
 
-    def test_none_is_fine(self, service: NotificationService) -> None:
+    def test_empty_list_is_accepted(self, service: NotificationService) -> None:
         assert service.accept([]) == []
 
-    def test_a_user_id_the_table_cannot_hold_is_refused_by_name(self, service: NotificationService) -> None:
+    def test_user_id_out_of_column_range_is_rejected_with_field_name(self, service: NotificationService) -> None:
         with pytest.raises(InvalidNotification, match="user_id"):
             service.accept([payload(user_id=2**40)])
 
-    def test_an_unknown_user_is_kept(self, service: NotificationService) -> None:
+    def test_unknown_user_id_is_stored(self, service: NotificationService) -> None:
         [accepted] = service.accept([payload(user_id=999_999)])
 
         assert NotificationRecord.objects.get(pk=accepted.record_id).user_id == 999_999
 
-    def test_a_naive_deliver_at_is_refused_by_name(self, service: NotificationService) -> None:
+    def test_naive_deliver_at_is_rejected_with_field_name(self, service: NotificationService) -> None:
         with pytest.raises(InvalidNotification, match="deliver_at"):
             service.accept([payload()], deliver_at=datetime(2026, 5, 1))  # noqa: DTZ001
 
-    def test_a_scheduled_one_waits_for_its_time(self, memory: MemoryProvider) -> None:
+    def test_scheduled_notification_is_not_sent_before_deliver_at(self, memory: MemoryProvider) -> None:
         now = datetime(2026, 5, 1, 8, tzinfo=UTC)
         service = NotificationService(providers={"feishu": memory}, clock=lambda: now)
         service.accept([payload()], deliver_at=now + timedelta(hours=1))
@@ -148,7 +146,7 @@ class TestAccept:
 
 
 class TestReject:
-    def test_keeps_whatever_came_with_every_reason(self, service: NotificationService) -> None:
+    def test_rejected_payload_is_stored_with_every_error(self, service: NotificationService) -> None:
         error = InvalidNotification([("user_id", "must be positive"), ("target_url", "must not be blank")])
 
         service.reject("test", {"bad": "\x00 \ud800 <b>", "n": 1}, error)
@@ -159,14 +157,14 @@ class TestReject:
 
 
 class TestReplay:
-    def dead(self, service: NotificationService, memory: MemoryProvider) -> NotificationRecord:
-        memory.script(REFUSED)
+    def make_dead(self, service: NotificationService, memory: MemoryProvider) -> NotificationRecord:
+        memory.script(PERMANENT_FAILURE)
         return NotificationRecord.objects.get(pk=service.handle_feishu_requested(payload()).record_id)
 
-    def test_a_dead_one_gets_a_fresh_budget_and_keeps_its_history(
+    def test_dead_notification_gets_new_attempts_and_keeps_old_ones(
         self, service: NotificationService, memory: MemoryProvider
     ) -> None:
-        record = self.dead(service, memory)
+        record = self.make_dead(service, memory)
 
         assert service.replay(NotificationRecord.objects.all(), None, "endpoint mended") == 1
 
@@ -175,40 +173,43 @@ class TestReplay:
         service.retry_feishu_notifications()
         record.refresh_from_db()
         assert record.status == Status.SENT
-        facts = list(record.attempts.values_list("round", "number", "cause", "outcome"))
-        assert facts == [(0, 1, "event", "permanent_fail"), (1, 1, "replay", "success")]
+        attempts = list(record.attempts.values_list("round", "number", "cause", "outcome"))
+        assert attempts == [(0, 1, "event", "permanent_fail"), (1, 1, "replay", "success")]
 
-    def test_a_sent_one_is_refused_unless_forced(self, service: NotificationService) -> None:
+    def test_sent_notification_is_replayed_only_with_force(self, service: NotificationService) -> None:
         service.handle_feishu_requested(payload())
-        everything = NotificationRecord.objects.all()
+        all_records = NotificationRecord.objects.all()
 
-        assert service.replay(everything, None, "again") == 0
-        assert service.replay(everything, None, "again", force=True) == 1
+        assert service.replay(all_records, None, "again") == 0
+        assert service.replay(all_records, None, "again", force=True) == 1
 
-    def test_a_cancelled_one_is_refused_unless_forced(self, service: NotificationService) -> None:
+    def test_cancelled_notification_is_replayed_only_with_force(self, service: NotificationService) -> None:
         service.accept([payload()])
-        everything = NotificationRecord.objects.all()
-        service.cancel(everything, None, "not wanted")
+        all_records = NotificationRecord.objects.all()
+        service.cancel(all_records, None, "not wanted")
 
-        assert service.replay(everything, None, "again") == 0
-        assert service.replay(everything, None, "again", force=True) == 1
+        assert service.replay(all_records, None, "again") == 0
+        assert service.replay(all_records, None, "again", force=True) == 1
 
-    @pytest.mark.parametrize("status", [Status.PENDING, Status.FAILED, Status.SENDING])
-    def test_what_is_on_its_way_is_left_alone_even_when_forced(
-        self, service: NotificationService, memory: MemoryProvider, status: Status
+    def test_unfinished_notification_is_not_replayed_even_with_force(
+        self, service: NotificationService, memory: MemoryProvider, subtests: pytest.Subtests
     ) -> None:
-        record = self.dead(service, memory)
-        lease = "00000000-0000-0000-0000-000000000001" if status == Status.SENDING else None
-        NotificationRecord.objects.update(status=status, next_attempt_at=datetime.now(UTC), lease_token=lease)
+        record = self.make_dead(service, memory)
 
-        assert service.replay(NotificationRecord.objects.all(), None, "x", force=True) == 0
-        record.refresh_from_db()
-        assert record.round == 0
+        cases: list[Status] = [Status.PENDING, Status.FAILED, Status.SENDING]
+        for status in cases:
+            with subtests.test(status=status):
+                lease = "00000000-0000-0000-0000-000000000001" if status == Status.SENDING else None
+                NotificationRecord.objects.update(status=status, next_attempt_at=datetime.now(UTC), lease_token=lease)
 
-    def test_who_and_why_are_kept(
+                assert service.replay(NotificationRecord.objects.all(), None, "x", force=True) == 0
+                record.refresh_from_db()
+                assert record.round == 0
+
+    def test_operator_and_reason_are_logged(
         self, service: NotificationService, memory: MemoryProvider, make_user: Callable[..., User]
     ) -> None:
-        record = self.dead(service, memory)
+        record = self.make_dead(service, memory)
         operator = make_user("operator")
 
         service.replay(NotificationRecord.objects.all(), operator, "endpoint mended")
@@ -217,7 +218,7 @@ class TestReplay:
         assert (entry.user, entry.object_id) == (operator, str(record.pk))
         assert "endpoint mended" in entry.change_message
 
-    def test_more_than_one_batch_is_replayed_whole(
+    def test_several_batches_are_replayed_completely(
         self, service: NotificationService, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("notifications.record_operations.OPERATION_BATCH_RECORDS", 3)
@@ -228,7 +229,7 @@ class TestReplay:
 
 
 class TestCancel:
-    def test_a_waiting_one_is_skipped_and_never_sent(
+    def test_cancelled_notification_is_skipped_and_never_sent(
         self, service: NotificationService, memory: MemoryProvider
     ) -> None:
         service.accept([payload()])
@@ -240,7 +241,7 @@ class TestCancel:
         assert service.retry_due() == 0
         assert memory.requests == []
 
-    def test_a_sent_one_stays_sent(self, service: NotificationService) -> None:
+    def test_sent_notification_cannot_be_cancelled(self, service: NotificationService) -> None:
         service.handle_feishu_requested(payload())
 
         assert service.cancel(NotificationRecord.objects.all(), None, "too late") == 0

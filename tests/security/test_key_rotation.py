@@ -1,4 +1,4 @@
-"""Fault 34: keys change while notifications are sent; no ciphertext leaves the house and nothing is lost."""
+"""Fault 34: keys are rotated while notifications are sent. No ciphertext is sent and no notification is lost."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ Change = Callable[..., None]
 
 @pytest.fixture
 def sandbox(change: Change) -> Iterator[Sandbox]:
-    """The receiver; what is stored is stored under the old key."""
+    """Run the receiver, and configure the old key for encryption."""
     with Sandbox() as sandbox:
         change(SANDBOX_ORIGINS=[sandbox.origin], ENCRYPTION_KEYS=[OLD], SEND_SLOTS=4)
         yield sandbox
 
 
 def add_channels(sandbox: Sandbox, count: int) -> dict[int, str]:
-    """Store channels and return the key of each user's webhook; the token is the key spelt backwards."""
+    """Store channels and return the webhook key by user ID. The token is the reversed key."""
     keys = {}
     for number in range(count):
         user = User.objects.create(username=f"user{number}")
@@ -50,15 +50,15 @@ def add_channels(sandbox: Sandbox, count: int) -> dict[int, str]:
     return keys
 
 
-def request(users: Any, each: int = 1) -> None:
-    """Store requests, each due at once."""
+def request(users: Any, per_user: int = 1) -> None:
+    """Store requests that are due immediately."""
     NotificationService().accept(
-        [payload(user_id=user, dedupe_key=f"{user}:{n}") for n in range(each) for user in users]
+        [payload(user_id=user, dedupe_key=f"{user}:{n}") for n in range(per_user) for user in users]
     )
 
 
 def drain() -> None:
-    """Deliver what is due, on a connection of this thread's own."""
+    """Deliver due records, then close the thread's database connection."""
     try:
         Engine().deliver_due()
     finally:
@@ -71,49 +71,49 @@ def rotate(*args: str) -> str:
     return out.getvalue()
 
 
-def assert_each_was_sent_once_to_its_own_key(sandbox: Sandbox, keys: dict[int, str]) -> None:
+def assert_each_record_was_sent_once_to_its_channel(sandbox: Sandbox, keys: dict[int, str]) -> None:
     deliveries = sandbox.deliveries()
     owners = dict(NotificationRecord.objects.values_list("pk", "user_id"))
-    assert Counter(one.notification_id for one in deliveries) == dict.fromkeys(owners, 1)
-    assert [one for one in deliveries if one.key != keys[owners[one.notification_id or 0]]] == []
-    assert [one for one in deliveries if one.headers["Authorization"] != f"Bearer {one.key[::-1]}"] == []
+    assert Counter(delivery.notification_id for delivery in deliveries) == dict.fromkeys(owners, 1)
+    assert [delivery for delivery in deliveries if delivery.key != keys[owners[delivery.notification_id or 0]]] == []
+    assert [
+        delivery for delivery in deliveries if delivery.headers["Authorization"] != f"Bearer {delivery.key[::-1]}"
+    ] == []
     assert set(NotificationRecord.objects.values_list("status", flat=True)) == {Status.SENT}
 
 
 def assert_readable(keys: dict[int, str]) -> None:
-    stored = {one.user_id: one for one in UserNotificationChannel.objects.all()}
-    assert {user: one.webhook_url.reveal().rpartition("/")[2] for user, one in stored.items()} == keys
-    assert {user: one.bearer_token.reveal()[::-1] for user, one in stored.items()} == keys
+    stored = {channel.user_id: channel for channel in UserNotificationChannel.objects.all()}
+    assert {user: channel.webhook_url.reveal().rpartition("/")[2] for user, channel in stored.items()} == keys
+    assert {user: channel.bearer_token.reveal()[::-1] for user, channel in stored.items()} == keys
 
 
-def test_fault_34_key_rotation_again_and_again_while_two_drains_send(sandbox: Sandbox, change: Change) -> None:
+def test_fault_34_key_rotation_repeated_while_two_drains_send(sandbox: Sandbox, change: Change) -> None:
     keys = add_channels(sandbox, USERS)
     for key in keys.values():
         sandbox.script(key, "slow:0.05")
-    request(keys, each=8)
-    passes: list[str] = []
+    request(keys, per_user=8)
+    outputs: list[str] = []
 
     with ThreadPoolExecutor(2) as pool:
         drains = [pool.submit(drain) for _ in range(2)]
         sandbox.wait_for(1)
         for newest, oldest in cycle([(NEW, OLD), (OLD, NEW)]):
-            if all(one.done() for one in drains):
+            if all(future.done() for future in drains):
                 break
             change(ENCRYPTION_KEYS=[newest, oldest])
-            passes.append(rotate())
-    for one in drains:
-        one.result()
+            outputs.append(rotate())
+    for future in drains:
+        future.result()
 
-    assert len(passes) >= 2
-    assert all(f"encrypted again with the newest key: {2 * USERS}\n" in said for said in passes)
-    change(ENCRYPTION_KEYS=[NEW if len(passes) % 2 else OLD])
-    assert_each_was_sent_once_to_its_own_key(sandbox, keys)
+    assert len(outputs) >= 2
+    assert all(f"encrypted again with the newest key: {2 * USERS}\n" in output for output in outputs)
+    change(ENCRYPTION_KEYS=[NEW if len(outputs) % 2 else OLD])
+    assert_each_record_was_sent_once_to_its_channel(sandbox, keys)
     assert_readable(keys)
 
 
-def test_fault_34_key_rotation_finished_and_old_key_gone_with_sends_in_the_air(
-    sandbox: Sandbox, change: Change
-) -> None:
+def test_fault_34_key_rotation_completes_and_old_key_is_removed_during_sends(sandbox: Sandbox, change: Change) -> None:
     keys = add_channels(sandbox, 8)
     for key in keys.values():
         sandbox.script(key, "hold")
@@ -126,16 +126,16 @@ def test_fault_34_key_rotation_finished_and_old_key_gone_with_sends_in_the_air(
         rotate()
         assert "would be encrypted again: 0\n" in rotate("--dry-run")
         change(ENCRYPTION_KEYS=[NEW])
-        for done in (4, 8):
-            sandbox.wait_for(done)
+        for count in (4, 8):
+            sandbox.wait_for(count)
             sandbox.release()
         draining.result()
 
-    assert_each_was_sent_once_to_its_own_key(sandbox, keys)
+    assert_each_record_was_sent_once_to_its_channel(sandbox, keys)
     assert_readable(keys)
 
 
-def test_fault_34_key_rotation_old_key_removed_too_soon(sandbox: Sandbox, change: Change) -> None:
+def test_fault_34_key_rotation_with_old_key_removed_too_early_recovers(sandbox: Sandbox, change: Change) -> None:
     keys = add_channels(sandbox, 5)
     request(keys)
     change(ENCRYPTION_KEYS=[NEW])
@@ -150,10 +150,10 @@ def test_fault_34_key_rotation_old_key_removed_too_soon(sandbox: Sandbox, change
     NotificationRecord.objects.update(next_attempt_at="2026-01-01T00:00Z")
     drain()
 
-    assert_each_was_sent_once_to_its_own_key(sandbox, keys)
+    assert_each_record_was_sent_once_to_its_channel(sandbox, keys)
 
 
-def test_fault_34_key_rotation_what_ended_dead_without_its_key_is_replayed(sandbox: Sandbox, change: Change) -> None:
+def test_fault_34_key_rotation_records_dead_for_lack_of_a_key_can_be_replayed(sandbox: Sandbox, change: Change) -> None:
     change(MAX_ATTEMPTS=1)
     keys = add_channels(sandbox, 3)
     request(keys)
@@ -166,13 +166,13 @@ def test_fault_34_key_rotation_what_ended_dead_without_its_key_is_replayed(sandb
     call_command("replay_notifications", *arguments, stdout=io.StringIO())
     drain()
 
-    assert_each_was_sent_once_to_its_own_key(sandbox, keys)
+    assert_each_record_was_sent_once_to_its_channel(sandbox, keys)
 
 
 class TestEdits:
-    """A user's own change always wins, wherever in the rotation it falls."""
+    """A user's edit during a rotation is always kept."""
 
-    ENTERED = "https://www.feishu.cn/flow/api/trigger-webhook/entered-meanwhile"
+    EDITED_URL = "https://www.feishu.cn/flow/api/trigger-webhook/entered-meanwhile"
 
     @pytest.fixture
     def channel(self, sandbox: Sandbox, change: Change) -> UserNotificationChannel:
@@ -180,37 +180,37 @@ class TestEdits:
         change(ENCRYPTION_KEYS=[NEW, OLD])
         return UserNotificationChannel.objects.get()
 
-    def enter(self, channel: UserNotificationChannel) -> None:
-        UserNotificationChannel.objects.filter(pk=channel.pk).update(webhook_url=self.ENTERED)
+    def edit_channel(self, channel: UserNotificationChannel) -> None:
+        UserNotificationChannel.objects.filter(pk=channel.pk).update(webhook_url=self.EDITED_URL)
 
-    def assert_won(self, channel: UserNotificationChannel, said: str, change: Change) -> None:
-        assert "changed by another process meanwhile; run the command again: 1\n" in said
-        assert "encrypted again with the newest key: 1\n" in said
+    def assert_edit_was_kept(self, channel: UserNotificationChannel, output: str, change: Change) -> None:
+        assert "changed by another process meanwhile; run the command again: 1\n" in output
+        assert "encrypted again with the newest key: 1\n" in output
         assert "encrypted with the newest key already: 2\n" in rotate()
         change(ENCRYPTION_KEYS=[NEW])
         channel.refresh_from_db()
-        assert channel.webhook_url.reveal() == self.ENTERED
+        assert channel.webhook_url.reveal() == self.EDITED_URL
         assert channel.bearer_token.reveal() == "key0000000000000"[::-1]
 
-    def test_fault_34_key_rotation_edit_between_its_look_and_its_write(
+    def test_fault_34_key_rotation_keeps_an_edit_made_between_read_and_write(
         self, channel: UserNotificationChannel, change: Change, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real, entered = Secret.rotated, []
+        real, edits = Secret.rotated, []
 
         def edit_first(secret: Secret) -> Secret:
             if secret == channel.webhook_url:
-                self.enter(channel)
-                entered.append(True)
+                self.edit_channel(channel)
+                edits.append(True)
             return real(secret)
 
         monkeypatch.setattr(Secret, "rotated", edit_first)
 
-        said = rotate()
+        output = rotate()
 
-        assert entered == [True]
-        self.assert_won(channel, said, change)
+        assert edits == [True]
+        self.assert_edit_was_kept(channel, output, change)
 
-    def test_fault_34_key_rotation_edit_that_commits_while_it_waits_to_write(
+    def test_fault_34_key_rotation_keeps_an_edit_committed_while_rotation_waits_for_the_lock(
         self, channel: UserNotificationChannel, change: Change
     ) -> None:
         def rotate_elsewhere() -> str:
@@ -219,16 +219,16 @@ class TestEdits:
             finally:
                 connection.close()
 
-        def waits() -> bool:
+        def rotation_waits() -> bool:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'")
                 return cursor.fetchone() is not None
 
         with ThreadPoolExecutor(1) as pool:
             with transaction.atomic():
-                self.enter(channel)
+                self.edit_channel(channel)
                 rotating = pool.submit(rotate_elsewhere)
-                wait_until(waits, "the rotation waits for the user's transaction")
-            said = rotating.result()
+                wait_until(rotation_waits, "the rotation waits for the user's transaction")
+            output = rotating.result()
 
-        self.assert_won(channel, said, change)
+        self.assert_edit_was_kept(channel, output, change)
