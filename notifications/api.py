@@ -99,7 +99,7 @@ def request_notifications(
 
 
 def request_triggered(payload: object) -> list[Accepted]:
-    """Handle a trigger: request every notification that the composer makes of it, or none.
+    """Handle a trigger: request all notifications that the composer creates from it, or none.
 
     A trigger that is passed twice creates its notifications once.
 
@@ -117,9 +117,9 @@ def request_triggered(payload: object) -> list[Accepted]:
     try:
         payloads = compose(trigger)
     except (InvalidNotification, OperationalError, InterfaceError):
-        raise  # with PostgreSQL away, the trigger can be handled later
+        raise  # while PostgreSQL is unavailable; the caller retries later
     except Exception as error:
-        # The entrances store a rejected trigger, so that a bug in a composer loses none. Only the type is shown: the
+        # The tasks store a rejected trigger, so that a bug in a composer loses no trigger. Only the type is shown: the
         # text of a foreign exception may hold secrets.
         text = _("the composer failed: %(error)s") % {"error": type(error).__name__}
         raise InvalidNotification([("payload", text)]) from error
@@ -148,7 +148,7 @@ def schedule_job(event: str, payload: object, run_at: datetime, key: str) -> Sch
         The id of the job, and whether the key was known already.
 
     Raises:
-        InvalidNotification: An argument or a field of the payload is not valid. Every wrong one is listed.
+        InvalidNotification: An argument or a field of the payload is not valid. Every invalid one is listed.
     """
     check = Check({"event": event, "run_at": run_at, "key": key}, ("event", "run_at", "key"))
     check.choice("event", (TRIGGERED,))

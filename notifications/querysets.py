@@ -15,7 +15,7 @@ from notifications.states import CLAIMABLE, ErrorCode, Status
 Record = TypeVar("Record", bound=models.Model, covariant=True)
 
 BIGINT_OVERFLOW_DIGITS = 19
-"""A number of so many digits may not fit into a bigint column."""
+"""A number with this many digits may not fit into a bigint column."""
 
 
 class PrimaryManager(models.Manager[Record]):
@@ -65,7 +65,7 @@ class NotificationQuerySet(models.QuerySet[Record, Record]):
         return self.filter(condition)
 
     def cancellable(self) -> Self:
-        """Return the records that wait and that no worker holds."""
+        """Return the records that an operator may cancel: those that wait and have no lease."""
         return self.filter(status__in=CLAIMABLE)
 
     def deferred(self) -> Self:

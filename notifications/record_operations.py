@@ -110,7 +110,7 @@ class RecordOperations:
     ) -> int:
         """Make records due now that wait for a later time. The next claim sends them.
 
-        The attempts that were made stay counted.
+        Their attempt count is not reset.
 
         Args:
             records: The selected records.
@@ -140,7 +140,7 @@ class RecordOperations:
     ) -> int:
         """Change records in batches.
 
-        `select` checks each record again under its row lock, where no other process interferes.
+        `select` filters each batch again under its row locks, because a record may have changed since its id was read.
         """
         ids = list(records.order_by("pk").values_list("pk", flat=True))
         message, changed = escape_invisible(message), 0

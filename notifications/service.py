@@ -134,7 +134,7 @@ class NotificationService(RecordOperations):
 
         Args:
             payload: A mapping with the fields of docs/events.md.
-            channel: The channel of the message. Test messages use other channels than the event's own.
+            channel: The channel of the message. Only a test message uses another channel than feishu.
 
         Returns:
             The record after the attempt, and what this event did.
@@ -173,7 +173,7 @@ class NotificationService(RecordOperations):
         """Store a payload that was rejected, with every reason, and log it. Secrets in it are redacted.
 
         Args:
-            source: The entrance, such as the name of the task.
+            source: Where the payload came from, such as the name of the task.
             payload: The payload as it was received. It need not be JSON.
             error: The exception that lists every wrong field.
 
@@ -210,7 +210,7 @@ class NotificationService(RecordOperations):
         return engine.deliver_due(limit=limit if limit > 0 else self.options.retry_scan_batch, channels=["feishu"])
 
     def retry_due(self, now: datetime | None = None, limit: int = 0) -> int:
-        """Deliver the due records of the Feishu channel. Arguments as above. Returns the number of sends."""
+        """Call `retry_feishu_notifications` and return only the number of attempts."""
         return self.retry_feishu_notifications(now, limit).retried
 
 

@@ -16,7 +16,7 @@ class Status(models.TextChoices):
     SENDING = "sending", _("sending")
     """Claimed by a worker under a lease."""
     SENT = "sent", _("sent")
-    """The provider took the message."""
+    """The provider accepted the message."""
     FAILED = "failed", _("waiting to retry")
     """The last attempt failed. The next attempt is scheduled."""
     DEAD = "dead", _("dead, action needed")
@@ -91,7 +91,7 @@ class ErrorCode(enum.StrEnum):
     PROVIDER_CONFIG = "provider_config"
     """The endpoint must be corrected by its owner: bot removed, wrong signature, address not allowed."""
     PROVIDER_UNMAPPED = "provider_unmapped"
-    """The provider answered with a code that its table does not have. The message is retried a few times."""
+    """The provider answered with a code that is not in its table. The message is retried a few times."""
     LEASE_EXPIRED = "lease_expired"
     """The worker of the last attempt stopped before it stored a result. The message may have arrived."""
     CANCELLED = "cancelled"

@@ -1,7 +1,7 @@
-"""The Celery tasks: the two event entrances, the drain, and the periodic work.
+"""The Celery tasks: two tasks that handle events, the drain, and the periodic work.
 
-A message to a task is only a nudge, except an event's: its payload is all there is of the request until its row is
-committed. Celery names its tasks and signals here; the work is done in the packages below.
+An event's message is the only copy of the request until its row is committed. The message of any other task is only a
+nudge. This module declares tasks and signal handlers. The packages below it do the work.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ REQUEUE_DELAY_SECONDS = 2.0
 PURGE_BUDGET_SECONDS = 5.0
 """How long one purge holds a worker's slot. The next purge that beat requests continues it."""
 REPLAY_BUDGET_SECONDS = 10.0
-"""How long one run of replay operations lasts: as long as beat's interval, so that the next run follows at once."""
+"""How long one run of replay operations lasts: as long as beat's interval, so that runs follow without a gap."""
 DUE_JOBS_BUDGET_SECONDS = 10.0
 """How long one run publishes due jobs."""
 
@@ -101,7 +101,7 @@ def deliver_due(self: Task[[], None]) -> None:
     if by_beat:
         heartbeats.record_heartbeat(HeartbeatKind.BEAT)
     if _drain_lock.locked():
-        mark_nudge_received()  # the running drain marked its own nudge long ago
+        mark_nudge_received()  # the running drain marked only the nudge that started it
     _drain_wakeup.set()
     # A call that comes while the drain ends finds the lock free, or the drain sees its wakeup in the next iteration.
     while _drain_wakeup.is_set() and _drain_lock.acquire(blocking=False):
@@ -117,7 +117,7 @@ def deliver_due(self: Task[[], None]) -> None:
         heartbeats.record_heartbeat(HeartbeatKind.SWEEP)
 
 
-# Acknowledged early: the next evaluation sees the same.
+# Acknowledged early: the next evaluation makes up for a lost one.
 @shared_task(name=WATCH, ignore_result=True, acks_late=False)
 def watch() -> None:
     """Evaluate the alert conditions and send alerts. A separate task, so that a slow receiver delays no sweep."""

@@ -25,7 +25,8 @@ def nudge() -> bool:
     """Queue a `deliver_due` message, unless one is queued already. Never raises, and never blocks for long.
 
     Returns:
-        Whether a message was queued. False also while Redis or the broker is away; the sweep then finds the records.
+        Whether a message was queued. False also while Redis or the broker is unavailable: the next sweep finds the
+        records.
     """
     ttl = int(service_options().nudge_ttl * 1000)
     try:

@@ -36,7 +36,7 @@ def open_client(url: str, *, timeout: float) -> redis.Redis:
 
     Args:
         url: The address, in the words of redis-py or of Celery.
-        timeout: Bound on the connection and on each answer, in seconds.
+        timeout: Timeout of the connection and of each answer, in seconds.
 
     Raises:
         RedisAddressError: The client cannot use the address. The text does not contain it.
@@ -46,7 +46,7 @@ def open_client(url: str, *, timeout: float) -> redis.Redis:
     except ValueError as error:
         raise RedisAddressError(str(error)) from None
     try:
-        # The client's own retries would run a command twice whose answer was lost.
+        # Retries of the client could run a command twice, if only its answer was lost.
         client = redis.Redis.from_url(
             address, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
         )
@@ -57,11 +57,11 @@ def open_client(url: str, *, timeout: float) -> redis.Redis:
 
 
 class RedisGateway:
-    """Runs Redis commands with a bound on each, and skips them for some seconds after one that failed.
+    """Runs Redis commands with a timeout. After a failure, commands are skipped for some seconds.
 
     Args:
         url: A redis:// address; empty if the project has no Redis.
-        timeout: Bound on the connection and on each answer, in seconds.
+        timeout: Timeout of the connection and of each answer, in seconds.
         silence: Seconds without commands after a failure.
         prefix: Prefix of every key; `key()` adds it.
     """
@@ -94,7 +94,7 @@ class RedisGateway:
             The result of the command.
 
         Raises:
-            RedisUnavailable: Instead of any error of Redis.
+            RedisUnavailable: The command failed or was skipped. No other Redis error is raised.
         """
         if self._client is None or time.monotonic() < self._away_until:
             raise RedisUnavailable

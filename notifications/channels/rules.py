@@ -112,7 +112,7 @@ def apply_changes(new: ChannelSettings, channel: UserNotificationChannel) -> set
         channel: The row.
 
     Returns:
-        The names of the fields to save. Unchanged fields are not among them, because a rotation may have re-encrypted a
+        The names of the fields to save. Unchanged fields are omitted, because a rotation may have re-encrypted a
         secret meanwhile, or a worker may have changed the health of the endpoint.
     """
     changes = {

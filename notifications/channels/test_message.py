@@ -40,7 +40,7 @@ def send_test_message(user: AbstractBaseUser, text: str = "", *, channel: str = 
 
     Args:
         user: The owner of the channel.
-        text: The text; a sentence that the channel works by default.
+        text: The text. By default it says that the channel works.
         channel: The name of the channel.
 
     Returns:

@@ -1,7 +1,7 @@
 """Due jobs: events with a time, and the scheduler that publishes them at that time.
 
 A claim works as for records: `SELECT ... FOR UPDATE SKIP LOCKED`, then a lease, so that the jobs of a process that dies
-become due again. An event that is published twice makes one notification, because its payload has a dedupe key.
+become due again. An event that is published twice creates one notification, because its payload has a dedupe key.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ BATCH_JOBS = 100
 FIRST_RETRY_DELAY_SECONDS = 5.0
 """Delay after the first failure; it doubles with each further one."""
 MAX_RETRY_DELAY_SECONDS = 300.0
-"""No delay is longer, so that a broker that is available again is used soon."""
+"""Longest delay, so that jobs are published soon after the broker is available again."""
 MAX_FAILURES_IN_A_ROW = 3
-"""After so many failures in a row the run ends, because the broker is probably unavailable."""
+"""After this many failures in a row the run ends, because the broker is probably unavailable."""
 
 Publish = Callable[[str, Any], object]
 """Takes the name of an event and its payload, and publishes it. Raises an exception if it could not."""

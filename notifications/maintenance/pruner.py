@@ -1,4 +1,4 @@
-"""Retention: deletes rows that have been final for a long time, in batches so small that no process waits for one."""
+"""Retention: deletes old final rows, in batches so small that other processes do not wait."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from notifications.states import FINAL, Status
 logger = logging.getLogger("notifications.retention")
 
 BATCH_ROWS = 500
-"""Rows that one transaction deletes, in some ten milliseconds."""
+"""Rows that one transaction deletes. A batch takes tens of milliseconds."""
 MAX_PAUSE_SECONDS = 1.0
-"""A purge pauses after a batch for as long as the batch took, at most for this time, so that deliveries come first."""
+"""Longest pause after a batch. A purge pauses for as long as the batch took, so that deliveries have priority."""
 MAX_RETENTION_DAYS = 36_500
-"""A hundred years. Calendars end beyond it, and no row is that old."""
+"""A hundred years. A longer time could be before the first date that Python supports."""
 STATEMENTS = ("purge_records", "purge_rejected_requests", "purge_due_jobs")
 
 
@@ -38,15 +38,15 @@ class PurgeCounts:
     attempts: int = 0
     rejected: int = 0
     jobs: int = 0
-    """Due jobs that were done."""
+    """Due jobs that had been published."""
     has_more: bool = False
-    """Whether the purge ended early, so that old rows may be left."""
+    """Whether the purge ended early, so that old rows may remain."""
 
 
 def retention_cutoff(days: int) -> datetime:
     """Return the time before which rows are old, by PostgreSQL's clock.
 
-    A machine whose clock is wrong must not delete the present.
+    PostgreSQL's clock is used, because a wrong clock of this machine would delete recent rows.
 
     Args:
         days: Number of days that rows are kept.

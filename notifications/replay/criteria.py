@@ -20,7 +20,7 @@ from notifications.states import UNDELIVERED, Status
 MAX_TEXT_CHARACTERS = 191
 """Longest text, as in the columns."""
 MAX_LIST_VALUES = 1000
-"""Most values of one list."""
+"""Largest number of values in one list."""
 
 Problem = tuple[str, str | Promise]
 
@@ -112,9 +112,8 @@ class Criteria:
         """
         records = NotificationRecord.objects.replayable(force=self.force).filter(updated_at__lte=as_of)
         if not self._takes_sent:
-            records = records.filter(
-                status__in=UNDELIVERED
-            )  # so that PostgreSQL uses the index notification_undelivered
+            # With this condition PostgreSQL uses the index notification_undelivered.
+            records = records.filter(status__in=UNDELIVERED)
         if self.search:
             records = records.search(self.search)
         lookups = {lookup: getattr(self, name) for name, lookup in _LOOKUPS.items() if getattr(self, name)}

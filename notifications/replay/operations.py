@@ -21,7 +21,7 @@ from notifications.telemetry.audit import ADDITION, CHANGE, add_admin_log
 logger = logging.getLogger("notifications.replays")
 
 MAX_RATE_PER_MINUTE = 60_000
-"""Largest rate. An operation that needs more has no limit."""
+"""Largest rate. Without a limit, an operation may be faster."""
 MAX_REASON_CHARACTERS = 500
 
 
@@ -37,9 +37,9 @@ def create_operation(
 
     Args:
         criteria: Conditions on the records.
-        actor: The user who orders the replay; None for code.
+        actor: The user who starts the replay; None for code.
         reason: The reason, 1 to 500 characters.
-        rate: Most records per minute, 1 to 60,000; None for no limit.
+        rate: Largest number of records per minute, 1 to 60,000; None for no limit.
         as_of: Records that changed after this time are not replayed; now, by PostgreSQL's clock, by default.
 
     Returns:
@@ -53,14 +53,14 @@ def create_operation(
         raise InvalidCriteria(errors)
     with transaction.atomic():
         now = database_now()
-        frozen = min(as_of, now) if as_of else now
+        cutoff = min(as_of, now) if as_of else now
         operation = ReplayOperation.objects.create(
             created_by_id=actor.pk if actor else None,
             reason=reason,
             criteria=criteria.as_json(),
-            as_of=frozen,
+            as_of=cutoff,
             rate=rate,
-            matched=criteria.select(frozen).count(),
+            matched=criteria.select(cutoff).count(),
         )
         if actor:
             add_admin_log(actor, [operation], ADDITION, escape_invisible(f"Ordered: {reason}"))

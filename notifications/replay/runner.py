@@ -33,7 +33,7 @@ MAX_BATCH_RECORDS = 500
 LOCKED_RECHECK_SECONDS = 0.2
 """Seconds after which a run checks again whether another process still holds an operation."""
 RETRY_DELAY = timedelta(seconds=30)
-"""Delay after a batch that the database refused."""
+"""Delay after a batch that failed with a database error."""
 
 
 def run_due_batches(
@@ -128,7 +128,7 @@ def batch_size_and_pause(rate: int | None) -> tuple[int, float]:
     """Return the size of a batch and the pause between two batches, so that no minute has more than `rate` records.
 
     Args:
-        rate: Most records per minute; None for no limit.
+        rate: Largest number of records per minute; None for no limit.
 
     Returns:
         Records per batch, and seconds from one batch to the next.

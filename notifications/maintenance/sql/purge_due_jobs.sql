@@ -1,4 +1,4 @@
--- Delete one batch of jobs that are done for long, and return the count and the last `done_at`.
+-- Delete one batch of jobs that were published long ago, and return the count and the last `done_at`.
 --
 -- Index: job_done (done_at).
 WITH old AS (

@@ -34,7 +34,7 @@ def positive_int(text: str) -> int:
         text: The argument.
 
     Raises:
-        ArgumentTypeError: The text is no whole number of at least 1.
+        ArgumentTypeError: The text is not a whole number of at least 1.
     """
     try:
         number = int(text)
@@ -46,7 +46,7 @@ def positive_int(text: str) -> int:
 
 
 class StopSignal:
-    """Knows whether SIGTERM or SIGINT was received, and ends a sleep early when one is."""
+    """Stores whether a stop was requested by SIGTERM or SIGINT, and ends a sleep early."""
 
     def __init__(self) -> None:
         self._requested = False

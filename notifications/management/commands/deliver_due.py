@@ -25,7 +25,7 @@ from notifications.telemetry import heartbeats
 logger = logging.getLogger("notifications.deliver_due")
 
 IDLE_INTERVAL_SECONDS = 2.0
-"""Pause between two claims while nothing is due. A claim reads a few index pages then."""
+"""Pause between two claims while nothing is due. Such a claim reads only a few index pages."""
 DATABASE_RETRY_SECONDS = 5.0
 """Pause while PostgreSQL is unavailable. The command retries until it is stopped."""
 
@@ -121,13 +121,13 @@ def _drain(engine: Engine, limit: int, stop: StopSignal, total: RetryResult) -> 
     """Deliver until nothing is due, and add the counts to `total`. One call of the engine ends with its time budget."""
     has_more = True
     while has_more and not stop.requested():
-        done = engine.deliver_due(limit=limit)
+        result = engine.deliver_due(limit=limit)
         for field in dataclasses.fields(RetryResult):
-            setattr(total, field.name, getattr(total, field.name) + getattr(done, field.name))
-        has_more = done.has_more
+            setattr(total, field.name, getattr(total, field.name) + getattr(result, field.name))
+        has_more = result.has_more
         heartbeats.record_heartbeat(HeartbeatKind.SWEEP)
         if limit:
-            limit -= done.scanned
+            limit -= result.scanned
             has_more = has_more and limit > 0
 
 

@@ -1,4 +1,4 @@
-"""Delete old notifications: by hand, or from cron where no beat runs."""
+"""Delete old notifications, manually or from cron on sites without beat."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class Command(Base):
         try:
             before = retention_cutoff(days)
             if options["dry_run"]:
-                done = count_old(before)
+                counts = count_old(before)
             else:
                 with stop_on_signals() as stop:
-                    done = purge(before, should_stop=stop.requested, progress=self._progress)
+                    counts = purge(before, should_stop=stop.requested, progress=self._progress)
         except Error as error:
             # The type only: the text may name the database's address.
             text = gettext(
@@ -61,31 +61,31 @@ class Command(Base):
             )
             raise CommandError(text % {"error": type(error).__name__}) from None
         if not self.quiet:
-            self._report(done, dry_run=options["dry_run"])
+            self._report(counts, dry_run=options["dry_run"])
 
-    def _progress(self, done: PurgeCounts) -> None:
-        deleted = done.records + done.rejected + done.jobs
+    def _progress(self, counts: PurgeCounts) -> None:
+        deleted = counts.records + counts.rejected + counts.jobs
         if deleted - self.reported >= PROGRESS_ROWS and not self.quiet:
             self.reported = deleted
             self.stdout.write(gettext("%(count)d deleted so far") % {"count": deleted})
             self.stdout.flush()
 
-    def _report(self, done: PurgeCounts, *, dry_run: bool) -> None:
+    def _report(self, counts: PurgeCounts, *, dry_run: bool) -> None:
         if dry_run:
             text = ngettext(
-                "%(count)d notification would be deleted.", "%(count)d notifications would be deleted.", done.records
+                "%(count)d notification would be deleted.", "%(count)d notifications would be deleted.", counts.records
             )
         else:
             text = ngettext(
-                "%(count)d notification was deleted.", "%(count)d notifications were deleted.", done.records
+                "%(count)d notification was deleted.", "%(count)d notifications were deleted.", counts.records
             )
-        self.stdout.write(text % {"count": done.records})
+        self.stdout.write(text % {"count": counts.records})
         for label, count in (
-            (gettext("of these, dead"), done.dead),
-            (gettext("their attempts"), done.attempts),
-            (gettext("rejected requests"), done.rejected),
-            (gettext("finished jobs"), done.jobs),
+            (gettext("of these, dead"), counts.dead),
+            (gettext("their attempts"), counts.attempts),
+            (gettext("rejected requests"), counts.rejected),
+            (gettext("finished jobs"), counts.jobs),
         ):
             self.stdout.write(f"  {label}: {count}")
-        if done.has_more:
+        if counts.has_more:
             self.stdout.write(gettext("Stopped early. Run the command again for the rest."))

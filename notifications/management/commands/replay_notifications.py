@@ -1,4 +1,4 @@
-"""Replay notifications: many at once, or where no browser is available."""
+"""Replay many notifications, or replay them on a machine without a browser."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ OPTIONS = {
     "changed_since": "changed_from",
     "changed_until": "changed_until",
 }
-"""The selecting options, and the fields of Criteria that they set."""
+"""Field of Criteria by option. Each option selects records."""
 WAIT_STEP_SECONDS = 1.0
 """Seconds between two lines of progress."""
 
 
 class Command(Base):
-    """Creates a replay operation and helps the workers to run it."""
+    """Creates a replay operation, and runs its batches beside the workers."""
 
     about = _(
         "Replay notifications with a new budget of attempts. Their earlier attempts stay. Dead and skipped "

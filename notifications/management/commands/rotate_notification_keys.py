@@ -17,7 +17,7 @@ from notifications.security.fields import SecretField
 from notifications.security.secrets import Secret, SecretUnreadable
 
 BATCH_CHANNELS = 500
-"""Channels that are read at once. Each batch prints a line of progress."""
+"""Channels that one query reads. Each batch prints a line of progress."""
 SECRETS = tuple(
     field.attname for field in UserNotificationChannel._meta.concrete_fields if isinstance(field, SecretField)
 )
@@ -39,7 +39,7 @@ class RotationCounts:
 
 
 class Command(Base):
-    """Visits all channels once. Each secret is one statement, so no other process has to wait."""
+    """Processes all channels once. Each secret is one UPDATE, so that no other process waits."""
 
     about = _(
         "Encrypt stored webhook addresses and tokens again with the newest of ENCRYPTION_KEYS. Notifications may be "

@@ -18,7 +18,7 @@ from notifications.states import Status
 
 
 class Command(Base):
-    """Sends the message as any notification, with one attempt."""
+    """Sends the message like any other notification, with one attempt."""
 
     about = _(
         "Send one test message to a user's channel now, as any notification is sent, and print the result. There is "
