@@ -90,11 +90,11 @@ class TestCriteria:
                     "created_at": noon,
                     "updated_at": noon,
                 }
-                this = make_record(**fields)
+                matching = make_record(**fields)
                 early = noon - HOUR if "created_from" in criteria else noon
                 make_record("skipped", last_error_code="recipient_missing", created_at=early, updated_at=noon + HOUR)
 
-                assert list(Criteria(**criteria).select(database_now())) == [this]
+                assert list(Criteria(**criteria).select(database_now())) == [matching]
 
     def test_selects_dead_records_by_code_and_time_window(self) -> None:
         ten = datetime.fromisoformat("2026-05-01T10:00:00Z")
@@ -107,12 +107,12 @@ class TestCriteria:
         assert pending_ids() == [records[1].pk, records[2].pk]
 
     def test_selects_skipped_records_by_code(self) -> None:
-        off = make_record("skipped", last_error_code="recipient_missing")
+        skipped = make_record("skipped", last_error_code="recipient_missing")
         make_record("skipped", last_error_code="cancelled")
 
         run_due(create(statuses=("skipped",), codes=("recipient_missing",)))
 
-        assert pending_ids() == [off.pk]
+        assert pending_ids() == [skipped.pk]
 
     def test_unfinished_sent_and_cancelled_records_are_not_selected_without_force(self) -> None:
         for status in ("pending", "failed", "sending", "sent"):
@@ -150,10 +150,10 @@ class TestCriteria:
         ]
         for fields, field_name in cases:
             with subtests.test(fields=fields, field_name=field_name):
-                with pytest.raises(InvalidCriteria) as caught:
+                with pytest.raises(InvalidCriteria) as error_info:
                     Criteria.from_json(fields)
 
-                assert [field for field, _reason in caught.value.errors] == [field_name]
+                assert [field for field, _reason in error_info.value.errors] == [field_name]
 
     def test_json_round_trip_keeps_all_criteria(self) -> None:
         criteria = Criteria(
@@ -215,10 +215,10 @@ class TestCreating:
             ({"rate": 0}, "rate"),
             ({"rate": 60_001}, "rate"),
         ]
-        for facts, field_name in cases:
-            with subtests.test(facts=facts, field_name=field_name):
+        for arguments, field_name in cases:
+            with subtests.test(arguments=arguments, field_name=field_name):
                 with pytest.raises(InvalidCriteria, match=field_name):
-                    create(**facts)
+                    create(**arguments)
 
                 assert not ReplayOperation.objects.exists()
 
@@ -279,8 +279,10 @@ class TestSelectionTime:
 
 class TestRunning:
     def test_replays_all_records_in_batches_and_links_records_to_the_operation(self, small_batches: None) -> None:
-        at = timezone.now() - HOUR
-        records = [make_record(updated_at=at) for _ in range(5)]  # equal times: the ID is the second key of the order
+        changed_at = timezone.now() - HOUR
+        records = [
+            make_record(updated_at=changed_at) for _ in range(5)
+        ]  # equal times: the ID is the second key of the order
         operation = create()
         counts = []
         while run_next_batch(operation):
@@ -353,14 +355,14 @@ class TestRunning:
 
     def test_invalid_operation_fails_and_other_operations_continue(self, monkeypatch: pytest.MonkeyPatch) -> None:
         make_old()
-        broken, sound = create(), create()
-        ReplayOperation.objects.filter(pk=broken.pk).update(criteria={"colour": "red"})
+        invalid, valid = create(), create()
+        ReplayOperation.objects.filter(pk=invalid.pk).update(criteria={"colour": "red"})
 
         tasks.run_replays()
 
-        broken.refresh_from_db()
-        sound.refresh_from_db()
-        assert (broken.status, broken.error, sound.status) == ("failed", "InvalidCriteria", "done")
+        invalid.refresh_from_db()
+        valid.refresh_from_db()
+        assert (invalid.status, invalid.error, valid.status) == ("failed", "InvalidCriteria", "done")
 
 
 class TestRate:

@@ -129,13 +129,14 @@ class TestUnreadable:
         UserNotificationChannel.objects.filter(pk=corrupt.pk).update(webhook_url=Secret("not-even-ciphertext"))
         change(ENCRYPTION_KEYS=[NEW, OLD])
 
-        with pytest.raises(CommandError) as caught:
+        with pytest.raises(CommandError) as error_info:
             run()
 
         assert (
-            str(caught.value) == f"2 channels have a secret that no configured key decrypts: {broken.pk}, {corrupt.pk}."
+            str(error_info.value)
+            == f"2 channels have a secret that no configured key decrypts: {broken.pk}, {corrupt.pk}."
         )
-        assert caught.value.returncode == 1
+        assert error_info.value.returncode == 1
         change(ENCRYPTION_KEYS=[NEW])
         good.refresh_from_db()
         broken.refresh_from_db()
@@ -176,10 +177,10 @@ class TestUnreadable:
 
         monkeypatch.setattr(rotate_notification_keys, "_batches", fail)
 
-        with pytest.raises(CommandError, match="The database failed: OperationalError") as caught:
+        with pytest.raises(CommandError, match="The database failed: OperationalError") as error_info:
             run()
 
-        assert "canary" not in str(caught.value)
+        assert "canary" not in str(error_info.value)
 
 
 class TestConcurrentEdit:

@@ -234,7 +234,7 @@ class TestCancel:
     ) -> None:
         service.accept([payload()])
 
-        assert service.cancel(NotificationRecord.objects.all(), None, "called off") == 1
+        assert service.cancel(NotificationRecord.objects.all(), None, "not wanted") == 1
 
         record = NotificationRecord.objects.get()
         assert (record.status, record.last_error_code) == (Status.SKIPPED, "cancelled")
