@@ -13,17 +13,17 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """One figure, and what it is to reach."""
+    """One figure and its target."""
 
     name: str
     what: str
     reach: float
-    at_least: bool = True
-    """Whether more is better."""
+    higher_is_better: bool = True
+    """Whether a higher value is better."""
 
     def reached(self, value: float) -> bool:
-        """Tell whether a median is good enough."""
-        return value >= self.reach if self.at_least else value <= self.reach
+        """Return whether a median reaches the target."""
+        return value >= self.reach if self.higher_is_better else value <= self.reach
 
 
 KEYS = (
@@ -34,16 +34,21 @@ KEYS = (
     Key(name="engine_vs_post_office", what="engine / django-post_office, batches of 1000", reach=1.2),
     Key(name="slow_vs_ideal", what="receiver of 200 ms, 2 x 32 slots / ideal", reach=0.95),
     Key(name="slow_wide_vs_ideal", what="receiver of 200 ms, 2 x 128 slots / ideal", reach=0.9),
-    Key(name="isolation_p95", what="p95 beside a hanging endpoint / without", reach=1.5, at_least=False),
-    Key(name="request_cost", what="request_notification / bare ORM create", reach=1.5, at_least=False),
+    Key(name="isolation_p95", what="p95 beside a hanging endpoint / without", reach=1.5, higher_is_better=False),
+    Key(name="request_cost", what="request_notification / bare ORM create", reach=1.5, higher_is_better=False),
     Key(name="bulk_vs_bulk_create", what="request_notifications / bulk_create, 10,000 rows", reach=0.6),
-    Key(name="first_send_p99_vs_naive", what="commit to first byte, p99 / naive task's", reach=1.5, at_least=False),
-    Key(name="claim_flatness", what="pages of a claim, many / few finished rows", reach=1.3, at_least=False),
+    Key(
+        name="first_send_p99_vs_naive",
+        what="commit to first byte, p99 / naive task's",
+        reach=1.5,
+        higher_is_better=False,
+    ),
+    Key(name="claim_flatness", what="pages of a claim, many / few finished rows", reach=1.3, higher_is_better=False),
     Key(name="sweep_rate", what="rows settled, memory provider / bare UPDATEs", reach=0.3),
-    Key(name="rss_vs_naive", what="memory of the workers / naive task's", reach=1.0, at_least=False),
-    Key(name="redis_down_request_ms", what="ms added, Redis down, first call, p99", reach=300, at_least=False),
+    Key(name="rss_vs_naive", what="memory of the workers / naive task's", reach=1.0, higher_is_better=False),
+    Key(name="redis_down_request_ms", what="ms added, Redis down, first call, p99", reach=300, higher_is_better=False),
 )
-LATER = Key(name="redis_down_later_ms", what="ms added, Redis down, later calls, p99", reach=2, at_least=False)
+LATER = Key(name="redis_down_later_ms", what="ms added, Redis down, later calls, p99", reach=2, higher_is_better=False)
 """In the table and the details, not a key of its own in the file."""
 NAMES = frozenset(key.name for key in KEYS)
 
@@ -64,7 +69,7 @@ class Results:
 
     def as_json(self, about: Mapping[str, Any]) -> str:
         """Return the file: each key with median, min and max; the rest under `details`."""
-        found = {key.name: spread(self.values[key.name]) for key in KEYS if self.values.get(key.name)}
+        spreads = {key.name: spread(self.values[key.name]) for key in KEYS if self.values.get(key.name)}
         details: dict[str, Any] = {"about": dict(about)}
         for name, figures in self.details.items():
             details[name] = {label: spread(values) for label, values in figures.items()}
@@ -72,7 +77,7 @@ class Results:
             details.setdefault(name, {})["note"] = note
         if self.values.get(LATER.name):
             details[LATER.name] = spread(self.values[LATER.name])
-        return json.dumps(found | {"details": details}, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(spreads | {"details": details}, indent=2, ensure_ascii=False) + "\n"
 
     def table(self) -> str:
         """Return the table that people read."""
@@ -87,7 +92,10 @@ class Results:
             rows.append(
                 (
                     *(key.name, key.what, short(middle), short(min(values)), short(max(values))),
-                    *(f"{'>=' if key.at_least else '<='} {key.reach:g}", "yes" if key.reached(middle) else "NO"),
+                    *(
+                        f"{'>=' if key.higher_is_better else '<='} {key.reach:g}",
+                        "yes" if key.reached(middle) else "NO",
+                    ),
                     "; ".join(below + note),
                 )
             )

@@ -117,8 +117,8 @@ http {
 
 def nginx() -> Path | None:
     """Return nginx's program, if this machine has it."""
-    found = shutil.which("nginx", path="/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/opt/homebrew/bin")
-    return Path(found) if found else None
+    path = shutil.which("nginx", path="/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/opt/homebrew/bin")
+    return Path(path) if path else None
 
 
 class Asyncio(Receiver):

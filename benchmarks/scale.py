@@ -24,7 +24,7 @@ FINISHED = int(os.environ.get("SCALE_ROWS") or 2_000_000)
 """Rows in the table when the WAL of a request is measured."""
 DELIVERED = 20_000
 REQUESTED = 5_000
-IN_ONE = 100
+PER_TRANSACTION = 100
 """Requests in a transaction."""
 MONTHS, A_MONTH, WAITING = 12, 100_000, 5_000
 LSN = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')"
@@ -66,7 +66,7 @@ def wal(environment: BenchmarkEnvironment) -> Iterator[str]:
     def digest(number: int) -> str:
         return hashlib.md5(f"{keys}:{number}".encode(), usedforsecurity=False).hexdigest()
 
-    ways: dict[str, tuple[Callable[[int], str], str, str]] = {
+    cases: dict[str, tuple[Callable[[int], str], str, str]] = {
         "random keys, right after a checkpoint": (digest, "CHECKPOINT", "off"),
         "random keys, right after a checkpoint, wal_compression": (digest, "CHECKPOINT", "pglz"),
         "keys that begin with the time, right after a checkpoint": (lambda n: f"{keys}:{n:09}", "CHECKPOINT", "off"),
@@ -74,17 +74,19 @@ def wal(environment: BenchmarkEnvironment) -> Iterator[str]:
     }
     with environment.database.cursor() as cursor:
         claiming.fill(cursor, 1, FINISHED)
-    for what, (key, first, compression) in ways.items():
+    for case, (key, first, compression) in cases.items():
         keys = f"{time.time():.0f}"
         environment.query(first)
         with connection.cursor() as session:
             session.execute(f"SET wal_compression = '{compression}'")
         before = environment.number(LSN)
-        for start in range(0, REQUESTED, IN_ONE):
+        for start in range(0, REQUESTED, PER_TRANSACTION):
             with transaction.atomic():
-                NotificationService().accept([payload(key(n), 1 + n % 1000) for n in range(start, start + IN_ONE)])
+                NotificationService().accept(
+                    [payload(key(n), 1 + n % 1000) for n in range(start, start + PER_TRANSACTION)]
+                )
         size = (environment.number(LSN) - before) / REQUESTED
-        yield f"WAL of a request, {FINISHED:,} rows, {what}: {size:,.0f} bytes"
+        yield f"WAL of a request, {FINISHED:,} rows, {case}: {size:,.0f} bytes"
 
 
 def traces(environment: BenchmarkEnvironment) -> Iterator[str]:
@@ -94,7 +96,7 @@ def traces(environment: BenchmarkEnvironment) -> Iterator[str]:
 
     environment.clear()
     with environment.engine():
-        before = {name: one["calls"] for name, one in environment.redis.info("commandstats").items()}
+        before = {name: info["calls"] for name, info in environment.redis.info("commandstats").items()}
         at_first, users = environment.number(LSN), environment.users[FAST]
         keys = (hashlib.md5(f"{n}".encode(), usedforsecurity=False).hexdigest() for n in range(DELIVERED))
         request_notifications(payload(key, users[0]) for key in keys)
@@ -107,9 +109,9 @@ def traces(environment: BenchmarkEnvironment) -> Iterator[str]:
         each = (environment.number(LSN) - at_first) / DELIVERED
         commands = environment.redis.info("commandstats").items()
     yield f"WAL of a request and its delivery, small tables: {each:,.0f} bytes"
-    called = {name.removeprefix("cmdstat_"): one["calls"] - before.get(name, 0) for name, one in commands}
-    most = sorted(called.items(), key=lambda item: -item[1])[:6]
-    yield "Redis, calls of a delivery: " + ", ".join(f"{name} {calls / DELIVERED:.2f}" for name, calls in most)
+    called = {name.removeprefix("cmdstat_"): info["calls"] - before.get(name, 0) for name, info in commands}
+    most_frequent = sorted(called.items(), key=lambda item: -item[1])[:6]
+    yield "Redis, calls of a delivery: " + ", ".join(f"{name} {calls / DELIVERED:.2f}" for name, calls in most_frequent)
     for how in ("as delivered", "packed"):
         for table in ("notification_records", "notification_delivery_attempts"):
             sizes = {
@@ -156,7 +158,7 @@ def _fill(environment: BenchmarkEnvironment, status: str, count: int, since: str
     environment.query("VACUUM ANALYZE notification_records")
 
 
-def _explained(environment: BenchmarkEnvironment, what: str, sql: str, parameters: Any) -> str:
+def _explained(environment: BenchmarkEnvironment, case: str, sql: str, parameters: Any) -> str:
     from notifications.sql import FORBID_SORT
 
     figures: list[tuple[float, float, int]] = []
@@ -166,12 +168,12 @@ def _explained(environment: BenchmarkEnvironment, what: str, sql: str, parameter
         [([plan],)] = environment.query(explain, parameters)
         environment.query("ROLLBACK")
         if plan["Plan"]["Actual Rows"] != claiming.LIMIT:
-            raise BenchmarkError(f"{what}: {plan['Plan']['Actual Rows']} rows instead of {claiming.LIMIT}")
+            raise BenchmarkError(f"{case}: {plan['Plan']['Actual Rows']} rows instead of {claiming.LIMIT}")
         pages = plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
         figures.append((plan["Planning Time"], plan["Execution Time"], pages))
     planning, execution, pages = (median(values) for values in zip(*figures, strict=True))
     return (
-        f"{what}: planning {planning:.1f} ms (first time {figures[0][0]:.1f}), execution {execution:.1f} ms, "
+        f"{case}: planning {planning:.1f} ms (first time {figures[0][0]:.1f}), execution {execution:.1f} ms, "
         f"{pages:,.0f} pages"
     )
 

@@ -1,4 +1,4 @@
-"""Watching a contender from outside: deliveries a second, and memory."""
+"""Measures a contender from outside: deliveries per second, and memory."""
 
 from __future__ import annotations
 
@@ -16,32 +16,38 @@ POLL = 0.02
 
 
 class BenchmarkError(RuntimeError):
-    """Something did not come up, or what arrived is not what was sent: the run is worth nothing."""
+    """A program did not start, or the deliveries differ from what was sent. The run has no valid result."""
 
 
 def rate(receiver: Receiver, before: int, expected: int, watch: Callable[[], object] = lambda: None) -> float:
-    """Return deliveries a second, from the first 5 % to the last: start-up counts for nobody.
+    """Return deliveries per second, from the first 5 % to the last, so that start-up is not counted.
 
-    before: hits before the contender began. watch: called now and then meanwhile.
-    Raises BenchmarkError when deliveries stop coming.
+    Args:
+        receiver: Counts the deliveries.
+        before: Its count before the contender began.
+        expected: The number of deliveries to wait for.
+        watch: Called again and again while waiting.
+
+    Raises:
+        BenchmarkError: No delivery arrived for PATIENCE seconds.
     """
-    began, at_start, seen, moved = 0.0, 0, -1, time.monotonic()
+    began, at_start, last_hits, last_progress = 0.0, 0, -1, time.monotonic()
     while True:
         hits, now = receiver.hits() - before, time.monotonic()
         if not began and hits >= max(1, expected * 0.05):
             began, at_start = now, hits
         if hits >= expected:
             return (hits - at_start) / (now - began) if now > began else 0.0
-        if hits > seen:
-            seen, moved = hits, now
-        elif now - moved > PATIENCE:
+        if hits > last_hits:
+            last_hits, last_progress = hits, now
+        elif now - last_progress > PATIENCE:
             raise BenchmarkError(f"only {hits} of {expected} deliveries came")
         watch()
         time.sleep(POLL)
 
 
 def processor_time(pid: int) -> float:
-    """Return the seconds a process and its children have worked, those that ended included."""
+    """Return the seconds a process and its children have worked, children that have ended included."""
     leader = psutil.Process(pid)
     times = leader.cpu_times()
     total: float = times.user + times.system + times.children_user + times.children_system

@@ -90,14 +90,14 @@ def take_down(directory: Path) -> None:
         directory: a private directory of this process or of a dead one.
     """
     family = [process for note in directory.glob("*.json") for process in records.stop_recorded(directory, note.stem)]
-    left = records.wait_gone(family, records.GRACE_SECONDS)
-    for process in left:
+    remaining = records.wait_gone(family, records.GRACE_SECONDS)
+    for process in remaining:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    records.wait_gone(left, records.GRACE_SECONDS)
+    records.wait_gone(remaining, records.GRACE_SECONDS)
     deadline = time.monotonic() + records.GRACE_SECONDS
     while directory.exists() and time.monotonic() < deadline:
-        shutil.rmtree(directory, ignore_errors=True)  # in vain while a dying child of a program still writes
+        shutil.rmtree(directory, ignore_errors=True)  # fails while a child of a stopped program still writes
         time.sleep(0.01 if directory.exists() else 0)
 
 

@@ -1,4 +1,4 @@
-"""The Celery app of another project, which asks for notifications by the name of the task alone."""
+"""The Celery app of another project, which requests notifications by the name of the task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from celery import Celery
 
 
 def other_app(broker: str) -> Celery:
-    """Return such an app; the current app of this process, by which our own code sends, stays what it is.
+    """Return such an app. It does not become the current app of this process, which our own code uses.
 
     Args:
         broker: its address.

@@ -25,11 +25,11 @@ _SETTINGS = {
     "unix_socket_directories": "",
     "max_connections": "200",
     "shared_buffers": "128MB",
-    "dynamic_shared_memory_type": "mmap",  # files below the data, gone with it; others would outlive a kill
+    "dynamic_shared_memory_type": "mmap",  # files in the data directory; others would remain after a kill
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
-# What was committed outlives a kill all the same; only a crash of the whole machine could lose it.
+# A commit still survives a kill of the server. Only a crash of the whole machine could lose it.
 _FAST = {"fsync": "off", "full_page_writes": "off"}
 _IPC_RMID = 0  # remove a shared memory segment, see shmctl(2)
 
@@ -104,7 +104,7 @@ class Postgres(Server):
         if os.geteuid() == 0:
             self.home.chmod(0o755)
             os.chown(self.data, _system_user().pw_uid, _system_user().pw_gid)
-            self._open_the_way()
+            self._grant_access()
         command = [str(_programs() / "initdb"), "-D", str(self.data), "--username=postgres", "--auth=trust"]
         # The built-in locale is the same everywhere; macOS has no C.UTF-8 of its own.
         command += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
@@ -135,15 +135,15 @@ class Postgres(Server):
         try:
             segment = int((self.data / "postmaster.pid").read_text().splitlines()[6].split()[1])
         except (OSError, IndexError, ValueError):
-            segment = None  # it was not up yet
+            segment = None  # it had not started yet
         running = self.running
         super().kill()
         if running and segment is not None:
             # The next start would remove it, but there may be none, and macOS has room for 32 of them.
             ctypes.CDLL(None).shmctl(segment, _IPC_RMID, None)
 
-    def _open_the_way(self) -> None:
-        """Let the system user reach the programs and the data. Permissions change only if it cannot do so already."""
+    def _grant_access(self) -> None:
+        """Give the system user access to the programs and the data. Change permissions only where it has none."""
         utils, programs = _package(), _programs()
         probe = subprocess.run(
             ["/bin/sh", "-c", 'test -x "$1" && test -w "$2"', "sh", str(programs / "postgres"), str(self.data)],

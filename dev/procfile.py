@@ -107,10 +107,10 @@ class Processes:
 
 
 def _shell_command(command: str) -> str:
-    """Let the program take the shell's place, so that the pid is its own; a compound command needs its shell."""
-    words = shlex.shlex(command, posix=True, punctuation_chars=True)
-    words.whitespace_split = True
-    if any(set(word) <= set("();|&") for word in words):
+    """Make the program replace its shell, so that it has the pid. A compound command needs the shell."""
+    tokens = shlex.shlex(command, posix=True, punctuation_chars=True)
+    tokens.whitespace_split = True
+    if any(set(token) <= set("();|&") for token in tokens):
         return command
-    # env: the command may begin with assignments, which exec alone would not take.
+    # env: the command may begin with assignments, which exec alone does not accept.
     return f"exec env {command.removeprefix('exec ')}"

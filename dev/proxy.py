@@ -31,7 +31,7 @@ class _Pair:
         for end in (self.client, self.server):
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                end.shutdown(socket.SHUT_RD)  # wakes its reader and, unlike SHUT_WR, tells the peer nothing yet
+                end.shutdown(socket.SHUT_RD)  # wakes its reader and, unlike SHUT_WR, sends the peer nothing
             end.close()
 
 

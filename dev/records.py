@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-GRACE_SECONDS = 5.0  # between the polite signal and SIGKILL
+GRACE_SECONDS = 5.0  # between the first signal and SIGKILL
 SAME_SECONDS = 1.0  # create times are counted in clock ticks; two programs with one pid are minutes apart
 
 
@@ -53,8 +53,8 @@ def stop_recorded(directory: Path, name: str) -> list[psutil.Process]:
         The program and its descendants, for wait_gone().
     """
     try:
-        facts = json.loads((directory / f"{name}.json").read_text())
-        pid, created, stop, group = int(facts["pid"]), facts["created"], int(facts["stop"]), facts["group"]
+        note = json.loads((directory / f"{name}.json").read_text())
+        pid, created, stop, group = int(note["pid"]), note["created"], int(note["stop"]), note["group"]
     except (OSError, ValueError, KeyError):
         return []
     try:
@@ -63,7 +63,7 @@ def stop_recorded(directory: Path, name: str) -> list[psutil.Process]:
             return []
         family = [process, *process.children(recursive=True)]
     except psutil.Error:
-        family = []  # the leader is gone; what is left of its group still bears its number
+        family = []  # the leader has ended; the rest of its group still has its id
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM where only a zombie is left
         if group:
             os.killpg(pid, stop)
@@ -83,14 +83,14 @@ def wait_gone(processes: Iterable[psutil.Process], seconds: float) -> list[psuti
         Those still running.
     """
     deadline = time.monotonic() + seconds
-    while (left := [process for process in processes if _running(process)]) and time.monotonic() < deadline:
+    while (remaining := [process for process in processes if _running(process)]) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return left
+    return remaining
 
 
 def _running(process: psutil.Process) -> bool:
     try:
-        # In a container nobody may reap an orphan: a zombie has ended all the same.
+        # A container may have no process that reaps orphans. A zombie counts as ended.
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

@@ -88,18 +88,18 @@ class Server(abc.ABC):
         """Start the server and wait until a client can use it. After the first start the port stays the same.
 
         Raises:
-            ServiceError: it runs already, or it did not come up; the message has the end of its log.
+            ServiceError: It runs already, or it did not start. The message has the end of its log.
         """
         if self.running:
             raise ServiceError(f"{self.name} is already running")
         self.home.mkdir(parents=True, exist_ok=True)
         self.prepare()
-        for tries_left in reversed(range(PORT_TRIES)):
+        for remaining_tries in reversed(range(PORT_TRIES)):
             port = self.port or free_port()
             try:
                 self._start_on(port)
             except PortTakenError:
-                if self.port or not tries_left:
+                if self.port or not remaining_tries:
                     raise
             else:
                 self.port = port

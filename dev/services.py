@@ -40,7 +40,7 @@ def services(environ: Mapping[str, str] | None = None) -> Iterator[dict[str, str
         Both addresses, by variable name.
 
     Raises:
-        ServiceError: a server did not come up.
+        ServiceError: A server did not start.
     """
     given = _given(os.environ if environ is None else environ)
     if len(given) == len(SERVERS):

@@ -12,23 +12,23 @@ CHUNK = 16
 """Deliveries a process takes at a time, so that both end together."""
 
 
-def loop(left: Any, url: str) -> None:
-    """Post until nothing is left."""
+def loop(remaining: Any, url: str) -> None:
+    """Post until nothing remains."""
     session, body = wire.session(), wire.body(1)
     while True:
-        with left.get_lock():
-            mine = min(CHUNK, left.value)
-            left.value -= mine
-        if not mine:
+        with remaining.get_lock():
+            batch = min(CHUNK, remaining.value)
+            remaining.value -= batch
+        if not batch:
             return
-        for _ in range(mine):
+        for _ in range(batch):
             wire.post(session, url, body)
 
 
 if __name__ == "__main__":
     fork = multiprocessing.get_context("fork")
-    left = fork.Value("i", int(os.environ["BENCH_COUNT"]))
-    loops = [fork.Process(target=loop, args=(left, os.environ["BENCH_URL"])) for _ in range(2)]
+    remaining = fork.Value("i", int(os.environ["BENCH_COUNT"]))
+    loops = [fork.Process(target=loop, args=(remaining, os.environ["BENCH_URL"])) for _ in range(2)]
     for process in loops:
         process.start()
     for process in loops:

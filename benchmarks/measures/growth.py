@@ -116,14 +116,14 @@ def _round(environment: BenchmarkEnvironment, count: int, point: Point) -> None:
     with environment.engine(copies=point.workers) as workers, _to_deliver(environment, count):
         at_first = _counters(environment, workers)
         nudge()
-        found = rate(environment.fast, before, count)
+        engine = rate(environment.fast, before, count)
         wait_until(lambda: not environment.number(WAITING), "the engine has written everything down")
         at_last = _counters(environment, workers)
         check(environment, "engine", before, count)
         if (attempts := environment.number(ATTEMPTS)) != count:
             raise BenchmarkError(f"growth: {attempts} attempts written down for {count} deliveries")
-    point.per_second.append(found)
-    point.vs_floor.append(found / floor)
+    point.per_second.append(engine)
+    point.vs_floor.append(engine / floor)
     for name, counted in at_last.items():
         point.costs.setdefault(name, []).append((counted - at_first[name]) / count)
 
@@ -132,7 +132,7 @@ def _counters(environment: BenchmarkEnvironment, workers: Sequence[Handle]) -> d
     """Return what only ever grows; processor time is in microseconds."""
     counted: dict[str, float] = {name: environment.number(sql) for name, sql in _COUNTERS.items()}
     commands: dict[str, dict[str, float]] = environment.redis.info("commandstats")
-    counted["Redis commands"] = sum(one["calls"] for one in commands.values())
+    counted["Redis commands"] = sum(command["calls"] for command in commands.values())
     counted["worker us"] = 1e6 * sum(processor_time(worker.pid) for worker in workers)
     counted["PostgreSQL us"] = 1e6 * processor_time(environment.postgres.pid)
     return counted

@@ -36,11 +36,11 @@ def measure(environment: BenchmarkEnvironment, size: Size, wanted: frozenset[str
             transaction.on_commit(lambda: naive_celery.send.delay(wire.body(1, key).decode()))
         return committed[0]
 
-    ways: dict[str, Callable[[str], int]] = {
+    senders: dict[str, Callable[[str], int]] = {
         "engine": lambda key: commit_one(key, environment.users[QUICK][0]),
         "naive": naive,
     }
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+    taken: dict[str, list[float]] = {name: [] for name in senders}
     choice = random.Random(2)  # noqa: S311
     environment.clear()
     environment.asyncio.arrivals()
@@ -48,8 +48,8 @@ def measure(environment: BenchmarkEnvironment, size: Size, wanted: frozenset[str
     with environment.engine(), environment.running("naive", naive_celery.COMMAND, {"BENCH_URL": url}):
         before = environment.asyncio.hits()
         for number in range(size.first_sends + WARMING):
-            for name, way in ways.items():
-                committed = way(f"{name}:{number}")
+            for name, send in senders.items():
+                committed = send(f"{name}:{number}")
                 before += 1
                 _wait(environment, before)
                 if number >= WARMING:
@@ -72,7 +72,7 @@ def measure(environment: BenchmarkEnvironment, size: Size, wanted: frozenset[str
 
 
 def _wait(environment: BenchmarkEnvironment, hits: int) -> None:
-    """Wait for an arrival, looking rarely enough not to be a load of its own."""
+    """Wait for an arrival, checked so rarely that the checks are no load."""
     deadline = time.monotonic() + 30
     while environment.asyncio.hits() < hits:
         if time.monotonic() > deadline:

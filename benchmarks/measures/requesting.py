@@ -19,17 +19,17 @@ from benchmarks.size import Size
 from benchmarks.watching import BenchmarkError
 
 KEYS = frozenset({"request_cost", "bulk_vs_bulk_create"})
-IN_ONE = 100
+PER_TRANSACTION = 100
 COUNT = "SELECT count(*) FROM notification_records"
 
 
 def measure(environment: BenchmarkEnvironment, size: Size, wanted: frozenset[str], results: Results) -> None:
-    """Take both figures, as far as they are wanted."""
+    """Measure the wanted ones of both figures."""
     user = environment.users[QUICK][0]
     if "request_cost" in wanted:
-        _one_by_one(environment, size.repetitions, user, results)
+        _measure_single(environment, size.repetitions, user, results)
     if "bulk_vs_bulk_create" in wanted:
-        _bulk(environment, size, user, results)
+        _measure_bulk(environment, size, user, results)
     environment.clear()
 
 
@@ -39,36 +39,36 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _one_by_one(environment: BenchmarkEnvironment, repetitions: int, user: int, results: Results) -> None:
+def _measure_single(environment: BenchmarkEnvironment, repetitions: int, user: int, results: Results) -> None:
     from django.db import transaction
 
     from notifications.api import request_notification
     from notifications.models import NotificationRecord
 
-    def ask(start: str) -> None:
+    def request(start: str) -> None:
         with transaction.atomic():
-            for number in range(IN_ONE):
+            for number in range(PER_TRANSACTION):
                 request_notification(payload(f"{start}:{number}", user))
 
     def create(start: str) -> None:
         with transaction.atomic():
-            for number in range(IN_ONE):
+            for number in range(PER_TRANSACTION):
                 NotificationRecord.objects.create(**row(f"{start}:{number}", user))
 
     environment.clear()
-    ask("warm-a")
+    request("warm-a")
     create("warm-b")
-    asked, created = [], []
+    requested, created = [], []
     for number in range(repetitions):
-        asked.append(_seconds(lambda start=f"a{number}": ask(start)))  # type: ignore[misc]
+        requested.append(_seconds(lambda start=f"a{number}": request(start)))  # type: ignore[misc]
         created.append(_seconds(lambda start=f"b{number}": create(start)))  # type: ignore[misc]
-    if environment.number(COUNT) != 2 * IN_ONE * (repetitions + 1):
+    if environment.number(COUNT) != 2 * PER_TRANSACTION * (repetitions + 1):
         raise BenchmarkError("requesting: not everything is stored")
-    ours, theirs = median(asked) / IN_ONE * 1000, median(created) / IN_ONE * 1000
-    results.add("request_cost", ours / theirs, **{"request ms": ours, "create ms": theirs})
+    request_ms, create_ms = median(requested) / PER_TRANSACTION * 1000, median(created) / PER_TRANSACTION * 1000
+    results.add("request_cost", request_ms / create_ms, **{"request ms": request_ms, "create ms": create_ms})
 
 
-def _bulk(environment: BenchmarkEnvironment, size: Size, user: int, results: Results) -> None:
+def _measure_bulk(environment: BenchmarkEnvironment, size: Size, user: int, results: Results) -> None:
     from django.db import transaction
 
     from notifications.api import request_notifications
@@ -79,22 +79,24 @@ def _bulk(environment: BenchmarkEnvironment, size: Size, user: int, results: Res
     payloads = [payload(f"bulk:{number}", user) for number in range(count)]
     rows = [row(f"bulk:{number}", user) for number in range(count)]
 
-    def ask() -> None:
+    def request() -> None:
         with transaction.atomic():
             request_notifications(payloads)
 
     def create() -> None:
         with transaction.atomic():
             NotificationRecord.objects.bulk_create(
-                [NotificationRecord(**one) for one in rows], batch_size=INSERT_BATCH_ROWS
+                [NotificationRecord(**columns) for columns in rows], batch_size=INSERT_BATCH_ROWS
             )
 
     taken: dict[str, list[float]] = {"request": [], "create": []}
     for _ in range(size.bulk_times):
-        for name, work in (("request", ask), ("create", create)):
+        for name, work in (("request", request), ("create", create)):
             environment.clear()
             taken[name].append(_seconds(work))
             if environment.number(COUNT) != count:
                 raise BenchmarkError(f"requesting: not everything is stored by {name}")
-    ours, theirs = count / median(taken["request"]), count / median(taken["create"])
-    results.add("bulk_vs_bulk_create", ours / theirs, **{"request/s": ours, "bulk_create/s": theirs})
+    request_rate, create_rate = count / median(taken["request"]), count / median(taken["create"])
+    results.add(
+        "bulk_vs_bulk_create", request_rate / create_rate, **{"request/s": request_rate, "bulk_create/s": create_rate}
+    )

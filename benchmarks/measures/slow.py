@@ -25,8 +25,8 @@ def measure(environment: BenchmarkEnvironment, size: Size, wanted: frozenset[str
     """Keep the slots busy for a while."""
     for name in SLOTS:
         if name in wanted:
-            found, ideal = _run(environment, SLOTS[name], size.slow_seconds), 2 * SLOTS[name] / SLOW_SECONDS
-            results.add(name, found / ideal, **{"engine/s": found, "ideal/s": ideal})
+            rate_reached, ideal = _run(environment, SLOTS[name], size.slow_seconds), 2 * SLOTS[name] / SLOW_SECONDS
+            results.add(name, rate_reached / ideal, **{"engine/s": rate_reached, "ideal/s": ideal})
 
 
 def _run(environment: BenchmarkEnvironment, slots: int, seconds: float) -> float:

@@ -25,29 +25,29 @@ VERSUS = {
     "engine_vs_post_office": "post_office",
 }
 KEYS = frozenset({*VERSUS, "rss_vs_naive"})
-LOOK = 0.5
-"""Seconds between two looks at memory."""
+WATCH_INTERVAL_SECONDS = 0.5
+"""Time between two measurements of memory."""
 SENT = "SELECT count(*) FROM notification_records WHERE status = 'sent'"
 ATTEMPTS = "SELECT count(*) FROM notification_delivery_attempts WHERE outcome = 'success'"
 
 
 class Watcher:
-    """Looks at the memory of processes while they work."""
+    """Measures the memory of processes while they work."""
 
     def __init__(self) -> None:
         self.handles: Sequence[Handle] = ()
-        self.most = 0.0
+        self.peak_mb = 0.0
         self._next = 0.0
 
-    def look(self) -> None:
-        """Look, if it is time to."""
+    def measure_if_due(self) -> None:
+        """Measure if WATCH_INTERVAL_SECONDS have passed."""
         if time.monotonic() >= self._next:
-            self.most = max(self.most, memory(self.handles))
-            self._next = time.monotonic() + LOOK
+            self.peak_mb = max(self.peak_mb, memory(self.handles))
+            self._next = time.monotonic() + WATCH_INTERVAL_SECONDS
 
 
 def measure(environment: BenchmarkEnvironment, size: Size, wanted: frozenset[str], results: Results) -> None:
-    """Let everybody who is needed deliver once."""
+    """Run each needed contender once."""
     wanted &= KEYS
     rates: dict[str, float] = {}
     memories: dict[str, float] = {}
@@ -67,12 +67,14 @@ def measure(environment: BenchmarkEnvironment, size: Size, wanted: frozenset[str
             environment.clear()
             watcher = Watcher()
             rates[name] = run(environment, size, watcher)
-            memories[name] = watcher.most
-    for name, other in VERSUS.items():
+            memories[name] = watcher.peak_mb
+    for name, contender in VERSUS.items():
         if name in wanted:
-            results.notes[name] = f"{size.fast:,} deliveries, {other} {counts[other]:,}"
+            results.notes[name] = f"{size.fast:,} deliveries, {contender} {counts[contender]:,}"
             results.add(
-                name, rates["engine"] / rates[other], **{"engine/s": rates["engine"], f"{other}/s": rates[other]}
+                name,
+                rates["engine"] / rates[contender],
+                **{"engine/s": rates["engine"], f"{contender}/s": rates[contender]},
             )
     if "rss_vs_naive" in wanted:
         results.add(
@@ -92,15 +94,15 @@ def _deliver(
     written: str = "",
     **env: str,
 ) -> float:
-    """Run a contender over what is laid out; return its rate, checked against what arrived."""
+    """Run a contender over the prepared messages, check that each arrived, and return its rate."""
     before = environment.fast.hits()
     with environment.running(name, command, env) as handles:
         watcher.handles = handles
-        found = rate(environment.fast, before, count, watcher.look)
+        deliveries_per_second = rate(environment.fast, before, count, watcher.measure_if_due)
         if written:
-            wait_until(lambda: environment.number(written) == count, f"{name} has written everything down")
+            wait_until(lambda: environment.number(written) == count, f"{name} has stored everything")
     check(environment, name, before, count)
-    return found
+    return deliveries_per_second
 
 
 def check(environment: BenchmarkEnvironment, name: str, before: int, count: int) -> None:
@@ -122,12 +124,12 @@ def _engine(environment: BenchmarkEnvironment, size: Size, watcher: Watcher) -> 
         watcher.handles = handles
         environment.preload(size.fast, environment.users[FAST])
         nudge()
-        found = rate(environment.fast, before, size.fast, watcher.look)
-        wait_until(lambda: environment.number(SENT) == size.fast, "the engine has written everything down")
+        deliveries_per_second = rate(environment.fast, before, size.fast, watcher.measure_if_due)
+        wait_until(lambda: environment.number(SENT) == size.fast, "the engine has stored everything")
     check(environment, "engine", before, size.fast)
     if (attempts := environment.number(ATTEMPTS)) != size.fast:
         raise BenchmarkError(f"engine: {attempts} attempts written down for {size.fast} deliveries")
-    return found
+    return deliveries_per_second
 
 
 def _naive(environment: BenchmarkEnvironment, size: Size, watcher: Watcher) -> float:

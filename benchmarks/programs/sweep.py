@@ -41,7 +41,7 @@ def engine() -> int:
 
 
 def bare() -> int:
-    """Let two plain statements do it, in batches as large as the engine's first claim."""
+    """Claim and settle with two plain statements, in batches as large as the engine's first claim."""
     from django.db import connection
 
     from notifications.conf import service_options
@@ -54,8 +54,8 @@ def bare() -> int:
         ids = [row[0] for row in cursor.fetchall()]
         for start in range(0, len(ids), batch):
             cursor.execute(_CLAIM, (str(uuid.uuid4()), ids[start : start + batch]))
-            mine = [row[0] for row in cursor.fetchall()]
-            cursor.execute(_SETTLE, (mine,))
+            claimed_ids = [row[0] for row in cursor.fetchall()]
+            cursor.execute(_SETTLE, (claimed_ids,))
             done += len(cursor.fetchall())
     return done
 

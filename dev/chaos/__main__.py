@@ -85,16 +85,16 @@ def _add_users(environment: SoakEnvironment) -> tuple[dict[int, str], dict[str, 
 
 def _stored(environment: SoakEnvironment, keys: list[str]) -> set[str]:
     with suppress(psycopg2.Error):
-        found = environment.query("SELECT dedupe_key FROM notification_records WHERE dedupe_key = ANY(%s)", keys)
-        return {key for (key,) in found}
+        rows = environment.query("SELECT dedupe_key FROM notification_records WHERE dedupe_key = ANY(%s)", keys)
+        return {key for (key,) in rows}
     return set()
 
 
 def _drain(environment: SoakEnvironment) -> None:
     """Wait until every record is final, or long enough."""
     deadline = time.monotonic() + DRAIN_SECONDS
-    left = "SELECT count(*) FROM notification_records WHERE status = ANY(%s)"
-    while time.monotonic() < deadline and environment.query(left, list(OPEN_STATUSES))[0][0]:
+    count_open = "SELECT count(*) FROM notification_records WHERE status = ANY(%s)"
+    while time.monotonic() < deadline and environment.query(count_open, list(OPEN_STATUSES))[0][0]:
         environment.supervise()
         time.sleep(0.5)
     environment.processes.stop_all(40)
@@ -124,8 +124,8 @@ def _leaks(environment: SoakEnvironment, secrets: list[str]) -> Iterator[str]:
                 yield f"log {log.name}"
     tables = environment.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     for (table,) in tables:
-        found = environment.query(f"SELECT t::text FROM {table} t WHERE t::text LIKE '%%canary%%' LIMIT 1")  # noqa: S608
-        if found:
+        rows = environment.query(f"SELECT t::text FROM {table} t WHERE t::text LIKE '%%canary%%' LIMIT 1")  # noqa: S608
+        if rows:
             yield f"table {table}"
     with redis.Redis.from_url(environment.valkey.url) as client:
         for key in client.scan_iter():

@@ -118,13 +118,15 @@ def _cause(
     """Return the fault that kept the first result from being stored in time; empty if there was none."""
     sender, next_sender = _sender(first), _sender(second)
 
-    def hit(*names: str, since: float = CLOCK_TOLERANCE_SECONDS, pid: int | None = None, at_least: float = 0.0) -> bool:
+    def hit(
+        *names: str, since: float = CLOCK_TOLERANCE_SECONDS, pid: int | None = None, min_seconds: float = 0.0
+    ) -> bool:
         return any(
             event.name in names
             and event.began <= second.at
             and (event.ended or event.began) >= first.at - since
             and (pid is None or pid in event.pids)
-            and event.ended - event.began >= at_least
+            and event.ended - event.began >= min_seconds
             for event in observations.events
         )
 
@@ -150,8 +152,8 @@ def _cause(
         late = "PostgreSQL away past" if database else "sender stalled past"
         if second.at - first.at > LOCK_TTL - MAX_REQUEST_SECONDS:
             return f"{late} lease and lock"
-    elif hit("short-stop", pid=next_sender, at_least=LEASE):
-        late = "the second sender stalled in its send past"  # another sender claimed the record meanwhile
+    elif hit("short-stop", pid=next_sender, min_seconds=LEASE):
+        late = "the second sender stalled in its send past"  # during the stall another sender claimed the record
     else:
         return ""
     if {sender, next_sender} & observations.drivers:

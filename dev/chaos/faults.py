@@ -33,7 +33,7 @@ class Event:
 
 
 class Schedule:
-    """Breaks something every now and then, several things at a time.
+    """Starts faults at random times. Several can last at the same time.
 
     Args:
         environment: what to break.
@@ -79,7 +79,7 @@ class Schedule:
         self._open: list[tuple[float, Event, Iterator[float]]] = []
 
     def run(self, seconds: float) -> None:
-        """Break things for this long, then let everything be well again."""
+        """Start faults for this time, then end them all."""
         end = time.monotonic() + seconds
         due = time.monotonic()
         while time.monotonic() < end:
@@ -97,7 +97,7 @@ class Schedule:
         names = [name for name in self._faults if running[name] < (2 if name.endswith("stop") else 1)]
         if not names:
             return
-        name = self.choice.choices(names, [self._faults[one][0] for one in names])[0]
+        name = self.choice.choices(names, [self._faults[name][0] for name in names])[0]
         event = Event(name, time.time())
         self.events.append(event)
         self._event = event
@@ -155,7 +155,7 @@ class Schedule:
         yield 0
 
     def _short_stop(self) -> Iterator[float]:
-        """Longer than the lease, shorter than the lock: nobody may overtake."""
+        """Longer than the lease, shorter than the lock: no other worker may send the record."""
         return self._stop(self.choice.uniform(LEASE + 0.3, LEASE + 1.3))
 
     def _long_stop(self) -> Iterator[float]:

@@ -1,4 +1,4 @@
-"""Other apps that ask for notifications all the time, through web requests and through events."""
+"""Load of the soak: other apps that request notifications all the time, over HTTP and by events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from celery import Celery
 from dev.other_app import other_app
 
 EVENT_SECONDS = 8.0
-"""An event whose record is not there after this time is sent again: a Redis broker may lose it."""
+"""An event whose record does not exist after this time is sent again: a Redis broker may lose it."""
 KINDS = ("ok",) * 24 + ("slow",) * 12 + ("flaky",) * 6 + ("dead",) + ("none",)
 WORDS = {"ok": ("ok",), "slow": ("slow:0.4",), "flaky": ("slow:0.9:status:503", "ok") * 10_000, "dead": ("code:9499",)}
 EXPECTED = {"ok": "sent", "slow": "sent", "flaky": "sent", "dead": "dead", "none": "skipped"}
@@ -24,7 +24,7 @@ EXPECTED = {"ok": "sent", "slow": "sent", "flaky": "sent", "dead": "dead", "none
 
 @dataclass(slots=True)
 class Load:
-    """Asks until stopped, and remembers what it was promised.
+    """Requests notifications until it is stopped, and records which requests were accepted.
 
     Args:
         port: of the web process.
@@ -42,14 +42,14 @@ class Load:
     seed: int
     stored: Callable[[list[str]], set[str]]
     promised: set[str] = field(default_factory=set)
-    """Dedupe keys whose request was answered: committed."""
+    """Dedupe keys of the requests that were answered, so they are committed."""
     undone: set[str] = field(default_factory=set)
     """Dedupe keys whose transaction was rolled back."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Start the threads that send requests."""
         for number in range(2):
             self._threads.append(threading.Thread(target=self._web_requests, args=(number,), daemon=True))
         self._threads.append(threading.Thread(target=self._events, daemon=True))
@@ -57,7 +57,7 @@ class Load:
             thread.start()
 
     def stop(self) -> None:
-        """Stop asking; return once what was begun has its answer."""
+        """Stop, and return when every open request has been answered."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -66,18 +66,18 @@ class Load:
         choice = random.Random(f"{self.seed}-{number}")  # noqa: S311
         began, made = time.monotonic(), 0
         while not self._stop.wait(0.05):
-            owed = int((time.monotonic() - began) * self.rate / 2) - made
-            if owed < 15:
+            due_count = int((time.monotonic() - began) * self.rate / 2) - made
+            if due_count < 15:
                 continue
-            keys = [f"w{number}-{made + one}" for one in range(min(owed, 100))]
+            keys = [f"w{number}-{made + offset}" for offset in range(min(due_count, 100))]
             payloads = [self._payload(choice, key) for key in keys]
             undo = choice.random() < 0.05
-            self._ask(payloads, undo)
+            self._post(payloads, undo)
             made += len(keys)
             (self.undone if undo else self.promised).update(keys)
 
-    def _ask(self, payloads: list[dict[str, Any]], undo: bool) -> None:
-        """Ask again until there is an answer: the dedupe keys make that safe."""
+    def _post(self, payloads: list[dict[str, Any]], undo: bool) -> None:
+        """Send the requests, and repeat them until they are answered. The dedupe keys make that safe."""
         body = json.dumps({"payloads": payloads, "undo": undo})
         while True:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)

@@ -22,7 +22,7 @@ PATIENCE = 75.0
 
 
 def main() -> int:
-    """Run the demo. Returns 0 if every notification ended as it should."""
+    """Run the demo. Returns 0 if every notification reached its expected state."""
     parser = argparse.ArgumentParser(prog="python -m dev.demo", description=__doc__)
     parser.add_argument("--once", action="store_true", help="end after the verdicts; the exit status tells")
     once = parser.parse_args().once
@@ -69,7 +69,7 @@ def _stopper(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
     def handle(number: int, _frame: FrameType | None) -> None:
         nonlocal first
         if stop.is_set() and time.monotonic() > first + 1:
-            os._exit(128 + number)  # what was started is taken down all the same, by its keeper
+            os._exit(128 + number)  # the keeper still stops every program that was started
         first = first or time.monotonic()
         stop.set()
 

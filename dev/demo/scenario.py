@@ -27,7 +27,7 @@ from notifications.ingest.validation import InvalidNotification
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
 
 RUN = secrets.token_hex(3)
-"""Tells this run's keys and users from those of an earlier one on the same database."""
+"""Part of the keys and user names of this run. An earlier run on the same database has another one."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Part:
 
     @property
     def record(self) -> NotificationRecord | None:
-        """The record as it stands."""
+        """The record, read now; None if there is none."""
         return NotificationRecord.objects.filter(dedupe_key=self.dedupe_key, user_id=self.user_id).first()
 
 
@@ -121,7 +121,7 @@ class Scenario:
                 request_notification(self._payload(part))
             request_notification(self._payload(self.scheduled), deliver_at=timezone.now() + timedelta(seconds=5))
         self._schedule_a_job()
-        self._ask_for_what_is_invalid()
+        self._request_invalid_payload()
         self._replay()
         self._resume()
 
@@ -150,7 +150,7 @@ class Scenario:
         schedule_job("active_schedule.triggered", trigger, timezone.now() + timedelta(seconds=1), f"demo-{RUN}")
         self.due_job.key = f"{self.due_job.user_id}:important_urgent_task:key:{RUN}"
 
-    def _ask_for_what_is_invalid(self) -> None:
+    def _request_invalid_payload(self) -> None:
         wrong = self._payload(self.invalid) | {"target_url": "https://elsewhere.example/", "preview_id": ""}
         try:
             request_notification(wrong)
@@ -161,11 +161,11 @@ class Scenario:
         self.other_app.send_task("notification.feishu.requested", args=[wrong], queue="notifications")
 
     def _replay(self) -> None:
-        """Wait for the record to die, mend the endpoint, and replay it as an operator would."""
+        """Wait for the record to die, fix the endpoint, and replay it as an operator would."""
         wait_until(lambda: self.state(self.replayed) == "dead", "the refusal is noticed")
         record = self.replayed.record
         self.environment.sandbox.script(self.replayed.webhook_key, "ok")
-        options = ("--id", str(record and record.pk), "--actor", self.operator, "--reason", "the flow was mended")
+        options = ("--id", str(record and record.pk), "--actor", self.operator, "--reason", "the flow was fixed")
         subprocess.run(
             [sys.executable, "manage.py", "replay_notifications", *options],
             cwd=ROOT,
@@ -178,8 +178,8 @@ class Scenario:
         channel = UserNotificationChannel.objects.filter(user_id=self.paused.user_id)
         wait_until(lambda: channel.filter(paused_at__isnull=False).exists(), "the channel is paused")
         self.environment.sandbox.script(self.paused.webhook_key, "ok")
-        for one in channel:
-            resume_channel(one.pk)
+        for row in channel:
+            resume_channel(row.pk)
 
     def _payload(self, part: Part) -> NotificationPayload:
         return {

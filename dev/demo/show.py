@@ -13,12 +13,12 @@ COLORS = {"sent": "green", "dead": "red", "failed": "yellow", "sending": "cyan",
 
 
 class Show:
-    """A live table on a terminal; lines as states change anywhere else."""
+    """A live table on a terminal. Elsewhere, one line per change of a state."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.console = Console(highlight=False)
-        self.seen: dict[str, str] = {}
+        self.printed: dict[str, str] = {}
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
 
     def __enter__(self) -> Show:
@@ -31,8 +31,8 @@ class Show:
             self.live.stop()
 
     def refresh(self) -> None:
-        """Show how things stand."""
-        rows = [(part, *self._facts(part)) for part in self.scenario.parts]
+        """Show the current states."""
+        rows = [(part, *self._columns(part)) for part in self.scenario.parts]
         if self.live:
             table = Table("notification", "record", "state", "attempts", "next attempt", "code", "sends")
             for part, record, state, attempts, due, code in rows:
@@ -43,11 +43,11 @@ class Show:
             return
         for part, record, state, attempts, _due, code in rows:
             line = f"{part.name:36} {record:>6} {state:9} attempts {attempts} {code}"
-            if self.seen.get(part.name) != line:
-                self.seen[part.name] = line
+            if self.printed.get(part.name) != line:
+                self.printed[part.name] = line
                 self.console.print(line, soft_wrap=True)
 
-    def _facts(self, part: Part) -> tuple[str, str, str, str, str]:
+    def _columns(self, part: Part) -> tuple[str, str, str, str, str]:
         record = part.record
         if record is None:
             return "-", self.scenario.state(part), "-", "-", ""

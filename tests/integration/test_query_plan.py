@@ -83,6 +83,9 @@ def test_release_of_held_records_reads_only_the_records_of_its_channel() -> None
     channel = UserNotificationChannel.objects.create(user=user, webhook_url="https://www.feishu.cn/flow/api/x")
     fill_table("held", "pending", 20_000)
     NotificationRecord.objects.filter(dedupe_key__startswith="held").update(hold_reason="channel_paused")
+    NotificationRecord.objects.filter(user_id=user.pk).update(
+        user_id=0
+    )  # the filled rows have the user ids 1 to 20,000
     NotificationRecord.objects.filter(dedupe_key__in=["held1", "held2"]).update(user_id=user.pk)
     fill_table("other", "pending", 5_000)  # the user's other records, which the index on users would read
     NotificationRecord.objects.filter(dedupe_key__startswith="other").update(user_id=user.pk)
