@@ -57,7 +57,10 @@ def check_tls(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             text = (
                 f"{name}: the server's certificate is not verified. Whoever answers receives and reads every message."
             )
-            hint = "Add ?ssl_cert_reqs=required to the address; see docs/settings.md."
+            hint = (
+                "Add ?ssl_cert_reqs=required to a rediss:// address; see docs/settings.md. For amqps:// set "
+                'broker_use_ssl = {"server_hostname": None}, which stands for the host of the address.'
+            )
             messages.append(CheckWarning(text, hint=hint, id="notifications.W004"))
     return messages
 
@@ -76,9 +79,11 @@ def _broker_verifies() -> bool:
     except ValueError:
         return True  # E016 reports it
     scheme = str(current_app.conf.broker_write_url or current_app.conf.broker_url or "").partition("://")[0].lower()
+    options = connection.ssl
+    if scheme == "amqps":  # verifies the certificate by default, but not for which host it is
+        return isinstance(options, dict) and "server_hostname" in options and options.get("cert_reqs") != ssl.CERT_NONE
     if scheme != "rediss":
         return True
-    options = connection.ssl
     if not isinstance(options, dict):
         return False  # Celery's default for rediss://
     return options.get("ssl_cert_reqs") in (ssl.CERT_REQUIRED, "required") and options.get("ssl_check_hostname", True)

@@ -23,7 +23,7 @@ def database(name: str, **options: Any) -> dict[str, Any]:
 
     Args:
         name: The variable with the postgres:// address.
-        options: Added to the entry's OPTIONS.
+        options: Added to the entry's OPTIONS, unless the address has them.
 
     Raises:
         ImproperlyConfigured: The variable is not set, or the address is of another kind.
@@ -48,9 +48,13 @@ def database(name: str, **options: Any) -> dict[str, Any]:
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
         if key.upper() in _DJANGO_SWITCHES:
             config[key.upper()] = parse_switch(f"{name}: {key}", value)
-        elif key.upper() != "CONN_MAX_AGE":  # a setting of its own
+        elif key.upper() == "CONN_MAX_AGE":
+            raise refused(name, "must not have the parameter conn_max_age. Set CONN_MAX_AGE for that")
+        else:
             config["OPTIONS"][key] = int(value) if value.isascii() and value.isdigit() else value
-    config["OPTIONS"] |= options
+    if not config["NAME"] and "service" not in config["OPTIONS"]:
+        raise refused(name, "has no name of a database")
+    config["OPTIONS"] = options | config["OPTIONS"]
     return config
 
 

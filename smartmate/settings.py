@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from zoneinfo import available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.utils.translation import gettext_lazy as _
 
@@ -90,8 +90,10 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGES = [("en", _("English")), ("zh-hans", _("Simplified Chinese"))]
 LANGUAGE_CODE = word("LANGUAGE_CODE", "en", [code for code, _name in LANGUAGES])
 TIME_ZONE = text("TIME_ZONE", "UTC")
-if TIME_ZONE not in available_timezones():
-    raise refused("TIME_ZONE", "must be a name of the time zone database, such as Asia/Shanghai")
+try:
+    ZoneInfo(TIME_ZONE)
+except (OSError, ValueError, ZoneInfoNotFoundError):
+    raise refused("TIME_ZONE", "must be a name of the time zone database, such as Asia/Shanghai") from None
 USE_TZ = True
 
 STATIC_URL = "static/"
@@ -110,6 +112,9 @@ SESSION_COOKIE_HTTPONLY = True
 # Celery. docs/operations.md gives the reason of each choice.
 REDIS_URL = redis_address("REDIS_URL")
 CELERY_BROKER_URL = broker_address("CELERY_BROKER_URL", "REDIS_URL")
+if CELERY_BROKER_URL.startswith("amqps://"):
+    # None stands for the host of the address. Without this key the host name of the certificate is not verified.
+    CELERY_BROKER_USE_SSL = {"server_hostname": None}
 CELERY_RESULT_BACKEND = None
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_SERIALIZER = "json"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from typing import Any
 
 from notifications.security.error_reports import Filter
 from notifications.security.log_redaction import redact_text
-from smartmate.env import read
+from smartmate.env import read, refused
 
 logger = logging.getLogger("smartmate.telemetry")
 
@@ -18,6 +19,8 @@ def start() -> None:
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
         _start_or_warn("OpenTelemetry", _start_tracing)
     if dsn := (read("SENTRY_DSN") or "").strip():
+        if not re.match(r"https?://[^\s/@]+@[^\s/@]+/\S*\d", dsn):
+            raise refused("SENTRY_DSN", "must be an address such as https://key@sentry.example.com/1")
         _start_or_warn("Sentry", lambda: _start_sentry(dsn))
 
 

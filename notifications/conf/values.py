@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+MAX_WHOLE_NUMBER = 2_147_483_647
+"""Largest whole number of an option: that of PostgreSQL's type integer."""
+MAX_SECONDS = 100_000_000_000
+"""Longest time of an option, about 3,000 years. The time that results still has a year of four digits."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
@@ -46,6 +51,8 @@ def coerce(spec: dataclasses.Field[Any], value: Any) -> Any:
             raise TypeError(f"{name} must be {'a whole number' if whole else 'a number of seconds'}")
         if not value <= sys.float_info.max:  # NaN too
             raise ValueError(f"{name} must be finite")
+        if value > (maximum := MAX_WHOLE_NUMBER if whole else MAX_SECONDS):
+            raise ValueError(f"{name} must be at most {maximum}")
         return (value if whole else float(value)) if value > 0 else default
     if isinstance(default, tuple):
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):

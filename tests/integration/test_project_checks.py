@@ -116,6 +116,10 @@ def test_a_connection_that_verifies_no_certificate_is_reported() -> None:
             assert "broker_url" in found(include_deployment_checks=True)["notifications.W004"], query
     with broker("rediss://h/0"):
         assert "notifications.W004" in found(include_deployment_checks=True)
+    with broker("amqps://h//"):
+        assert "notifications.W004" in found(include_deployment_checks=True)
+    with broker("amqps://h//", broker_use_ssl={"server_hostname": None}):
+        assert "notifications.W004" not in found(include_deployment_checks=True)
     with broker("rediss://h/0?ssl_cert_reqs=required"):
         assert "notifications.W004" not in found(include_deployment_checks=True)
 
@@ -126,6 +130,17 @@ def test_a_token_that_no_request_can_carry_is_reported() -> None:
             assert "METRICS_TOKEN" in found()["notifications.E014"], token
     with override_notifications(METRICS_TOKEN="$uperSecret123"):
         assert "notifications.E014" not in found()
+
+
+def test_a_number_that_no_column_can_hold_is_reported() -> None:
+    for name, value in {
+        "MAX_ATTEMPTS": 2**31,
+        "LEASE": 1e300,
+        "RETRY_BASE_DELAY": 1e12,
+        "RETENTION_DAYS": 10**12,
+    }.items():
+        with override_notifications(**{name: value}):
+            assert name in found()["notifications.E002"], name
 
 
 def test_a_project_without_time_zones_is_refused() -> None:

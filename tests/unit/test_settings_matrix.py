@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 
 from notifications.conf import ServiceOptions
+from smartmate import telemetry
 from tests.support.settings_reader import PRODUCTION, read_settings
 
 pytestmark = pytest.mark.processes
@@ -202,7 +204,7 @@ def test_a_database_address_keeps_its_parameters() -> None:
 def test_an_address_that_no_client_can_use_is_refused() -> None:
     wrong = {
         "DATABASE_URL": ("h:5432/app", "sqlite:///x", "mysql://h/a", "postgres://u:p@h:port/a", "postgres://h:0/a",
-                         "postgres://h/a?autocommit=maybe"),
+                         "postgres://h/a?autocommit=maybe", "postgres://h", "postgres://h/a?conn_max_age=5"),
         "REDIS_URL": ("h:6379", "h", "http://h", "redis://h:port/0", "redis://h:99999", "redis://u:p#w@h/0",
                       "redis://h/name", "redis://h/0?db=1", "redis://h/0?socket_timeout=x", "unix:///run/redis.sock",
                       "redis://h/0?ssl_cert_reqs=required", "redis:h", "redis://a..b/0", "redis:///0?db=1&db=2"),
@@ -244,3 +246,19 @@ def test_the_settings_of_the_matrix_are_valid_alone() -> None:
     [answer] = read_settings([{}])
 
     assert answer["SECRET_KEY"] == PRODUCTION["SECRET_KEY"]
+
+
+def test_a_broker_over_amqps_is_verified_with_its_host_name() -> None:
+    [amqps, amqp] = read_settings([{"CELERY_BROKER_URL": f"{scheme}://u:$p@h//"} for scheme in ("amqps", "amqp")])
+
+    assert amqps["CELERY_BROKER_URL"] == "amqps://u:$p@h//"
+    assert amqps["CELERY_BROKER_USE_SSL"] == {"server_hostname": None}
+    assert "CELERY_BROKER_USE_SSL" not in amqp
+
+
+def test_an_address_of_sentry_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("$OTHER", "sentry.example.com", "https://sentry.example.com/1", "https://key@sentry.example.com"):
+        monkeypatch.setenv("SENTRY_DSN", value)
+
+        with pytest.raises(ImproperlyConfigured, match="SENTRY_DSN"):
+            telemetry.start()
