@@ -84,10 +84,10 @@ class Nginx(Receiver):
     def hits(self) -> int:
         """Return how many requests there were, without our own look-ups."""
         self._polls += 1
-        found = re.search(rb"requests\s+\d+\s+\d+\s+(\d+)", self.get("/status"))
-        if found is None:
+        counters = re.search(rb"requests\s+\d+\s+\d+\s+(\d+)", self.get("/status"))
+        if counters is None:
             raise RuntimeError("nginx shows no counters")
-        return int(found[1]) - self._polls
+        return int(counters[1]) - self._polls
 
 
 _NGINX = """

@@ -21,7 +21,7 @@ from notifications.models import NotificationRecord
 
 @register()
 def check_redis_url(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E015: no client can use REDIS_URL. Requests commit all the same, without locks and nudges."""
+    """E015: no client can use REDIS_URL. Requests still commit, but without locks and nudges."""
     try:
         url = service_options().redis_url
         if url:

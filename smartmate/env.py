@@ -129,7 +129,7 @@ def whole_number(name: str, default: int, *, minimum: int, maximum: int) -> int:
     return number
 
 
-def words(name: str) -> list[str]:
+def comma_separated(name: str) -> list[str]:
     """Return the items of a comma-separated variable; an empty list by default."""
     return _items(read(name, multiline=True) or "")
 
@@ -154,7 +154,10 @@ def service_settings(redis_url: str, defaults: dict[str, Any]) -> dict[str, Any]
     secret("NOTIFICATIONS_ENCRYPTION_KEYS")
     values: dict[str, Any] = defaults | {
         "REDIS_URL": redis_url,
-        **{key: words(f"NOTIFICATIONS_{key}") for key in ("ENCRYPTION_KEYS", "ALERT_EMAILS", "SANDBOX_ORIGINS")},
+        **{
+            key: comma_separated(f"NOTIFICATIONS_{key}")
+            for key in ("ENCRYPTION_KEYS", "ALERT_EMAILS", "SANDBOX_ORIGINS")
+        },
     }
     for old_name, name in RENAMED.items():
         if (old := read(f"NOTIFICATIONS_{old_name}")) is not None and read(f"NOTIFICATIONS_{name}") is None:

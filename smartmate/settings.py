@@ -14,14 +14,14 @@ from django.utils.translation import gettext_lazy as _
 from notifications.beat import beat_schedule
 from smartmate.addresses import broker_address, database, mail_server, redis_address
 from smartmate.brand import BRAND
-from smartmate.env import refused, secret, service_settings, switch, text, whole_number, word, words
+from smartmate.env import comma_separated, refused, secret, service_settings, switch, text, whole_number, word
 from smartmate.postgres import bound_waits
 from smartmate.triggers import TRIGGERS
 
 DEBUG = switch("DEBUG", default=False)
 SECRET_KEY = secret("SECRET_KEY")
-ALLOWED_HOSTS = words("ALLOWED_HOSTS")
-CSRF_TRUSTED_ORIGINS = words("CSRF_TRUSTED_ORIGINS")
+ALLOWED_HOSTS = comma_separated("ALLOWED_HOSTS")
+CSRF_TRUSTED_ORIGINS = comma_separated("CSRF_TRUSTED_ORIGINS")
 
 # The API's documentation page needs ninja's files. As an installed app, ninja would be imported by each worker too.
 _NINJA = Path(getattr(find_spec("ninja"), "origin", "")).parent
