@@ -150,6 +150,10 @@ class TestQueues:
     def test_the_worker_consumes_exactly_the_declared_ones(self) -> None:
         assert self.consumed() == set(settings.CELERY_TASK_QUEUES)
 
+    def test_no_setting_promises_a_cold_shutdown_that_the_pool_does_not_have(self) -> None:
+        assert "--pool threads" in parse_procfile((ROOT / "Procfile").read_text()).processes["worker"]
+        assert not hasattr(settings, "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT")
+
     def test_every_task_goes_to_a_queue_that_is_consumed(self) -> None:
         ours = {name for name in app.tasks if not name.startswith("celery.")}
         routed = {name: app.amqp.router.route({}, name)["queue"].name for name in ours}
