@@ -69,9 +69,9 @@ def run_due_jobs(publish: Publish, *, budget: float = 0.0, should_stop: Callable
     deadline, total = time.monotonic() + budget, 0
     while not should_stop():
         token = str(uuid.uuid4())
-        published = publish_jobs(claim_jobs(token), token, publish)
-        total += published
-        if published < BATCH_JOBS or time.monotonic() >= deadline:
+        jobs = claim_jobs(token)
+        total += publish_jobs(jobs, token, publish)
+        if len(jobs) < BATCH_JOBS or time.monotonic() >= deadline:
             break
     return total
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import connection
+from django.db.models import F
 
 from notifications.conf import service_options
 from notifications.delivery.claim import CLAIM
@@ -81,14 +82,11 @@ def test_claim_reads_the_due_index_in_its_order_without_statistics() -> None:
 def test_release_of_held_records_reads_only_the_records_of_its_channel() -> None:
     user = get_user_model().objects.create_user("owner")
     channel = UserNotificationChannel.objects.create(user=user, webhook_url="https://www.feishu.cn/flow/api/x")
-    fill_table("held", "pending", 20_000)
-    NotificationRecord.objects.filter(dedupe_key__startswith="held").update(hold_reason="channel_paused")
-    NotificationRecord.objects.filter(user_id=user.pk).update(
-        user_id=0
-    )  # the filled rows have the user ids 1 to 20,000
+    fill_table("other", "pending", 20_000)  # with the user ids 1 to 20,000
+    NotificationRecord.objects.update(user_id=user.pk + F("user_id") % 4)  # so that the index on users is of little use
+    fill_table("held", "pending", 50)
+    NotificationRecord.objects.filter(dedupe_key__startswith="held").update(user_id=0, hold_reason="channel_paused")
     NotificationRecord.objects.filter(dedupe_key__in=["held1", "held2"]).update(user_id=user.pk)
-    fill_table("other", "pending", 5_000)  # the user's other records, which the index on users would read
-    NotificationRecord.objects.filter(dedupe_key__startswith="other").update(user_id=user.pk)
     parameters = {"now": None, "channel": channel.pk, "batch": 60, "rate": 1.0}
 
     plan_nodes = all_nodes(executed_plan(load_sql("notifications.delivery", "release_held_records"), parameters))
