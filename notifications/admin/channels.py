@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
@@ -12,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext, gettext_lazy as _, ngettext
+from django.utils.translation import gettext, gettext_lazy as _, ngettext, pgettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from notifications.admin.channel_form import SECRETS, ChannelForm
@@ -147,9 +148,9 @@ class UserNotificationChannelAdmin(Base):
     def health(self, channel: UserNotificationChannel) -> SafeString:
         """Return the health of the endpoint, with the time since when it is paused."""
         if channel.paused_at:
-            return format_html("{} {}", badge("paused", _("paused")), age_html(channel.paused_at))
+            return _with_age(badge("paused", pgettext("state of a channel", "paused")), channel.paused_at)
         if channel.probe_at:
-            return format_html("{} {}", badge("failing", _("failing, being probed")), age_html(channel.probe_at))
+            return _with_age(badge("failing", _("failing, being probed")), channel.probe_at)
         if channel.release_at:
             return badge("resumed", _("healthy, releasing held messages"))
         return badge("well", _("healthy"))
@@ -158,7 +159,11 @@ class UserNotificationChannelAdmin(Base):
     def last_test(self, channel: UserNotificationChannel) -> SafeString:
         """Return the result and the time of the last test message."""
         result = badge(channel.last_test_status or "never", channel.get_last_test_status_display())
-        return format_html("{} {}", result, age_html(channel.last_test_at)) if channel.last_test_at else result
+        return _with_age(result, channel.last_test_at) if channel.last_test_at else result
+
+
+def _with_age(state: SafeString, time: datetime) -> SafeString:
+    return format_html(gettext("%(state)s %(when)s") % {"state": "{}", "when": "{}"}, state, age_html(time))
 
 
 @sensitive_variables()

@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext, gettext_lazy as _
+from django.utils.translation import gettext, gettext_lazy as _, pgettext
 
 from notifications.admin.display import (
     EMPTY_VALUE,
@@ -172,7 +172,7 @@ class RecordColumns:
             return gettext("The user has no such channel.")
         url = reverse("admin:notifications_usernotificationchannel_change", args=[channel.pk])
         state = (
-            badge("paused", _("paused"))
+            badge("paused", pgettext("state of a channel", "paused"))
             if channel.paused_at
             else badge("on", _("enabled"))
             if channel.enabled

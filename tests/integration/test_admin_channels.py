@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -408,6 +409,13 @@ class TestActions:
 
     def waiting(self) -> bool:
         return NotificationRecord.objects.filter(hold_reason=HoldReason.CHANNEL_PAUSED).exists()
+
+    def test_a_chinese_browser_sees_the_pause_as_a_state_with_its_age(
+        self, admin_client: Client, paused: UserNotificationChannel
+    ) -> None:
+        html = admin_client.get(URL, headers={"accept-language": "zh-CN"}).content.decode()
+
+        assert re.search("已暂停</[^（]*（<[^）]*>刚刚</[^）]*）", html)
 
     def test_resume_ends_the_pause_and_releases_held_records(
         self, admin_client: Client, paused: UserNotificationChannel

@@ -27,6 +27,9 @@ CHINESE = re.compile("[\u4e00-\u9fff]")
 WORD = re.compile(r"[A-Za-z]")
 PLACEHOLDER = re.compile(r"%\(\w+\)[ds]|--\w+")
 MARKS = {"_", "gettext", "gettext_lazy", "gettext_noop", "ngettext", "ngettext_lazy"}
+CONTEXT_MARKS = {"pgettext", "pgettext_lazy"}
+CONTEXT_END = "\x04"
+"""Between context and text, as in a compiled catalogue."""
 
 Entry = dict[str, str]
 """Keyword (msgid, msgid_plural, msgstr, ...) to text, and "flags"."""
@@ -50,18 +53,24 @@ def _entry(block: str) -> Entry:
 
 
 def translations() -> dict[str, str]:
-    """Return translations by text. The singular stands for both forms."""
-    return {entry["msgid"]: entry.get("msgstr", entry.get("msgstr[0]", "")) for entry in entries()[1:]}
+    """Return translations by text, after its context if it has one. The singular stands for both forms."""
+    return {_key(entry): entry.get("msgstr", entry.get("msgstr[0]", "")) for entry in entries()[1:]}
+
+
+def _key(entry: Entry) -> str:
+    return CONTEXT_END.join([entry["msgctxt"], entry["msgid"]]) if "msgctxt" in entry else entry["msgid"]
 
 
 def texts_of_code() -> Iterator[str]:
-    """Yield every text the code marks for translation."""
+    """Yield every text the code marks for translation, after its context if it has one."""
     for path in APP.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
                 if name in MARKS and isinstance(node.args[0].value, str):
                     yield node.args[0].value
+                elif name in CONTEXT_MARKS:
+                    yield CONTEXT_END.join(ast.literal_eval(argument) for argument in node.args)
 
 
 def texts_of_templates() -> Iterator[str]:
@@ -98,7 +107,7 @@ class TestFile:
             if "msgid_plural" in entry:
                 assert compiled.ngettext(entry["msgid"], entry["msgid_plural"], 2) == entry["msgstr[0]"], REMEDY
             else:
-                assert compiled.gettext(entry["msgid"]) == entry["msgstr"], REMEDY
+                assert compiled.gettext(_key(entry)) == entry["msgstr"], REMEDY
         assert len(compiled._catalog) == len(entries())  # type: ignore[attr-defined]
 
 
