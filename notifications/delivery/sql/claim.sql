@@ -1,8 +1,8 @@
 -- Take due records under a lease and return them with the endpoint of their user.
 --
--- This is the compare-and-set of the delivery: SKIP LOCKED and the new `next_attempt_at` prevent every other claim of the
--- same record. A claim with `record_id` takes this record only. The endpoint comes with the claim, so that a send costs
--- no further query.
+-- This is the compare-and-set of the delivery: SKIP LOCKED and the new `next_attempt_at` prevent every other claim of
+-- the same record. A claim with `record_id` takes this record only. The endpoint comes with the claim, so that a send
+-- costs no further query.
 --
 -- Indexes: notification_due (next_attempt_at, id) for the due records, the primary key for `record_id`,
 -- one_channel_per_user for the endpoint.

@@ -1,8 +1,8 @@
 -- Store the results of a group of attempts: the attempt rows, the records and the counters, in one statement.
 --
--- Returns the ids of the records that were changed by their result. A failure needs its own lease. A success settles even when its
--- lease is lost, because a proven send must stop further sends. The attempt row is written in both cases. It replaces
--- the row of an attempt that was recorded as lost.
+-- Returns the ids of the records that were changed by their result. A failure needs its own lease. A success settles
+-- even when its lease is lost, because a proven send must stop further sends. The attempt row is written in both
+-- cases. It replaces the row of an attempt that was recorded as lost.
 --
 -- A result counts for the message that was sent, and for no other: after a failover to a standby that lagged,
 -- PostgreSQL may use the ids of lost rows again, and then `message_uid` differs.

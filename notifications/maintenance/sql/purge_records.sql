@@ -1,9 +1,9 @@
 -- Delete one batch of old final records with their attempts, and return the counts and the last `created_at`.
 --
--- A record is as old as its last change, so that a record which was scheduled far ahead or replayed recently is not old.
--- A record is created before it is changed, so the index on `created_at` finds every old one. `since` skips the index
--- entries of rows that earlier batches deleted: they stay in the index until a vacuum. A locked row is left to the next
--- run. PostgreSQL checks a row again that changed before it was locked.
+-- A record is as old as its last change, so that a record which was scheduled far ahead or replayed recently is not
+-- old. A record is created before it is changed, so the index on `created_at` finds every old one. `since` skips the
+-- index entries of rows that earlier batches deleted: they stay in the index until a vacuum. A locked row is left to
+-- the next run. PostgreSQL checks a row again that changed before it was locked.
 --
 -- Indexes: the one on notification_records.created_at, attempt_number for the attempts.
 WITH old AS (
