@@ -6,6 +6,7 @@ from notifications.clock import Clock
 from notifications.conf import ServiceOptions
 from notifications.delivery import circuit_breaker
 from notifications.delivery.claim import Claimed, release_claims
+from notifications.delivery.held_records import release_if_recovered
 from notifications.delivery.locks import HeldLocks, Locks
 from notifications.delivery.rate_limits import RateLimits
 from notifications.delivery.settlement import HOLD_RECHECK_SECONDS
@@ -45,6 +46,7 @@ def admit_healthy(rows: list[Claimed], options: ServiceOptions, clock: Clock | N
     for reason in set(reasons.values()):
         blocked = [row for row in rows if reasons.get(row.record_id) == reason]
         release_claims(blocked, delay=HOLD_RECHECK_SECONDS, clock=clock, hold_reason=reason)
+        release_if_recovered({row.channel_id for row in blocked if row.channel_id is not None}, clock)
     return [row for row in rows if row.record_id not in reasons]
 
 

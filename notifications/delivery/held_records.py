@@ -10,12 +10,13 @@ import time
 from datetime import timedelta
 
 from django.db import connection
-from django.db.models import Case, Q, When
+from django.db.models import Case, Exists, OuterRef, Q, QuerySet, When
 
 from notifications.clock import Clock, current_time
 from notifications.conf import ServiceOptions
-from notifications.models import UserNotificationChannel
+from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.sql import load_sql
+from notifications.states import SCHEDULED, HoldReason
 
 _RELEASE_HELD_RECORDS = load_sql("notifications.delivery", "release_held_records")
 
@@ -52,8 +53,34 @@ def release_held_records(channel_id: int, options: ServiceOptions, clock: Clock 
         cursor.execute(_RELEASE_HELD_RECORDS, parameters)
         released: int = cursor.rowcount
     if released < batch:
-        UserNotificationChannel.objects.filter(pk=channel_id, release_at__isnull=False).update(release_at=None)
+        # Not if a drain has held a record since: it would wait for HOLD_RECHECK_SECONDS.
+        finished = UserNotificationChannel.objects.filter(pk=channel_id, release_at__isnull=False)
+        finished.exclude(Exists(_held_records())).update(release_at=None)
     return released
+
+
+def release_if_recovered(channel_ids: set[int], clock: Clock | None = None) -> None:
+    """Let the next sweep release the held records of channels that have recovered since their records were claimed.
+
+    A drain calls it after it has held records. Between its claim and the hold another process may have resumed the
+    channel and released everything that was held until then.
+
+    Args:
+        channel_ids: Ids of the channels whose records were held.
+        clock: Clock of a test; None for PostgreSQL's clock.
+    """
+    healthy = UserNotificationChannel.objects.filter(pk__in=channel_ids, paused_at__isnull=True, probe_at__isnull=True)
+    healthy.filter(release_at__isnull=True).update(release_at=current_time(clock))
+
+
+def _held_records() -> QuerySet[NotificationRecord]:
+    """Select the held records of the channel of an outer query."""
+    return NotificationRecord.objects.filter(
+        user_id=OuterRef("user_id"),
+        channel=OuterRef("channel"),
+        hold_reason__in=(HoldReason.CHANNEL_PAUSED, HoldReason.ENDPOINT_FAILING),
+        status__in=SCHEDULED,
+    )
 
 
 def release_and_probe_channels(options: ServiceOptions, clock: Clock | None = None) -> None:

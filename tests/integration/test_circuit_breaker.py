@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 
 from notifications.delivery import circuit_breaker, held_records
+from notifications.delivery.admission import admit_healthy
+from notifications.delivery.claim import claim
 from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers.base import SendResult
@@ -254,3 +257,47 @@ class TestProbe:
 
         channel.refresh_from_db()
         assert (channel.failures, channel.probe_at) == (0, None)
+
+
+class TestRaceOfHoldAndRelease:
+    """A drain can hold a record after another process has released everything that was held until then."""
+
+    OPTIONS = options_with(resume_rate=10.0, sweep_interval=60.0)
+
+    def test_record_held_after_the_release_is_released_by_the_next_sweep(
+        self, clock: Clock, channel: UserNotificationChannel
+    ) -> None:
+        stored(channel, "late")
+        UserNotificationChannel.objects.update(failures=5, probe_at=NOW + timedelta(seconds=30))
+        rows = claim(1, channels=["feishu"], options=self.OPTIONS, clock=clock)
+        circuit_breaker.resume_channel(channel.pk, self.OPTIONS, clock)
+
+        assert admit_healthy(rows, self.OPTIONS, clock) == []
+        clock.forward(seconds=60)
+        held_records.release_and_probe_channels(self.OPTIONS, clock)
+
+        assert [row.next_attempt_at for row in NotificationRecord.objects.all()] == [clock.now]
+        assert states() == [("late", "pending", 0, "")]
+
+    def test_release_does_not_end_while_a_record_is_held(
+        self, clock: Clock, channel: UserNotificationChannel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stored(channel, "late")
+        UserNotificationChannel.objects.update(failures=5, probe_at=NOW + timedelta(seconds=30))
+        rows = claim(1, channels=["feishu"], options=self.OPTIONS, clock=clock)
+        take_turn = held_records._take_turn
+
+        def hold_meanwhile(*args: Any) -> bool:
+            taken = take_turn(*args)
+            monkeypatch.setattr(held_records, "_take_turn", take_turn)
+            admit_healthy(rows, self.OPTIONS, clock)
+            return taken
+
+        monkeypatch.setattr(held_records, "_take_turn", hold_meanwhile)
+        monkeypatch.setattr(
+            held_records, "_RELEASE_HELD_RECORDS", "UPDATE notification_records SET id = id WHERE FALSE"
+        )
+        circuit_breaker.resume_channel(channel.pk, self.OPTIONS, clock)
+
+        channel.refresh_from_db()
+        assert channel.release_at is not None
