@@ -35,7 +35,7 @@ test: .venv/installed
 
 # The tests that start no programs of their own: for the loop of editing and testing.
 test-fast: .venv/installed
-	@$(BIN)/python -m dev.services run -- $(BIN)/python -m pytest -n 2 -m "not processes" $(ARGS)
+	@FAST=1 $(BIN)/python -m dev.services run -- $(BIN)/python -m pytest -n 2 -m "not processes" $(ARGS)
 
 # Brings its own servers, because it stops and kills them.
 chaos: .venv/installed
