@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,7 +35,7 @@ TRUE = [
     *(response_headers_conformance, negative_data_rejection, unsupported_method),
 ]
 """Checks of every response. Valid data may be rejected, because the document does not contain the providers' rules."""
-EXAMPLES = 800
+EXAMPLES = 800 // (10 if os.environ.get("FAST") else 1)
 """Random requests per operation with parameters, in addition to requests with boundary values."""
 document = schemathesis.openapi.from_wsgi("/api/openapi.json", application)
 document.config.generation.with_security_parameters = (
