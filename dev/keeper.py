@@ -1,4 +1,4 @@
-"""Private directories for programs we start, and the process that clears them up however we end.
+"""Private directories for programs that we start, and the process that removes them however their owner ends.
 
 The owner of a private directory holds a file lock in it and the write end of its keeper's standard input. Both vanish
 with the owner, even on SIGKILL: the keeper, in a session of its own, reads end-of-file, stops every program recorded in
@@ -31,9 +31,9 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 @contextlib.contextmanager
 def private_directory() -> Iterator[Path]:
-    """Make a directory under the temporary directory, and clear it up at the end, whatever the end is.
+    """Create a directory under the temporary directory, and remove it at the end, also after SIGKILL.
 
-    Clears up what dead owners left first. Programs noted with records.record() are stopped at the end.
+    First removes the directories of dead owners. Programs recorded with records.record() are stopped at the end.
 
     Yields:
         The directory; only this user (and, for root, PostgreSQL's user) can go through it.
@@ -111,7 +111,7 @@ def _take_lock(directory: Path) -> int:
 
 
 def main(directory: Path) -> None:
-    """Be the keeper: wait for the end of the owner, then clear up.
+    """Run as the keeper: wait for the end of the owner, then stop its programs and remove the directory.
 
     Args:
         directory: the owner's private directory.

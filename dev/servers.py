@@ -21,11 +21,11 @@ PORT_TRIES = 5
 
 
 class ServiceError(RuntimeError):
-    """A server does not do what it should."""
+    """A server did not start or is not running."""
 
 
 class PortTakenError(ServiceError):
-    """Something else listens on the port."""
+    """Another program listens on the port."""
 
 
 class Server(abc.ABC):
@@ -137,7 +137,7 @@ class Server(abc.ABC):
         """Make what the server needs before it starts, if it is not there yet."""
 
     def spawn(self, name: str, command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start a program that Ctrl-C does not reach and that the keeper knows.
+        """Start a program that Ctrl-C does not reach, and record it for the keeper.
 
         Args:
             name: what to record it as.
@@ -158,7 +158,7 @@ class Server(abc.ABC):
         return process
 
     def identity(self) -> dict[str, Any]:
-        """Say as whom to run, as options of Popen."""
+        """Return the user to run as, as options of Popen."""
         return {}
 
     def __enter__(self) -> Self:
@@ -174,7 +174,7 @@ class Server(abc.ABC):
             self._process = self.spawn(self.name, self.command(port), log)
         deadline = time.monotonic() + START_SECONDS
         try:
-            # Its own word first: another server might answer on a port that ours could not get.
+            # The log line first: another server might answer on a port that ours could not bind.
             while not (self.ready_line in (text := self._log(begin)) and self.answers(port)):
                 if self._process.poll() is not None:
                     kind = PortTakenError if "Address already in use" in (text := self._log(begin)) else ServiceError

@@ -1,7 +1,7 @@
 """PostgreSQL and Valkey for one run: ``python -m dev.services run -- COMMAND ARGUMENT...``.
 
-DATABASE_URL and REDIS_URL win where they are set; what is missing is started, and taken down when the command has
-ended, or when this process has, in whatever way.
+DATABASE_URL and REDIS_URL are used where they are set. A missing server is started, and stopped when the command or
+this process has ended, also after SIGKILL.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 @contextlib.contextmanager
 def services(environ: Mapping[str, str] | None = None) -> Iterator[dict[str, str]]:
-    """Have a database and a Redis while the block runs.
+    """Provide a database and a Redis while the block runs.
 
     Args:
         environ: where DATABASE_URL and REDIS_URL may be set; by default this process's environment.
@@ -98,7 +98,7 @@ def _started(directory: Path, given: Mapping[str, str]) -> Iterator[dict[str, st
 
 
 class _Forwarder:
-    """Hands signals to the command, and lives on until the command has ended and the servers are down.
+    """Forwards signals to the command, and runs until the command has ended and the servers are stopped.
 
     A signal that comes before the command has started ends the run as soon as the servers are up; a second one ends it
     at once, and leaves the rest to the keeper. The handler raises nothing: an exception in the midst of waiting for a
@@ -131,7 +131,7 @@ class _Forwarder:
             return _not_run(command, error)
         if self._early:  # it came while the command started
             self._child.send_signal(self._early[0])
-        # Without its services the command is of no use: it ends with us even if we are killed.
+        # The command needs the servers, so the keeper ends it too if this process is killed.
         records.record(directory, "command", self._child.pid, stop=signal.SIGTERM)
         status = self._child.wait()
         self._done = True

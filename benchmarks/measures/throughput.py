@@ -1,7 +1,7 @@
 """Deliveries a second, and the memory it takes.
 
 Fair to all alike: the work is laid out before anything runs, and the rate is taken at the receiver between the first
-5 % of the deliveries and the last, so that starting up counts for nobody. Slow contenders get fewer deliveries.
+5 % of the deliveries and the last, so that start-up time is not counted. Slow contenders get fewer deliveries.
 Memory is the highest PSS of all worker processes together, looked at every half second meanwhile.
 """
 

@@ -24,7 +24,9 @@ PATIENCE = 75.0
 def main() -> int:
     """Run the demo. Returns 0 if every notification reached its expected state."""
     parser = argparse.ArgumentParser(prog="python -m dev.demo", description=__doc__)
-    parser.add_argument("--once", action="store_true", help="end after the verdicts; the exit status tells")
+    parser.add_argument(
+        "--once", action="store_true", help="end after the results; exit status 0 if all are as expected"
+    )
     once = parser.parse_args().once
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

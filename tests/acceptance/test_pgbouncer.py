@@ -107,7 +107,7 @@ def test_cut_connections_and_killed_pgbouncers_lose_nothing_and_double_nothing(f
     bouncer.start()
     wait_until(lambda: not fleet.unsent(held), "what was in hand is written down")
 
-    environment.processes.stop_all()  # what was claimed and not sent is in nobody's hands now
+    environment.processes.stop_all()  # claimed records that were not sent have no owner now
     environment.leases_run_out()
     environment.locks_run_out()
     done = environment.manage("deliver_due")

@@ -30,7 +30,7 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.processes
 
 RUN = [sys.executable, "-m", "dev.services", "run", "--"]
-# Says where the servers are, then waits to be told to end.
+# Prints the addresses of the servers, then waits for a line.
 WAIT = """
 import json, os, sys
 print(json.dumps({name: os.environ[name] for name in ("DATABASE_URL", "REDIS_URL")}), flush=True)

@@ -56,7 +56,7 @@ def test_fault_03_kill_after_http(environment: FaultEnvironment) -> None:
     environment.locks_run_out()
     environment.drain_until({"sent": 1})
 
-    assert environment.sends() == {record: 2}  # nobody can know that the first message arrived
+    assert environment.sends() == {record: 2}  # no process can know that the first message arrived
     assert environment.attempts("number", "outcome") == [(1, "lost"), (2, "success")]
     environment.assert_promise()
 
