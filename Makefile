@@ -9,9 +9,9 @@ export CHAOS_MINUTES CHAOS_SEED CHAOS_RATE CHAOS_JSON CHAOS_LOGS CHAOS_CONTROL C
 help:
 	@echo "make demo          watch notifications being delivered, retried, replayed; ONCE=1 ends after the verdicts"
 	@echo "make test          run the tests; ARGS=... goes to pytest"
-	@echo "make test-fast     run the tests that start no programs of their own; within three minutes"
+	@echo "make test-fast     run the tests that start no programs of their own; about two minutes"
 	@echo "make chaos         break everything for CHAOS_MINUTES (3) by the schedule of CHAOS_SEED; count at the receiver"
-	@echo "make bench         measure everything that docs/performance.md claims; QUICK=1 takes three minutes at most"
+	@echo "make bench         measure everything that docs/performance.md claims; QUICK=1 takes about 15 minutes"
 	@echo "make bench GROWTH=1   measure 1, 2 and 4 workers beside 10 thousand to 10 million rows"
 	@echo "make check         format, lint, types, imports, migrations, deployment checks"
 	@echo "make docs          build the site of docs/ in build/docs; a link that leads nowhere fails"
@@ -20,11 +20,12 @@ help:
 	@echo "make pictures      photograph the admin for README and docs (needs Chromium)"
 	@echo "make clean         remove what these commands made"
 
-.venv/installed: requirements.txt requirements-dev.txt requirements-psycopg3.txt constraints.txt
+.venv/installed: requirements.txt requirements-dev.txt requirements-psycopg3.txt requirements-celery-beat.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name it: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/psycopg3 -r requirements-psycopg3.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/celery-beat -r requirements-celery-beat.txt
 	@touch $@
 
 demo: .venv/installed

@@ -1,6 +1,6 @@
 """The benchmark: rounds, each measuring everything that is wanted once, one after the other; then the table.
 
-From the environment: QUICK=1 (smaller, under three minutes), BENCH_ONLY (keys, comma separated), BENCH_ROUNDS (3) and
+From the environment: QUICK=1 (smaller, about 15 minutes), BENCH_ONLY (keys, comma separated), BENCH_ROUNDS (3) and
 BENCH_JSON (a file for the figures). GROWTH=1 measures how it grows with processes and rows instead, and nothing else.
 """
 

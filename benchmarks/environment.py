@@ -17,7 +17,7 @@ import psycopg2
 import redis
 
 from benchmarks.receiver import PATH, Asyncio, Nginx, Receiver, nginx
-from benchmarks.serving import HANGING, QUICK, SLOW
+from benchmarks.serving import CRAWLING, HANGING, QUICK, SLOW
 from benchmarks.watching import BenchmarkError
 from benchmarks.wire import SUMMARY
 from dev.environment import ROOT, Environment, project_variables
@@ -26,7 +26,9 @@ from dev.postgres import Postgres
 from dev.procfile import Handle
 from dev.valkey import Valkey
 
-FAST = "fastfast"
+FAST, BOT = "fastfast", "robotrobot"
+"""Keys of further endpoints: the fast receiver's, and a custom bot with its rate limit."""
+BOT_PATH = "/open-apis/bot/v2/hook/"
 
 _PENDING = """
 INSERT INTO notification_records (
@@ -34,7 +36,7 @@ INSERT INTO notification_records (
     summary_text, fallback_text, fallback_used, trace_id, status, attempt_count, max_attempts, round, next_attempt_at,
     last_error_code, last_error, provider_message_id
 )
-SELECT 'feishu', (%(users)s::bigint[])[1 + n %% %(of)s], '', 'preview', '', '', 0, 'bench:' || n, '/assistant/1',
+SELECT %(channel)s, (%(users)s::bigint[])[1 + n %% %(of)s], '', 'preview', '', '', 0, 'bench:' || n, '/assistant/1',
        %(summary)s, '', false, '', 'pending', 0, 5, 0, statement_timestamp(), '', '', ''
 FROM generate_series(1, %(count)s) AS n
 """
@@ -93,12 +95,15 @@ class BenchmarkEnvironment(Environment):
 
         from notifications.models import UserNotificationChannel
 
-        for key, receiver in ((FAST, self.fast), (QUICK, self.asyncio), (SLOW, self.asyncio), (HANGING, self.asyncio)):
+        counts = {FAST: 5, QUICK: 50, SLOW: 5, CRAWLING: 5, HANGING: 5, BOT: 1}
+        for key, count in counts.items():
+            receiver = self.fast if key == FAST else self.asyncio
+            channel, path = ("feishu_bot", BOT_PATH) if key == BOT else ("feishu", PATH)
             self.users[key] = []
-            for number in range(5):
+            for number in range(count):
                 user = get_user_model().objects.create_user(f"{key}{number}")
-                address = f"{receiver.url}{PATH}{key}"
-                UserNotificationChannel.objects.create(user=user, channel="feishu", webhook_url=address)
+                address = f"{receiver.url}{path}{key}"
+                UserNotificationChannel.objects.create(user=user, channel=channel, webhook_url=address)
                 self.users[key].append(user.pk)
 
     def query(self, sql: str, parameters: Any = None) -> list[tuple[Any, ...]]:
@@ -116,9 +121,11 @@ class BenchmarkEnvironment(Environment):
         self.query("TRUNCATE notification_records, notification_delivery_attempts, post_office_email CASCADE")
         self.redis.flushall()
 
-    def preload(self, count: int, users: Sequence[int]) -> None:
+    def preload(self, count: int, users: Sequence[int], channel: str = "feishu") -> None:
         """Insert records that are due, and let PostgreSQL look at them as autovacuum would have."""
-        self.query(_PENDING, {"count": count, "users": list(users), "of": len(users), "summary": SUMMARY})
+        self.query(
+            _PENDING, {"count": count, "users": list(users), "of": len(users), "summary": SUMMARY, "channel": channel}
+        )
         self.query("ANALYZE notification_records, notification_delivery_attempts, user_notification_channels")
 
     @contextlib.contextmanager
@@ -128,7 +135,7 @@ class BenchmarkEnvironment(Environment):
         """Run an entry of the Procfile, or a command of a contender, while the block lasts."""
         if command:
             self.processes.entries[name] = command
-        handles = [self.start(name, **{"WORKER_NAME": f"{name}{number}", **(env or {})}) for number in range(copies)]
+        handles = [self.start(name, **(env or {})) for _ in range(copies)]
         try:
             yield handles
         except Exception:
@@ -141,11 +148,11 @@ class BenchmarkEnvironment(Environment):
                 self.processes.handles.remove(handle)
 
     @contextlib.contextmanager
-    def engine(self, env: Mapping[str, str] | None = None, copies: int = 2) -> Iterator[list[Handle]]:
-        """Run some of the Procfile's workers, ready and idle."""
-        with self.running("worker", env=env, copies=copies) as handles:
+    def engine(self, env: Mapping[str, str] | None = None, processes: int = 2) -> Iterator[list[Handle]]:
+        """Run the Procfile's worker with some processes, ready and idle."""
+        with self.running("worker", env={"WORKER_PROCESSES": str(processes), **(env or {})}) as handles:
             for handle in handles:
-                self.wait_for_worker(handle)
+                self.wait_for_worker(handle, processes)
             yield handles
 
     def program(self, module: str, **env: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.serving import READY
 from benchmarks.wire import ANSWER
+from dev.environment import ROOT
 from dev.servers import Server
 
 PATH = "/flow/api/trigger-webhook/"
@@ -130,8 +131,7 @@ class Asyncio(Receiver):
 
     def command(self, port: int) -> list[str]:
         """Build the command line."""
-        root = str(Path(__file__).resolve().parents[1])
-        program = f"import sys; sys.path.insert(0, {root!r}); from benchmarks.serving import serve; serve({port})"
+        program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from benchmarks.serving import serve; serve({port})"
         return [sys.executable, "-c", program]
 
     def hits(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.wire import SUMMARY
@@ -48,3 +50,13 @@ def commit_one(key: str, user_id: int) -> int:
         transaction.on_commit(lambda: committed.append(time.monotonic_ns()))
         request_notification(payload(key, user_id))
     return committed[0]
+
+
+@contextmanager
+def nudging_by(way: str) -> Iterator[None]:
+    """Let the requests of this process wake workers in one way, a value of NUDGE, while the block lasts."""
+    from django.conf import settings
+    from django.test import override_settings
+
+    with override_settings(NOTIFICATIONS=settings.NOTIFICATIONS | {"NUDGE": way}):
+        yield

@@ -10,9 +10,10 @@ from typing import Any
 
 from benchmarks.wire import ANSWER
 
-QUICK, SLOW, HANGING = "quickquick", "slowslow", "hanghang"
-"""Keys of its endpoints: answers at once, after SLOW_SECONDS, never."""
+QUICK, SLOW, CRAWLING, HANGING = "quickquick", "slowslow", "crawlcrawl", "hanghang"
+"""Keys of its endpoints: answers at once, after SLOW_SECONDS, after CRAWLING_SECONDS, never."""
 SLOW_SECONDS = 0.2
+CRAWLING_SECONDS = 2.0
 READY = "receiving"
 
 
@@ -45,13 +46,17 @@ class Protocol(asyncio.Protocol):
         if line.startswith(b"get /hits"):
             self.answer(b"%d" % Protocol.hits)
         elif line.startswith(b"get /arrivals"):
-            self.answer(json.dumps([(at, json.loads(raw)["preview_id"]) for at, raw in Protocol.arrivals]).encode())
+            self.answer(
+                json.dumps([(at, json.loads(raw).get("preview_id", "")) for at, raw in Protocol.arrivals]).encode()
+            )
             Protocol.arrivals.clear()
         else:
             Protocol.hits += 1
             Protocol.arrivals.append((self.began, body))
             if SLOW.encode() in line:
                 asyncio.get_running_loop().call_later(SLOW_SECONDS, self.answer, ANSWER)
+            elif CRAWLING.encode() in line:
+                asyncio.get_running_loop().call_later(CRAWLING_SECONDS, self.answer, ANSWER)
             elif HANGING.encode() not in line:
                 self.answer(ANSWER)
 

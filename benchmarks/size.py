@@ -17,11 +17,20 @@ class Size:
     durable: int = 3_000
     slow_seconds: float = 20.0
     """How long the slow receiver is kept busy, were it ideal."""
+    crawling_seconds: float = 20.0
+    """The same for the receiver that takes two seconds."""
     isolation_seconds: float = 20.0
     isolation_timeout: float = 5.0
     """READ_TIMEOUT of the workers beside a hanging endpoint; production's."""
+    slow_backlog: int = 3_000
+    """Due to the endpoint that takes two seconds, beside fifty other users."""
+    fast_backlog: int = 20_000
+    """Due to one user, in front of fifty others."""
     first_sends: int = 300
     """Samples of each kind in a round."""
+    commit_seconds: float = 5.0
+    """How long callers commit, in each way."""
+    commit_times: int = 4
     repetitions: int = 100
     """Transactions of 100 requests, of each kind in a round."""
     bulk: int = 10_000
@@ -29,6 +38,10 @@ class Size:
     swept: int = 20_000
     few_finished: int = 100_000
     many_finished: int = 10_000_000
+    held_deliveries: int = 100_000
+    """Delivered while an old snapshot is open."""
+    few_due: int = 10_000
+    many_due: int = 5_000_000
     growth_rows: tuple[int, ...] = (10_000, 100_000, 1_000_000, 10_000_000)
     """Finished rows beside those that `GROWTH=1` delivers."""
     growth_workers: tuple[int, ...] = (1, 2, 4)
@@ -44,14 +57,21 @@ QUICK = Size(
     naive=1_000,
     durable=400,
     slow_seconds=2.4,
+    crawling_seconds=8.0,
     isolation_seconds=4.0,
     isolation_timeout=1.0,
+    slow_backlog=1_000,
+    fast_backlog=5_000,
     first_sends=50,
+    commit_seconds=2.0,
+    commit_times=2,
     repetitions=15,
     bulk_times=2,
     swept=4_000,
     few_finished=20_000,
     many_finished=500_000,
+    held_deliveries=5_000,
+    many_due=300_000,
     growth_rows=(1_000, 20_000),
     growth_deliveries=1_000,
     redis_calls=5,

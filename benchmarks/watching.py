@@ -19,7 +19,13 @@ class BenchmarkError(RuntimeError):
     """A program did not start, or the deliveries differ from what was sent. The run has no valid result."""
 
 
-def rate(receiver: Receiver, before: int, expected: int, watch: Callable[[], object] = lambda: None) -> float:
+def rate(
+    receiver: Receiver,
+    before: int,
+    expected: int,
+    watch: Callable[[], object] = lambda: None,
+    began_to_count: Callable[[], object] = lambda: None,
+) -> float:
     """Return deliveries per second, from the first 5 % to the last, so that start-up is not counted.
 
     Args:
@@ -27,6 +33,7 @@ def rate(receiver: Receiver, before: int, expected: int, watch: Callable[[], obj
         before: Its count before the contender began.
         expected: The number of deliveries to wait for.
         watch: Called again and again while waiting.
+        began_to_count: Called once, when the first 5 % are there.
 
     Raises:
         BenchmarkError: No delivery arrived for PATIENCE seconds.
@@ -36,6 +43,7 @@ def rate(receiver: Receiver, before: int, expected: int, watch: Callable[[], obj
         hits, now = receiver.hits() - before, time.monotonic()
         if not began and hits >= max(1, expected * 0.05):
             began, at_start = now, hits
+            began_to_count()
         if hits >= expected:
             return (hits - at_start) / (now - began) if now > began else 0.0
         if hits > last_hits:

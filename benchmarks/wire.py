@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 
 ANSWER = b'{"code":0,"msg":"success"}'
@@ -27,6 +29,18 @@ def post(using: requests.Session, url: str, body: bytes) -> None:
     answer = using.post(url, data=body, headers=POST_HEADERS, timeout=(3, 5))
     answer.raise_for_status()
     assert answer.content == ANSWER  # noqa: S101  a contender that fails must not be measured
+
+
+def urllib3_post() -> Callable[[str, bytes], None]:
+    """Return a function that posts with urllib3 alone."""
+    pool = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(connect=3, read=5))
+    headers = HEADERS | POST_HEADERS
+
+    def post_with_pool(url: str, body: bytes) -> None:
+        answer = pool.request("POST", url, body=body, headers=headers)
+        assert (answer.status, answer.data) == (200, ANSWER)  # noqa: S101
+
+    return post_with_pool
 
 
 def body(number: int, preview_id: str = "preview") -> bytes:

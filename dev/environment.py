@@ -26,14 +26,14 @@ class Environment:
 
     Args:
         logs: the folder for the log files of the processes.
-        env: variables for all processes, on top of those of this process.
+        env: variables for all processes, on top of those of this process. A worker is one process unless they say more.
     """
 
     sandbox: Sandbox
 
     def __init__(self, logs: Path, env: Mapping[str, str]) -> None:
         self.logs = logs
-        self.env = dict(env)
+        self.env = {"WORKER_PROCESSES": "1", **env}
         self.processes = Processes(ROOT / "Procfile", logs)
         self.stack = contextlib.ExitStack()
         """Ends what was started besides the processes."""
@@ -67,12 +67,12 @@ class Environment:
         return self.processes.start(name, self.env | env)
 
     def start_worker(self, **env: str) -> Handle:
-        """Start a worker and wait until it accepts messages."""
-        return self.wait_for_worker(self.start("worker", **env))
+        """Start a worker and wait until all its processes accept messages."""
+        return self.wait_for_worker(self.start("worker", **env), int((self.env | env)["WORKER_PROCESSES"]))
 
-    def wait_for_worker(self, worker: Handle) -> Handle:
-        """Wait until a worker accepts messages."""
-        wait_until(lambda: " ready." in worker.log, "the worker is ready")
+    def wait_for_worker(self, worker: Handle, processes: int = 1) -> Handle:
+        """Wait until so many processes of a worker have said that they accept messages."""
+        wait_until(lambda: worker.log.count(" ready.") >= processes, "the worker is ready")
         return worker
 
     def migrate(self, **env: str) -> None:

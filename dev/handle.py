@@ -7,6 +7,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import psutil
+
 from dev import records
 
 TERMINATE_SECONDS = 10.0
@@ -25,6 +27,14 @@ class Handle:
     def pid(self) -> int:
         """The program's own process id."""
         return self._process.pid
+
+    @property
+    def children(self) -> list[int]:
+        """Process ids of the processes that the program has forked; empty if it has ended."""
+        try:
+            return [child.pid for child in psutil.Process(self.pid).children()]
+        except psutil.NoSuchProcess:
+            return []
 
     @property
     def alive(self) -> bool:

@@ -13,11 +13,12 @@ from datetime import datetime
 from typing import cast
 
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils.translation import gettext_lazy as _
 
 from notifications.broker.nudge import nudge
 from notifications.conf import service_options
+from notifications.content.text import trim
 from notifications.delivery import circuit_breaker
 from notifications.ingest.insert import Accepted
 from notifications.ingest.payload import NotificationPayload
@@ -94,7 +95,7 @@ def request_notifications(
     """
     accepted = NotificationService().accept(payloads, channel=channel, deliver_at=deliver_at, expires_at=expires_at)
     if not all(result.reused for result in accepted):
-        transaction.on_commit(_nudge, robust=True)
+        _nudge_on_commit()
     return accepted
 
 
@@ -188,7 +189,7 @@ def replay_notifications(
     """
     replayed = NotificationService().replay(records, actor, reason, force=force, progress=progress, operation=operation)
     if replayed:
-        transaction.on_commit(_nudge, robust=True)
+        _nudge_on_commit()
     return replayed
 
 
@@ -207,7 +208,7 @@ def send_notifications_now(
     """
     changed = NotificationService().send_now(records, actor, reason)
     if changed:
-        transaction.on_commit(_nudge, robust=True)
+        _nudge_on_commit()
     return changed
 
 
@@ -215,14 +216,14 @@ def cancel_notification(dedupe_key: str, *, channel: str = "feishu", reason: str
     """Cancel a notification that still waits.
 
     Args:
-        dedupe_key: The key that the notification was requested with.
+        dedupe_key: The key that the notification was requested with. White space around it is no part of it.
         channel: Its channel.
         reason: The reason, for the logs.
 
     Returns:
         Whether it was cancelled. False if it is unknown, is being sent, or is final.
     """
-    records = NotificationRecord.objects.filter(dedupe_key=dedupe_key, channel=channel)
+    records = NotificationRecord.objects.filter(dedupe_key=trim(dedupe_key), channel=channel)  # as a request's key is
     return NotificationService().cancel(records, None, reason) > 0
 
 
@@ -237,8 +238,16 @@ def resume_channel(channel_id: int) -> bool:
     """
     resumed = circuit_breaker.resume_channel(channel_id, service_options())
     if resumed:
-        transaction.on_commit(_nudge, robust=True)
+        _nudge_on_commit()
     return resumed
+
+
+def _nudge_on_commit() -> None:
+    """Nudge once after the commit, however many requests the transaction makes."""
+    planned = connection.run_on_commit[-1:]
+    # Not if a savepoint that is rolled back could take the planned nudge with it.
+    if not any(hook is _nudge and savepoints <= set(connection.savepoint_ids) for savepoints, hook, *_ in planned):
+        transaction.on_commit(_nudge, robust=True)
 
 
 def _nudge() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from django.apps import apps
@@ -20,12 +21,13 @@ from notifications.content.text import is_visible
 from notifications.models import NotificationRecord
 from notifications.providers import get_provider
 from notifications.providers.feishu.bot import ADDRESS_RULES as BOT_RULES
+from notifications.providers.http.proxy import parse_proxy
 from notifications.security.secrets import Secret
 
 
 @register()
 def check_options(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E001: unknown key. E002: wrong type or value. E003, E004, E009: values that cannot work."""
+    """E001: unknown key. E002: wrong type or value. E003, E004, E009, E014, E020 to E022: values that cannot work."""
     raw = getattr(settings, "NOTIFICATIONS", {})
     if unknown := sorted(set(raw) - known_names()):
         hint = f"Known keys: {', '.join(sorted(known_names()))}."
@@ -35,6 +37,25 @@ def check_options(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     except ImproperlyConfigured as error:
         return [Error(str(error), id="notifications.E002")]
     return [Error(text, id=f"notifications.{code}") for code, text in options.problems()]
+
+
+@register()
+def check_numbers(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """W006: a number is set that does not apply: it is zero or less, or below another that bounds it."""
+    try:
+        options = service_options()
+    except ImproperlyConfigured:
+        return []
+    messages: list[CheckMessage] = []
+    for name, value in sorted(getattr(settings, "NOTIFICATIONS", {}).items()):
+        given = value.total_seconds() if isinstance(value, timedelta) else value
+        used = getattr(options, name.lower(), None)
+        if isinstance(used, (int, float)) and given != used:
+            reason = "zero or less means unset" if given <= 0 else "RETRY_BASE_DELAY is longer"
+            text = f"{name} is {given:g}, but {used:g} applies: {reason}."
+            hint = f"Set the number that applies, or remove {name}."
+            messages.append(CheckWarning(text, hint=hint, id="notifications.W006"))
+    return messages
 
 
 @register()
@@ -133,6 +154,18 @@ def check_alerts(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         return []
     problem = BOT_RULES.problem(options.alert_feishu_webhook, options) if options.alert_feishu_webhook else ""
     return [Error(f"ALERT_FEISHU_WEBHOOK {problem}.", id="notifications.E009")] if problem else []
+
+
+@register()
+def check_proxy(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E023: HTTP_PROXY is no address of a proxy."""
+    try:
+        parse_proxy(service_options().http_proxy)
+    except ImproperlyConfigured:
+        return []
+    except ValueError as problem:
+        return [Error(f"{problem}.", id="notifications.E023")]
+    return []
 
 
 @register()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Self, TypeVar
 
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import connection, models, router
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
 from notifications.states import CLAIMABLE, ErrorCode, Status
@@ -36,19 +37,49 @@ def primary_users() -> models.QuerySet[AbstractBaseUser]:
     return model._default_manager.using(router.db_for_write(model))
 
 
+def inactive_users(user_ids: set[int]) -> set[int]:
+    """Return which of the users have `is_active = False`. A user model without that column has no such user.
+
+    The base manager is asked, because a project's own manager may hide inactive users.
+    """
+    model = get_user_model()
+    if not user_ids or "is_active" not in {field.name for field in model._meta.get_fields()}:
+        return set()
+    users = model._base_manager.using(router.db_for_write(model))
+    return set(users.filter(pk__in=user_ids, is_active=False).values_list("pk", flat=True))
+
+
+EXPIRED = Q(expires_at__lte=Now())
+
+LISTED = Q(round__gte=0)
+"""True of every record. The indexes `notification_by_...` have this condition, so PostgreSQL uses them only for a query
+that names it, which is the admin's list. For the batches of a replay it would prefer them to the index that has their
+order, because it underestimates how many records they select."""
+
+
+def endpoint_blocked() -> Exists:
+    """Return the condition that a record's channel is paused, or failing and not to be probed yet."""
+    channels = apps.get_model("notifications", "UserNotificationChannel")._base_manager
+    owned = channels.filter(user_id=OuterRef("user_id"), channel=OuterRef("channel"))
+    return Exists(owned.filter(Q(paused_at__isnull=False) | Q(probe_at__gt=Now())))
+
+
 class NotificationQuerySet(models.QuerySet[Record, Record]):
     """Selections of notification records."""
 
-    def replayable(self, *, force: bool = False) -> Self:
+    def replayable(self, *, force: bool = False, expired: bool = False) -> Self:
         """Return the records that an operator may replay: dead ones, and skipped ones that were not cancelled.
+
+        An expired record is not among them: it would be skipped again at once.
 
         Args:
             force: Also sent and cancelled records. The recipient then gets a sent message twice.
+            expired: Return those that are left out because they have expired, instead.
         """
         allowed = Q(status=Status.DEAD) | Q(status=Status.SKIPPED) & ~Q(last_error_code=ErrorCode.CANCELLED)
         if force:
             allowed |= Q(status__in=(Status.SENT, Status.SKIPPED))
-        return self.filter(allowed)
+        return self.filter(allowed).filter(EXPIRED) if expired else self.filter(allowed).exclude(EXPIRED)
 
     def search(self, term: str) -> Self:
         """Return the records that the search box finds: exact values of indexed columns, as the table is large.
@@ -69,8 +100,21 @@ class NotificationQuerySet(models.QuerySet[Record, Record]):
         return self.filter(status__in=CLAIMABLE)
 
     def deferred(self) -> Self:
-        """Return the records that wait for a later time: a scheduled send, the end of a backoff or of a hold."""
-        return self.filter(status__in=CLAIMABLE, next_attempt_at__gt=Now())
+        """Return the records that wait for a later time and could be sent now.
+
+        A record that has expired, or whose endpoint is paused or not probed yet, could not: the next claim would skip
+        it or hold it again.
+        """
+        waiting = self.filter(status__in=CLAIMABLE, next_attempt_at__gt=Now())
+        return waiting.exclude(EXPIRED).exclude(endpoint_blocked())
+
+    def expired(self) -> Self:
+        """Return the records that are too late to be sent."""
+        return self.filter(EXPIRED)
+
+    def blocked_by_endpoint(self) -> Self:
+        """Return the waiting records whose endpoint is paused, or failing and not to be probed yet."""
+        return self.filter(endpoint_blocked(), status__in=CLAIMABLE)
 
     def by_status(self) -> dict[str, int]:
         """Return the number of records per status."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
-from django.db.models import F
+from django.db.models import Case, F, Value, When
 from django.db.models.functions import Now
 
 from notifications.clock import Clock
@@ -19,13 +19,15 @@ from notifications.conf import ServiceOptions
 from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord, ReplayOperation
 from notifications.querysets import NotificationQuerySet
-from notifications.states import ErrorCode, Status
+from notifications.states import ErrorCode, HoldReason, Status
 from notifications.telemetry.audit import CHANGE, add_admin_log
 
 logger = logging.getLogger("notifications.service")
 
 OPERATION_BATCH_RECORDS = 500
 """Records that an operation changes in one transaction, so that no row is locked for long."""
+_PLANNED_OR_NOT_HELD = Case(When(hold_reason=HoldReason.RATE_LIMITED, then=F("hold_reason")), default=Value(""))
+"""A record with a place in the plan of its endpoint keeps it. Otherwise it would be planned anew, as the last one."""
 Progress = Callable[[int, int], object]
 """Called after each batch with the number of processed records and the number of all records."""
 
@@ -123,7 +125,7 @@ class RecordOperations:
         return self._change_in_batches(
             records.deferred(),
             select=lambda batch: batch.deferred(),
-            changes={"next_attempt_at": self._now(), "hold_reason": ""},
+            changes={"next_attempt_at": self._now(), "hold_reason": _PLANNED_OR_NOT_HELD},
             actor=actor,
             message=f"Sent now: {reason}",
         )

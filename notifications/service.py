@@ -5,6 +5,7 @@ The names are those of the Go service that this one succeeds.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from notifications.clock import Clock
 from notifications.conf import ServiceOptions, service_options
 from notifications.delivery.engine import Engine, RetryResult
 from notifications.delivery.locks import Locks, lock_key, lock_ttl
+from notifications.delivery.settlement import Settlement
 from notifications.ingest.insert import Accepted, DeliveryWindow, insert_requests
 from notifications.ingest.payload import parse_payload
 from notifications.ingest.validation import InvalidNotification, time_problem
@@ -32,6 +34,8 @@ from notifications.security.log_redaction import redact_text
 from notifications.states import Status
 
 logger = logging.getLogger("notifications.service")
+MAX_REJECTED_CHARACTERS = 256 * 1024
+"""Characters of a rejected payload that are kept: twice what a valid one may have."""
 __all__ = ["HandleResult", "NotificationService", "Progress"]
 
 
@@ -65,7 +69,6 @@ class NotificationService(RecordOperations):
         clock: Returns the current time in tests. By default PostgreSQL's clock decides.
         providers: Providers by channel; the configured ones by default.
         use_redis: False to take no Redis locks. The claim alone then prevents a second send.
-        respect_circuit_breaker: False to send to paused and failing endpoints too, as a test message does.
     """
 
     def __init__(
@@ -75,7 +78,6 @@ class NotificationService(RecordOperations):
         clock: Clock | None = None,
         providers: dict[str, Provider] | None = None,
         use_redis: bool = True,
-        respect_circuit_breaker: bool = True,
     ) -> None:
         self.options = options or service_options()
         self.clock = clock
@@ -86,7 +88,6 @@ class NotificationService(RecordOperations):
             clock=clock,
             locks=self.locks,
             providers=providers,
-            respect_circuit_breaker=respect_circuit_breaker,
         )
 
     def accept(
@@ -129,6 +130,8 @@ class NotificationService(RecordOperations):
     def handle_feishu_requested(self, payload: object, *, channel: str = "feishu") -> HandleResult:
         """Accept one event and deliver it in this thread if it is due. A duplicate sends nothing a second time.
 
+        For callers that need the outcome, such as a test message. The Celery task of this name only stores the event.
+
         The lock of the event's key is held from the insert to the settled result, as in the Go service. If another
         process holds the lock for longer than LOCK_WAIT, the record is stored and the sweep delivers it.
 
@@ -140,7 +143,7 @@ class NotificationService(RecordOperations):
             The record after the attempt, and what this event did.
 
         Raises:
-            InvalidNotification: The payload is not valid. The task stores it as a RejectedRequest.
+            InvalidNotification: The payload is not valid.
             DedupeConflict: The dedupe key belongs to a notification of another user.
         """
         request = parse_payload(payload, max_user_id=max_user_id(), channel=channel)
@@ -155,19 +158,10 @@ class NotificationService(RecordOperations):
         finally:
             if lock and self.locks:
                 self.locks.release(lock)
-        record = NotificationRecord.objects.filter(pk=accepted.record_id).first()
-        if record is None:  # a purge deleted the old record meanwhile, so its key is free again
+        result = find_result(accepted, settlement)
+        if result is None:  # a purge deleted the old record meanwhile, so its key is free again
             return self.handle_feishu_requested(payload, channel=channel)
-        return HandleResult(
-            record_id=record.pk,
-            status=record.status,
-            reused=accepted.reused,
-            delivered=settlement is not None and not settlement.row.exhausted,
-            fallback_used=record.fallback_used,
-            attempt_count=record.attempt_count,
-            next_retry_at=record.next_attempt_at if record.status == Status.FAILED else None,
-            provider_error=settlement.error_code if settlement else "",
-        )
+        return result
 
     def reject(self, source: str, payload: object, error: InvalidNotification) -> RejectedRequest:
         """Store a payload that was rejected, with every reason, and log it. Secrets in it are redacted.
@@ -181,7 +175,7 @@ class NotificationService(RecordOperations):
             The stored row.
         """
         errors = [{"field": redact_text(name), "reason": str(reason)} for name, reason in error.errors]
-        text = redact_text(_payload_as_json(payload))
+        text = _bound_payload(_payload_as_json(payload))
         rejected = RejectedRequest.objects.create(source=source, payload=text, errors=errors)
         fields = ", ".join(error["field"] for error in errors)
         logger.warning(
@@ -212,6 +206,41 @@ class NotificationService(RecordOperations):
     def retry_due(self, now: datetime | None = None, limit: int = 0) -> int:
         """Call `retry_feishu_notifications` and return only the number of attempts."""
         return self.retry_feishu_notifications(now, limit).retried
+
+
+def find_result(accepted: Accepted, settlement: Settlement | None = None) -> HandleResult | None:
+    """Return what the record of an accepted event holds now; None if a purge has deleted it meanwhile.
+
+    Args:
+        accepted: The result of the insert.
+        settlement: The attempt that this event made; None if it made none.
+    """
+    record = NotificationRecord.objects.filter(pk=accepted.record_id).first()
+    if record is None:
+        return None
+    return HandleResult(
+        record_id=record.pk,
+        status=record.status,
+        reused=accepted.reused,
+        delivered=settlement is not None and not settlement.row.exhausted,
+        fallback_used=record.fallback_used,
+        attempt_count=record.attempt_count,
+        next_retry_at=record.next_attempt_at if record.status == Status.FAILED else None,
+        provider_error=settlement.error_code if settlement else "",
+    )
+
+
+def _bound_payload(text: str) -> str:
+    """Return a payload without secrets; of a long one the beginning, its size and its hash, as JSON."""
+    if len(text) <= MAX_REJECTED_CHARACTERS:
+        return redact_text(text)
+    return json.dumps(
+        {
+            "beginning": redact_text(text[:MAX_REJECTED_CHARACTERS]),
+            "size": len(text),
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        }
+    )
 
 
 def _payload_as_json(payload: object) -> str:

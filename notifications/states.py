@@ -38,6 +38,15 @@ UNDELIVERED = (Status.DEAD, Status.SKIPPED)
 """Final statuses of records that were not delivered. A replay takes these."""
 
 
+class Priority(models.IntegerChoices):
+    """How urgent a record is. It decides only whose turn comes first while more is due than can be sent."""
+
+    LOW = 0, _("low")
+    NORMAL = 1, _("normal")
+    HIGH = 2, _("high")
+    URGENT = 3, _("urgent")
+
+
 class Outcome(models.TextChoices):
     """The outcome of one attempt."""
 
@@ -64,6 +73,10 @@ class HoldReason(models.TextChoices):
     CHANNEL_PAUSED = "channel_paused", _("the channel is paused")
     ENDPOINT_FAILING = "endpoint_failing", _("the endpoint is failing and is being probed")
     RATE_LIMITED = "rate_limited", _("the endpoint's rate limit")
+
+
+HELD_BY_ENDPOINT = (HoldReason.CHANNEL_PAUSED, HoldReason.ENDPOINT_FAILING)
+"""The reasons that end when the endpoint has recovered."""
 
 
 class Measure(models.TextChoices):
@@ -94,6 +107,8 @@ class ErrorCode(enum.StrEnum):
     """The provider answered with a code that is not in its table. The message is retried a few times."""
     LEASE_EXPIRED = "lease_expired"
     """The worker of the last attempt stopped before it stored a result. The message may have arrived."""
+    USER_INACTIVE = "user_inactive"
+    """The user's `is_active` is false, and INACTIVE_USERS is "skip"."""
     CANCELLED = "cancelled"
     """An operator or the producer cancelled it."""
     EXPIRED = "expired"
@@ -102,6 +117,14 @@ class ErrorCode(enum.StrEnum):
     """No attempt was left when the record was claimed."""
     INTERNAL_ERROR = "internal_error"
     """The provider raised an unexpected exception, which is a bug. The message is retried."""
+
+
+class TextReplaced(models.TextChoices):
+    """Why another text is stored than the one that the caller gave."""
+
+    EXTERNAL_LINK = "external_link", _("it contains a link to another site")
+    INVISIBLE = "invisible", _("it has no visible character")
+    TOO_LONG = "too_long", _("it is longer than SUMMARY_MAX_RUNES")
 
 
 class HeartbeatKind(models.TextChoices):
@@ -113,6 +136,8 @@ class HeartbeatKind(models.TextChoices):
     """A sweep, requested by beat or run by `deliver_due`, has finished."""
     WORKER = "worker", _("worker process")
     """A slot of a worker process took work, so the process is not stuck."""
+    TASK = "task", _("periodic task")
+    """A worker took a message of a periodic task."""
 
 
 class AlertKind(models.TextChoices):

@@ -156,7 +156,7 @@ def service_settings(redis_url: str, defaults: dict[str, Any]) -> dict[str, Any]
         "REDIS_URL": redis_url,
         **{
             key: comma_separated(f"NOTIFICATIONS_{key}")
-            for key in ("ENCRYPTION_KEYS", "ALERT_EMAILS", "SANDBOX_ORIGINS")
+            for key in ("ENCRYPTION_KEYS", "ALERT_EMAILS", "FEISHU_HOSTS", "SANDBOX_ORIGINS")
         },
     }
     for old_name, name in RENAMED.items():

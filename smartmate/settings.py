@@ -15,7 +15,7 @@ from notifications.beat import beat_schedule
 from smartmate.addresses import broker_address, database, mail_server, redis_address
 from smartmate.brand import BRAND
 from smartmate.env import comma_separated, refused, secret, service_settings, switch, text, whole_number, word
-from smartmate.postgres import bound_waits
+from smartmate.postgres import bound_waits, connect_to_one_host
 from smartmate.triggers import TRIGGERS
 
 DEBUG = switch("DEBUG", default=False)
@@ -40,6 +40,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "notifications.monitoring.middleware.ProbesMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "smartmate.security_policy.ContentSecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
@@ -71,7 +72,11 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 # PostgreSQL. Every wait has a timeout, so that a database that hangs causes an error.
-DATABASES = {"default": database("DATABASE_URL", connect_timeout=5, application_name="smartmate")}
+DATABASES = {
+    "default": database(
+        "DATABASE_URL", connect_timeout=5, application_name="smartmate", connection_factory=connect_to_one_host
+    )
+}
 DATABASE_TIMEOUT = whole_number("DATABASE_TIMEOUT", 30, minimum=1, maximum=2_000_000)
 if switch("DATABASE_POOLED", default=False):
     # PgBouncer refuses the timeouts below as a startup parameter, so the role sets them. It may run the next statement
@@ -125,6 +130,7 @@ CELERY_TASK_CREATE_MISSING_QUEUES = False
 CELERY_TASK_ROUTES = {name: {"queue": "deliver"} for name in ("notifications.deliver_due", "notifications.watch")}
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_ENABLE_PREFETCH_COUNT_REDUCTION = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = switch("CELERY_REMOTE_CONTROL", default=False)
@@ -157,6 +163,7 @@ DEFAULT_FROM_EMAIL = text("DEFAULT_FROM_EMAIL", "webmaster@localhost")
 NOTIFICATIONS = service_settings(redis_address("NOTIFICATIONS_REDIS_URL", REDIS_URL), BRAND | TRIGGERS)
 CELERY_BEAT_SCHEDULE = beat_schedule(NOTIFICATIONS)
 
+CSRF_FAILURE_VIEW = "notifications.admin.kept_input.csrf_failure"
 DEFAULT_EXCEPTION_REPORTER = "notifications.security.error_reports.Reporter"
 DEFAULT_EXCEPTION_REPORTER_FILTER = "notifications.security.error_reports.Filter"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 from typing import Any
 
 from notifications.security.error_reports import Filter
@@ -38,17 +39,41 @@ def _start_tracing() -> None:
     os.environ.setdefault("OTEL_PYTHON_DJANGO_EXCLUDED_URLS", "healthz,readyz,metrics")
 
     from opentelemetry import trace
+    from opentelemetry.context import Context
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.instrumentation.celery import CeleryInstrumentor
     from opentelemetry.instrumentation.django import DjangoInstrumentor
     from opentelemetry.instrumentation.psycopg2 import Psycopg2Instrumentor
     from opentelemetry.instrumentation.redis import RedisInstrumentor
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+    class ExportingProcessor(SpanProcessor):
+        """Exports from the first span on. The exporter has a thread, which a process that forks must not have."""
+
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+            self._exporter: BatchSpanProcessor | None = None
+
+        def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+            span.set_attribute("process.pid", os.getpid())
+
+        def on_end(self, span: ReadableSpan) -> None:
+            with self._lock:
+                if not self._exporter:
+                    self._exporter = BatchSpanProcessor(OTLPSpanExporter())
+            self._exporter.on_end(span)
+
+        def shutdown(self) -> None:
+            if self._exporter:
+                self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+        def force_flush(self, timeout_millis: int = 30_000) -> bool:
+            return not self._exporter or self._exporter.force_flush(timeout_millis)
+
     provider = TracerProvider(resource=Resource.create())
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(ExportingProcessor())
     trace.set_tracer_provider(provider)
     DjangoInstrumentor().instrument()
     CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]

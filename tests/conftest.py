@@ -11,12 +11,16 @@ import redis
 from celery import current_app
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
+from django.db import connection
+from django.test import override_settings
 from django.utils import translation
 from pytest_django import Settings
 
+from notifications import tasks
 from notifications.broker.redis_client import RedisGateway, gateway
 from notifications.conf import service_options
 from notifications.delivery import rate_limits
+from notifications.delivery.queue_start import QueueStart
 from notifications.models import UserNotificationChannel
 from notifications.monitoring import conditions
 from notifications.monitoring.alerting import dispatcher as alerts
@@ -35,14 +39,36 @@ def redis_client() -> Iterator[redis.Redis]:
         yield client
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_password_hashes() -> Iterator[None]:
+    """The passwords of tests protect nothing. The default hash takes a third of a second for each user."""
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """No user that a test creates gets the key that records without a user of their own carry (42)."""
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute("ALTER SEQUENCE auth_user_id_seq RESTART WITH 1000")
+
+
 @pytest.fixture(autouse=True)
 def _fresh_caches() -> None:
     """No options, provider or gateway of one test is seen by the next, nor that Redis was away."""
-    for cached in (service_options, get_provider, gateway, rate_limits._local_limiter):
+    for cached in (service_options, get_provider, gateway, rate_limits._local_windows):
         cached.cache_clear()
     heartbeats._last_writes.clear()
     conditions._migrated.clear()
     alerts._last_evaluation.clear()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_drain() -> Iterator[None]:
+    """No nudge that a test has planned is sent during the next one, whose queue has another beginning."""
+    yield
+    tasks._process_drain.delayed_nudge.cancel()
+    tasks._process_drain._queue_start = QueueStart()
 
 
 @pytest.fixture(autouse=True)

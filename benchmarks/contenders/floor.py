@@ -1,9 +1,10 @@
-"""The floor: two plain processes that loop over requests.Session.post, and nothing else."""
+"""The floor: two plain processes that loop over requests.Session.post, or over urllib3, and nothing else."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+from functools import partial
 from typing import Any
 
 from benchmarks import wire
@@ -14,7 +15,8 @@ CHUNK = 16
 
 def loop(remaining: Any, url: str) -> None:
     """Post until nothing remains."""
-    session, body = wire.session(), wire.body(1)
+    body = wire.body(1)
+    post = wire.urllib3_post() if os.environ.get("BENCH_CLIENT") == "urllib3" else partial(wire.post, wire.session())
     while True:
         with remaining.get_lock():
             batch = min(CHUNK, remaining.value)
@@ -22,7 +24,7 @@ def loop(remaining: Any, url: str) -> None:
         if not batch:
             return
         for _ in range(batch):
-            wire.post(session, url, body)
+            post(url, body)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ def measure(environment: BenchmarkEnvironment, size: Size, wanted: frozenset[str
     """Explain a claim in both databases, which are made at the first time."""
     touched = {}
     for count in (size.few_finished, size.many_finished):
-        with contextlib.closing(_database(environment, count)) as database, database.cursor() as cursor:
+        url = database_with(environment, finished=count, due=DUE)
+        with contextlib.closing(psycopg2.connect(url)) as database, database.cursor() as cursor:
             touched[count] = pages(cursor)
             database.rollback()
     few, many = touched[size.few_finished], touched[size.many_finished]
@@ -81,6 +82,7 @@ class _Caught(Exception):
 def statement() -> tuple[str, Any]:
     """Return the engine's claim of 200 rows, as it would be executed."""
     from django.db import connection
+    from django.utils import timezone
 
     from notifications.conf import service_options
     from notifications.delivery.claim import claim
@@ -90,16 +92,17 @@ def statement() -> tuple[str, Any]:
 
     try:
         with connection.execute_wrapper(catch):
-            claim(LIMIT, channels=["feishu"], options=service_options(), clock=None)
+            # A claim with a clock of its own is not prepared, and is the first statement.
+            claim(LIMIT, channels=["feishu"], options=service_options(), clock=timezone.now)
     except _Caught as caught:
         sql, parameters = caught.args
         return sql, parameters
     raise BenchmarkError("the claim executes nothing")
 
 
-def _database(environment: BenchmarkEnvironment, finished: int) -> Any:
-    """Return a connection to the database with so many finished rows."""
-    name = f"finished_{finished}"
+def database_with(environment: BenchmarkEnvironment, *, finished: int, due: int) -> str:
+    """Return the address of the database with so many finished and due records. It is made at the first call."""
+    name = f"finished_{finished}_due_{due}"
     url = environment.postgres.url.rpartition("/")[0] + f"/{name}"
     if not environment.query("SELECT 1 FROM pg_database WHERE datname = %s", (name,)):
         environment.query(f"CREATE DATABASE {name}")
@@ -108,21 +111,20 @@ def _database(environment: BenchmarkEnvironment, finished: int) -> Any:
             raise BenchmarkError(migrate.log)
         with contextlib.closing(psycopg2.connect(url)) as database, database.cursor() as cursor:
             database.autocommit = True
-            fill(cursor, 1, finished)
-            cursor.execute(_FILL, {"status": "pending", "first": 1, "last": DUE})
-            cursor.execute("VACUUM ANALYZE notification_records")
-    return psycopg2.connect(url)
+            fill(cursor, 1, finished, pending=due)
+    return url
 
 
-def fill(cursor: Any, first: int, last: int) -> None:
-    """Insert finished rows, then make the indexes, which is quicker; leave the table as autovacuum would."""
+def fill(cursor: Any, first: int, last: int, pending: int = 0) -> None:
+    """Insert finished and due rows, then make the indexes, which is quicker; leave the table as autovacuum would."""
     cursor.execute("SET maintenance_work_mem = '512MB'")
     cursor.execute(_INDEXES)
     indexes = cursor.fetchall()
     for drop, _create in indexes:
         cursor.execute(drop)
-    for start in range(first, last + 1, CHUNK):
-        cursor.execute(_FILL, {"status": "sent", "first": start, "last": min(last, start + CHUNK - 1)})
+    for status, start, end in (("sent", first, last), ("pending", 1, pending)):
+        for chunk in range(start, end + 1, CHUNK):
+            cursor.execute(_FILL, {"status": status, "first": chunk, "last": min(end, chunk + CHUNK - 1)})
     for _drop, create in indexes:
         cursor.execute(create)
     cursor.execute("VACUUM ANALYZE notification_records")

@@ -113,7 +113,7 @@ def _round(environment: BenchmarkEnvironment, count: int, point: Point) -> None:
         floor = rate(environment.fast, before, count)
     check(environment, "floor", before, count)
     before = environment.fast.hits()
-    with environment.engine(copies=point.workers) as workers, _to_deliver(environment, count):
+    with environment.engine(processes=point.workers) as workers, _to_deliver(environment, count):
         at_first = _counters(environment, workers)
         nudge()
         engine = rate(environment.fast, before, count)

@@ -41,8 +41,10 @@ WAITS = {
     "DATABASE_TIMEOUT": "3",
 }
 """Production's settings with short waits, and attempts enough to outlive the faults."""
-MEMBERS = {"worker": 3, "beat": 2, "web": 1, "driver": 1}
-"""How many processes of each kind run; one worker has a clock that jumps, where libfaketime is installed."""
+MEMBERS = {"worker": 2, "beat": 2, "web": 1, "driver": 1}
+"""How many programs of each kind run; one worker has a clock that jumps, where libfaketime is installed."""
+WORKER_PROCESSES = 2
+"""Processes of each worker, besides their parent."""
 FAKETIME = [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
 
 
@@ -159,7 +161,7 @@ class SoakEnvironment(Environment):
 
     def _start(self, name: str) -> Handle:
         self._count += 1
-        env = {"WORKER_NAME": f"{name}{self._count}"}
+        env = {"WORKER_NAME": f"{name}{self._count}", "WORKER_PROCESSES": str(WORKER_PROCESSES)}
         if name == "worker" and FAKETIME and not (self._jumping and self._jumping.alive):
             env |= {
                 "LD_PRELOAD": str(FAKETIME[0]),

@@ -140,7 +140,8 @@ def _cause(
             "short-stop", "long-stop", since=MAX_REQUEST_SECONDS, pid=sender
         )
         return "answer lost" if broken else "answer late"
-    if hit("kill", pid=sender):
+    # What arrives from a killed process was sent before its death: it waited at the receiver or on the way.
+    if hit("kill", since=MAX_REQUEST_SECONDS, pid=sender):
         return "sender killed"
     if hit("long-stop", since=MAX_REQUEST_SECONDS, pid=sender):
         return "sender stalled past lease and lock"

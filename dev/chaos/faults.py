@@ -16,6 +16,7 @@ import redis
 
 from dev.chaos.environment import LEASE, LOCK_TTL, SoakEnvironment
 from dev.chaos.load import WORDS
+from dev.procfile import Handle
 from dev.proxy import Mode
 
 Undo = Callable[[], object]
@@ -113,28 +114,46 @@ class Schedule:
                 event.ended = time.time()
                 self._open.remove(item)
 
-    def _pick(self, *names: str) -> tuple[str, int]:
-        """Choose a process of these kinds, often one that is sending; note it as hit, and return its kind and pid."""
+    def _pick(self, *names: str) -> tuple[str, Handle, int]:
+        """Choose a process of these kinds, often one that is sending, and note it as hit.
+
+        Returns:
+            Its kind, its program, and its pid: the program's, or that of a process that a worker has forked.
+        """
         still = {pid for _until, event, _fault in self._open for pid in event.pids if event is not self._event}
-        everyone = [
-            (name, handle)
+        running = [
+            (name, handle, pid)
             for name, handle in self.environment.running_processes()
-            if (not names or name in names) and handle.pid not in still
-        ] or self.environment.running_processes()
-        busy = [(name, handle) for name, handle in everyone if handle.pid == self.environment.last_sender()]
-        name, handle = self.choice.choice(busy if busy and self.choice.random() < 0.5 else everyone)
-        self._event.pids.add(handle.pid)
-        return name, handle.pid
+            # A web process's children have a fault of their own.
+            for pid in (handle.pid, *(handle.children if name == "worker" else ()))
+        ]
+        everyone = [item for item in running if (not names or item[0] in names) and item[2] not in still] or running
+        busy = [item for item in everyone if item[2] == self.environment.last_sender()]
+        name, handle, pid = self.choice.choice(busy if busy and self.choice.random() < 0.5 else everyone)
+        self._event.pids.add(pid)
+        return name, handle, pid
+
+    def _signal(self, handle: Handle, pid: int, number: signal.Signals) -> None:
+        """Send a signal to one process of a worker, or to the whole group of a program."""
+        with contextlib.suppress(ProcessLookupError):
+            if pid != handle.pid:
+                os.kill(pid, number)
+            else:
+                self._event.pids.update(handle.children)
+                os.killpg(pid, number)
 
     def _kill(self) -> Iterator[float]:
         self.kills += 1
         if self.choice.random() < 0.5 and self._kill_web_child():
             yield 0
             return
-        _name, pid = self._pick()
-        for _kind, handle in self.environment.running_processes():
-            if handle.pid == pid:
-                handle.kill()
+        name, handle, pid = self._pick()
+        if name == "worker" and self.choice.random() < 0.8:
+            with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+                os.kill(pid, signal.SIGKILL)  # one process, which its parent starts again, or the parent alone
+        else:
+            self._event.pids.update(handle.children)
+            handle.kill()
         yield 0
 
     def _kill_web_child(self) -> bool:
@@ -148,10 +167,11 @@ class Schedule:
         return False
 
     def _term(self) -> Iterator[float]:
-        kind, pid = self._pick()
-        for handle in list(self.environment.members[kind]):
-            if handle.pid == pid:
-                self.environment.ask_to_end(kind, handle)
+        kind, handle, pid = self._pick()
+        if pid != handle.pid:
+            self._signal(handle, pid, signal.SIGTERM)
+        elif handle in self.environment.members[kind]:
+            self.environment.ask_to_end(kind, handle)
         yield 0
 
     def _short_stop(self) -> Iterator[float]:
@@ -162,12 +182,10 @@ class Schedule:
         return self._stop(self.choice.uniform(LOCK_TTL + 2, LOCK_TTL + 4))
 
     def _stop(self, seconds: float) -> Iterator[float]:
-        _kind, pid = self._pick(*(("worker", "driver") if self.choice.random() < 0.8 else ("beat", "web")))
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGSTOP)
+        _kind, handle, pid = self._pick(*(("worker", "driver") if self.choice.random() < 0.8 else ("beat", "web")))
+        self._signal(handle, pid, signal.SIGSTOP)
         yield seconds
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGCONT)
+        self._signal(handle, pid, signal.SIGCONT)
 
     def _redis_kill(self) -> Iterator[float]:
         self.environment.valkey.kill()

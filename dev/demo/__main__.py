@@ -37,7 +37,7 @@ def main() -> int:
         from dev.demo.scenario import Scenario
         from dev.demo.show import Show
 
-        print("starting web, two workers, beat and the sandbox", flush=True)
+        print("starting web, a worker of two processes, beat and the sandbox", flush=True)
         environment.start_processes()
         scenario = Scenario(environment)
         scenario.prepare()

@@ -1,10 +1,11 @@
-"""The environment of the demo: web, two workers, beat and the sandbox."""
+"""The environment of the demo: web, a worker of two processes, beat and the sandbox."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,6 @@ import psutil
 from dev.environment import Environment, project_variables
 from dev.keeper import private_directory
 from dev.ports import free_port
-from dev.procfile import Handle
 from dev.waiting import wait_until
 
 SHORT_WAITS = {
@@ -37,27 +37,24 @@ class DemoEnvironment(Environment):
         address = {"NOTIFICATIONS_FRONTEND_BASE_URL": "https://app.example.com"}
         super().__init__(logs, project_variables(**SHORT_WAITS, **servers, **address))
         self.port = free_port()
-        self.workers: list[Handle] = []
 
     def start_processes(self) -> None:
-        """Migrate, start web, two workers and beat, and wait until web and workers are ready."""
+        """Migrate, start web, worker and beat, and wait until web and worker are ready."""
         self.migrate()
         web = self.start("web", PORT=str(self.port))
-        self.workers = [self.start("worker", WORKER_NAME=f"worker{number}") for number in (1, 2)]
+        self.worker = self.start("worker", WORKER_PROCESSES="2")
         self.start("beat")
-        for worker in self.workers:
-            self.wait_for_worker(worker)
+        self.wait_for_worker(self.worker, 2)
         wait_until(lambda: web.alive and self._web_answers(), "the web process answers")
 
-    def kill_sending_worker(self) -> str:
-        """SIGKILL the worker that has a connection to the sandbox, start another, and return the first one's label."""
-        for worker in self.workers:
-            connections = psutil.Process(worker.pid).net_connections("tcp")
+    def kill_sending_process(self) -> None:
+        """SIGKILL the worker process that has a connection to the sandbox. Its parent starts another."""
+        for pid in self.worker.children:
+            connections = psutil.Process(pid).net_connections("tcp")
             if any(getattr(connection.raddr, "port", 0) == self.sandbox.port for connection in connections):
-                worker.kill()
-                self.workers.append(self.start("worker", WORKER_NAME="worker3"))
-                return worker.label
-        raise RuntimeError("no worker has a connection to the sandbox")
+                os.kill(pid, signal.SIGKILL)
+                return
+        raise RuntimeError("no worker process has a connection to the sandbox")
 
     def _web_answers(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)

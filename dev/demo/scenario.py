@@ -10,6 +10,7 @@ import os
 import secrets
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -21,11 +22,13 @@ from dev.demo.environment import DemoEnvironment
 from dev.environment import ROOT
 from dev.other_app import other_app
 from dev.waiting import wait_until
-from notifications.api import request_notification, resume_channel, schedule_job
+from notifications.api import request_notification, request_notifications, resume_channel, schedule_job
 from notifications.ingest.payload import NotificationPayload
 from notifications.ingest.validation import InvalidNotification
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
 
+PATHS = {"feishu": "/flow/api/trigger-webhook/", "feishu_bot": "/open-apis/bot/v2/hook/"}
+"""Paths of the sandbox by channel."""
 RUN = secrets.token_hex(3)
 """Part of the keys and user names of this run. An earlier run on the same database has another one."""
 
@@ -45,13 +48,21 @@ class Part:
     """What a reader of the verdict should know."""
     key: str = ""
     """The producer's key, where the service makes it."""
+    copies: int = 1
+    """How many messages it has. Its record is that of the last one."""
+    channel: str = "feishu"
     user_id: int = 0
     webhook_key: str = field(default="", repr=False)
 
     @property
     def dedupe_key(self) -> str:
         """The producer's key."""
-        return self.key or f"{self.user_id}:{self.name}:{RUN}"
+        return self.key or self.keys[-1]
+
+    @property
+    def keys(self) -> list[str]:
+        """The producer's keys of all its messages."""
+        return [f"{self.user_id}:{self.name}:{RUN}:{number}" for number in range(self.copies)]
 
     @property
     def record(self) -> NotificationRecord | None:
@@ -85,6 +96,9 @@ class Scenario:
         self.due_job = Part("due job, trigger, composer, Feishu", "sent", 1)
         self.scheduled = Part("scheduled for later", "sent", 1)
         self.invalid = Part("invalid payload", "rejected", 0)
+        self.neighbour = Part("200 messages to a slow endpoint", "sent", 200, ("slow:1",), copies=200)
+        self.beside = Part("message beside the slow endpoint", "sent", 1)
+        self.limited = Part("12 messages to a bot, 5 a second", "sent", 12, copies=12, channel="feishu_bot")
         self.parts = [part for part in vars(self).values() if isinstance(part, Part)]
         self.other_app = other_app(os.environ["REDIS_URL"])
         self.password = secrets.token_urlsafe(9)
@@ -97,8 +111,8 @@ class Scenario:
             if part.answers:
                 part.webhook_key = secrets.token_hex(16)
                 self.environment.sandbox.script(part.webhook_key, *part.answers)
-                address = f"{self.environment.sandbox.origin}/flow/api/trigger-webhook/{part.webhook_key}"
-                UserNotificationChannel.objects.create(user=user, channel="feishu", webhook_url=address)
+                address = f"{self.environment.sandbox.origin}{PATHS[part.channel]}{part.webhook_key}"
+                UserNotificationChannel.objects.create(user=user, channel=part.channel, webhook_url=address)
         User.objects.create_superuser(self.operator, password=self.password)
 
     @property
@@ -124,11 +138,12 @@ class Scenario:
         self._request_invalid_payload()
         self._replay()
         self._resume()
+        self._fill_queues()
 
     def _kill_a_worker(self) -> None:
         request_notification(self._payload(self.killed))
         self.environment.sandbox.wait_for(1, 30, key=self.killed.webhook_key)
-        self.environment.kill_sending_worker()
+        self.environment.kill_sending_process()
 
     def _send_event(self, part: Part) -> None:
         self.other_app.send_task(
@@ -180,6 +195,17 @@ class Scenario:
         self.environment.sandbox.script(self.paused.webhook_key, "ok")
         for row in channel:
             resume_channel(row.pk)
+
+    def _fill_queues(self) -> None:
+        """Ask for many messages to a slow endpoint and to a bot, and then for one message to somebody else."""
+        for part in (self.neighbour, self.limited):
+            payloads = [self._payload(part) | {"dedupe_key": key} for key in part.keys]
+            request_notifications(payloads, channel=part.channel)
+        self.environment.sandbox.wait_for(1, 30, key=self.neighbour.webhook_key)
+        requested = time.time()
+        request_notification(self._payload(self.beside))
+        self.environment.sandbox.wait_for(1, 30, key=self.beside.webhook_key)
+        self.beside.note = f"arrived after {(time.time() - requested) * 1000:.0f} ms at most"
 
     def _payload(self, part: Part) -> NotificationPayload:
         return {

@@ -6,10 +6,8 @@ statements in dev/faults/sql differ from the service's only in the guard.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from notifications.delivery import claim, settle
-from notifications.delivery.locks import HeldLocks, Locks
+from notifications.delivery.locks import KeyLock, Locks
 from notifications.sql import load_sql
 from notifications.telemetry import counters
 
@@ -21,7 +19,7 @@ def install(control: str) -> None:
 
     Args:
         control: "claim" (a claim does not keep other claims off the row), "fence" (a result is stored under any lease),
-            "lock" (every key is granted), or empty for none.
+            "lock" (every claim counts as abandoned, every key is granted), or empty for none.
 
     Raises:
         ValueError: There is no such control.
@@ -36,10 +34,15 @@ def install(control: str) -> None:
                 "dev.faults", "settle_without_fence", count_measurements=counters.COUNT_MEASUREMENTS
             )
         case "lock":
-            Locks.acquire = _grant_all  # type: ignore[method-assign]
+            Locks.acquire = _grant  # type: ignore[method-assign]
+            Locks.is_claim_held = _is_never_held  # type: ignore[method-assign]
         case _:
             raise ValueError(f"no such control: {control!r}")
 
 
-def _grant_all(self: Locks, keys: Iterable[str]) -> HeldLocks:
-    return HeldLocks("", frozenset(keys))
+def _grant(self: Locks, key: str) -> KeyLock:
+    return KeyLock(key, "")
+
+
+def _is_never_held(self: Locks, lease_token: str) -> bool:
+    return False

@@ -16,23 +16,24 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from django.db import OperationalError
 
 POINTS = {
     "before_nudge": ("notifications.api", "nudge", "before"),
-    "received": ("notifications.tasks", "engine_with_redis", "before"),
+    "received": ("notifications.delivery.process_drain", "engine_with_redis", "before"),
     "before_claim": ("notifications.delivery.engine", "claim", "before"),
     "after_claim": ("notifications.delivery.engine", "claim", "after"),
-    "before_send": ("notifications.delivery.engine", "attempt_send", "before"),
-    "after_send": ("notifications.delivery.engine", "attempt_send", "after"),
+    "before_send": ("notifications.delivery.senders", "attempt_send attempt_exchange", "before"),
+    "after_send": ("notifications.delivery.senders", "end_attempt", "before"),
     "before_settle": ("notifications.delivery.settle", "settle_batch", "before"),
     "after_settle": ("notifications.delivery.settle", "settle_batch", "after"),
     "within_batch": ("notifications.replay.runner", "replay_notifications", "after"),
     "after_batch": ("notifications.replay.runner", "run_next_batch", "after"),
 }
-"""Module and function of each point, and whether the point is before or after the function."""
+"""Module and functions of each point, and whether the point is before or after the functions."""
 
 
 def install(faults: str) -> None:
@@ -48,12 +49,13 @@ def install(faults: str) -> None:
         point, _, action = fault.partition("=")
         if point not in POINTS:
             raise ValueError(f"no such failpoint: {point!r}")
-        _wrap(point, _action(point, action))
+        module, names, side = POINTS[point]
+        act = _action(point, action)
+        for name in names.split():
+            _wrap(importlib.import_module(module), name, side, act)
 
 
-def _wrap(point: str, act: Callable[[tuple[Any, ...]], None]) -> None:
-    module_name, name, side = POINTS[point]
-    module = importlib.import_module(module_name)
+def _wrap(module: ModuleType, name: str, side: str, act: Callable[[tuple[Any, ...]], None]) -> None:
     function = getattr(module, name)
 
     @wraps(function)

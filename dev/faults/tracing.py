@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from typing import Any
 
 from notifications.providers.http.client import HttpPoster
+from notifications.providers.http.messages import HttpRequest, Outbound
 
 HEADER = "X-Sender"
 
 
 def install() -> None:
     """Add a header with the process id to each request."""
-    post = HttpPoster.post
+    outbound = HttpPoster.outbound
 
-    def post_with_process_id(
-        self: HttpPoster, url: str, body: bytes, headers: dict[str, str], *args: Any, **kwargs: Any
-    ) -> Any:
-        return post(self, url, body, headers | {HEADER: str(os.getpid())}, *args, **kwargs)
+    def outbound_with_process_id(self: HttpPoster, request: HttpRequest) -> Outbound:
+        way = outbound(self, request)
+        return dataclasses.replace(way, headers=way.headers | {HEADER: str(os.getpid())})
 
-    HttpPoster.post = post_with_process_id  # type: ignore[method-assign]
+    HttpPoster.outbound = outbound_with_process_id  # type: ignore[method-assign]

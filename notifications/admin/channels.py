@@ -4,41 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.auth import get_user_model
+from django.db import transaction
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _, ngettext, pgettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
+from notifications.admin.base import BaseAdmin
 from notifications.admin.channel_form import SECRETS, ChannelForm
 from notifications.admin.display import EMPTY_VALUE, STYLE, age_html, badge, column, isolated, user_link
+from notifications.admin.overview.charts import format_number
 from notifications.api import resume_channel
 from notifications.channels.test_message import describe_error, send_test_message
-from notifications.models import UserNotificationChannel
-from notifications.security.secrets import Secret, SecretUnreadable, mask_url
-from notifications.states import Status
+from notifications.models import NotificationRecord, UserNotificationChannel
+from notifications.security.address_secrets import mask_url
+from notifications.security.secrets import Secret, SecretUnreadable
+from notifications.states import HELD_BY_ENDPOINT, SCHEDULED, Status
 
-if TYPE_CHECKING:
-    Base = admin.ModelAdmin[UserNotificationChannel]
-else:
-    Base = admin.ModelAdmin
-
+MAX_COUNTED_RECORDS = 10_000
+"""Waiting records that are counted. A larger number is shown as "10,000+"."""
 MAX_TESTS_PER_REQUEST = 5
 """Channels that one request may test. The request waits for each endpoint in turn."""
 
 
 @admin.register(UserNotificationChannel)
-class UserNotificationChannelAdmin(Base):
+class UserNotificationChannelAdmin(BaseAdmin):
     """List and form of users' channels, with the actions "send test" and "resume"."""
 
     form = ChannelForm
-    list_display = ("name", "channel", "enabled", "address", "auth_type", "health", "last_test")
+    change_form_template = "admin/notifications/usernotificationchannel/change_form.html"
+    list_display = ("name", "channel", "enabled", "address", "health", "why_paused", "waiting", "last_test")
     list_display_links = ("name", "channel")
     list_filter = ("enabled", ("paused_at", admin.EmptyFieldListFilter), "last_test_status")
     list_select_related = ("user",)
@@ -57,10 +62,14 @@ class UserNotificationChannelAdmin(Base):
             _("Endpoint"),
             {"fields": ("address", "new_webhook_url", "auth_type", "token", "new_bearer_token", "clear_token")},
         ),
-        (_("State"), {"fields": ("health", "why_paused", "failures", "last_test", "last_problem", "updated_at")}),
+        (
+            _("State"),
+            {"fields": ("health", "why_paused", "waiting", "failures", "last_test", "last_problem", "updated_at")},
+        ),
     )
     readonly_fields = (
-        *("owner", "address", "token", "health", "why_paused", "failures", "last_test", "last_problem", "updated_at"),
+        *("owner", "address", "token", "health", "why_paused", "waiting", "failures", "last_test", "last_problem"),
+        "updated_at",
     )
 
     actions = ("send_test", "resume")
@@ -71,13 +80,15 @@ class UserNotificationChannelAdmin(Base):
         css = STYLE
 
     @admin.action(description=_("Send a test message to the selected channels"), permissions=["change"])
-    def send_test(self, request: HttpRequest, queryset: QuerySet[UserNotificationChannel]) -> None:
+    def send_test(
+        self, request: HttpRequest, queryset: QuerySet[UserNotificationChannel]
+    ) -> HttpResponseRedirect | None:
         """Send a test message to each selected channel and report the results. A success ends a pause."""
         selected = list(queryset.select_related("user")[: MAX_TESTS_PER_REQUEST + 1])
         if len(selected) > MAX_TESTS_PER_REQUEST:
             text = gettext("Select at most %(count)d channels. Each test waits for its endpoint.")
             self.message_user(request, text % {"count": MAX_TESTS_PER_REQUEST}, messages.WARNING)
-            return
+            return None
         for channel in selected:
             record = send_test_message(channel.user, channel=channel.channel)
             self.log_change(request, channel, "Sent a test message.")
@@ -87,9 +98,10 @@ class UserNotificationChannelAdmin(Base):
             else:
                 text = gettext("%(channel)s: the test message was not delivered. %(error)s") % values
                 self.message_user(request, text, messages.ERROR)
+        return _back_to_page(request)
 
     @admin.action(description=_("Resume the selected channels"), permissions=["change"])
-    def resume(self, request: HttpRequest, queryset: QuerySet[UserNotificationChannel]) -> None:
+    def resume(self, request: HttpRequest, queryset: QuerySet[UserNotificationChannel]) -> HttpResponseRedirect | None:
         """Mark the endpoints as healthy. Held notifications are released, oldest first, at a limited rate."""
         unhealthy = queryset.exclude(paused_at=None, probe_at=None)
         resumed = [channel for channel in unhealthy if resume_channel(channel.pk)]
@@ -97,6 +109,13 @@ class UserNotificationChannelAdmin(Base):
             self.log_change(request, channel, "Resumed.")
         text = ngettext("%(count)d channel was resumed.", "%(count)d channels were resumed.", len(resumed))
         self.message_user(request, text % {"count": len(resumed)})
+        return _back_to_page(request)
+
+    # A test message is claimed, sent and settled in transactions of their own.
+    @transaction.non_atomic_requests
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Serve the list, also where the project has ATOMIC_REQUESTS."""
+        return super().changelist_view(request, extra_context)
 
     @method_decorator(sensitive_post_parameters(*SECRETS))
     @method_decorator(sensitive_variables())
@@ -155,11 +174,32 @@ class UserNotificationChannelAdmin(Base):
             return badge("resumed", _("healthy, releasing held messages"))
         return badge("well", _("healthy"))
 
+    @admin.display(description=_("waiting"))
+    def waiting(self, channel: UserNotificationChannel) -> SafeString | str:
+        """Return the number of records that wait for the endpoint, with the list of them."""
+        if not (channel.paused_at or channel.probe_at or channel.release_at):
+            return EMPTY_VALUE
+        held = NotificationRecord.objects.filter(user_id=channel.user_id, channel=channel.channel)
+        held = held.filter(hold_reason__in=HELD_BY_ENDPOINT, status__in=SCHEDULED)
+        count = held[: MAX_COUNTED_RECORDS + 1].count()
+        shown = format_number(count) if count <= MAX_COUNTED_RECORDS else f"{format_number(MAX_COUNTED_RECORDS)}+"
+        query = urlencode({"now": "held", "user_id": channel.user_id, "channel": channel.channel})
+        url = f"{reverse('admin:notifications_notificationrecord_changelist')}?{query}"
+        return format_html('<a href="{}">{}</a>', url, shown)
+
     @admin.display(description=_("last test"))
     def last_test(self, channel: UserNotificationChannel) -> SafeString:
         """Return the result and the time of the last test message."""
         result = badge(channel.last_test_status or "never", channel.get_last_test_status_display())
         return _with_age(result, channel.last_test_at) if channel.last_test_at else result
+
+
+def _back_to_page(request: HttpRequest) -> HttpResponseRedirect | None:
+    """Return to the page of the channel if a button of it started the action."""
+    pks = request.POST.getlist(ACTION_CHECKBOX_NAME)
+    if "from_page" not in request.POST or len(pks) != 1:
+        return None
+    return HttpResponseRedirect(reverse("admin:notifications_usernotificationchannel_change", args=pks))
 
 
 def _with_age(state: SafeString, time: datetime) -> SafeString:

@@ -15,7 +15,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from notifications.conf import service_options
-from notifications.states import Status
+from notifications.states import HELD_BY_ENDPOINT, SCHEDULED, HoldReason, Status
 
 if TYPE_CHECKING:
     from notifications.models import NotificationRecord
@@ -57,6 +57,8 @@ CURRENT_STATES = {
     "sending": CurrentState(_("being sent"), DUE_ORDER),
     "retry": CurrentState(_("waiting to retry"), DUE_ORDER),
     "scheduled": CurrentState(_("scheduled"), DUE_ORDER),
+    "held": CurrentState(_("held, channel paused or failing"), DUE_ORDER),
+    "limited": CurrentState(_("held by a rate limit"), DUE_ORDER),
     "dead": CurrentState(_("dead in the last 24 hours"), DEAD_ORDER),
 }
 """By the value of the URL parameter `now`. The keys are part of saved links and must not change."""
@@ -70,9 +72,11 @@ def _condition(name: str) -> Q:
     conditions = {
         "due": Q(next_attempt_at__lte=Now()),
         "vanished": Q(next_attempt_at__lte=Now(), status=Status.SENDING),
-        "sending": future & soon & Q(status=Status.SENDING),
-        "retry": future & soon & Q(status=Status.FAILED),
-        "scheduled": future & Q(status=Status.PENDING),
+        "sending": future & soon & Q(status=Status.SENDING, hold_reason=""),
+        "retry": future & soon & Q(status=Status.FAILED, hold_reason=""),
+        "scheduled": future & Q(status=Status.PENDING, hold_reason=""),
+        "held": future & Q(hold_reason__in=HELD_BY_ENDPOINT, status__in=SCHEDULED),
+        "limited": future & Q(hold_reason=HoldReason.RATE_LIMITED, status__in=SCHEDULED),
         "dead": Q(status=Status.DEAD, updated_at__gt=Now() - DAY),
     }
     return conditions[name]

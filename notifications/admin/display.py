@@ -19,6 +19,7 @@ from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _, ngettext
 
+from notifications.clock import page_now
 from notifications.content.text import escape_invisible
 
 MAX_BLOCK_LENGTH = 10_000
@@ -105,14 +106,15 @@ def format_time(value: datetime) -> str:
 
 def format_age(value: datetime) -> str:
     """Return the distance of a time from now, as in "3 minutes ago" or "in 3 minutes"."""
-    seconds = (value - timezone.now()).total_seconds()
+    now = page_now()
+    seconds = (value - now).total_seconds()
     if seconds > 0:
         return (
             _("in less than a minute")
             if seconds < MINUTE_SECONDS
-            else _("in %(time)s") % {"time": timeuntil(value, depth=1)}
+            else _("in %(time)s") % {"time": timeuntil(value, now, depth=1)}
         )
-    return _("just now") if seconds > -MINUTE_SECONDS else _("%(time)s ago") % {"time": timesince(value, depth=1)}
+    return _("just now") if seconds > -MINUTE_SECONDS else _("%(time)s ago") % {"time": timesince(value, now, depth=1)}
 
 
 def time_html(value: datetime | None) -> SafeString | str:

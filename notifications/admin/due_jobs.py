@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from notifications.admin.base import BaseAdmin
 from notifications.admin.display import STYLE, age_html, column, json_block, time_html
 from notifications.models import DueJob
 
-if TYPE_CHECKING:
-    Base = admin.ModelAdmin[DueJob]
-else:
-    Base = admin.ModelAdmin
-
 
 @admin.register(DueJob)
-class DueJobAdmin(Base):
+class DueJobAdmin(BaseAdmin):
     """Read-only list of due jobs. Application code schedules them and `publish_due_jobs` runs them."""
 
     list_display = ("job_key", "kind", "due", "next_age", "attempts", "error_text", "done_age")

@@ -5,7 +5,7 @@ The first POST shows a confirmation page. The second POST runs the operation. A 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -17,27 +17,26 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
+from notifications.admin.base import BaseAdmin
 from notifications.admin.record_operations import CANCEL, OPERATIONS, REPLAY, SEND_NOW, ConfirmationForm, Operation
 from notifications.admin.replay_form import UnsupportedFilter, criteria_query
+from notifications.clock import database_now
 from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord
 from notifications.querysets import NotificationQuerySet
 from notifications.states import Status
-
-if TYPE_CHECKING:
-    Base = admin.ModelAdmin[NotificationRecord]
-else:
-    Base = admin.ModelAdmin
 
 MAX_RECORDS_PER_OPERATION = 10_000
 """Records that one operation may change. It must end within the time limit of a web request."""
 TEMPLATE = "admin/notifications/notificationrecord/confirmation.html"
 
 
-class RecordActionsAdmin(Base):
+class RecordActionsAdmin(BaseAdmin):
     """Mixin that offers the operations as admin actions. Each requires its own permission."""
 
     actions = tuple(OPERATIONS)
+    confirmed_actions = frozenset(OPERATIONS)
+    confirm_button = "confirm"
 
     @admin.action(description=_("Replay selected notifications"), permissions=["replay"])
     def replay(self, request: HttpRequest, queryset: NotificationQuerySet[NotificationRecord]) -> HttpResponse:
@@ -94,17 +93,20 @@ class RecordActionsAdmin(Base):
 
     def _redirect_to_replay_form(self, request: HttpRequest) -> HttpResponse:
         try:
-            criteria = criteria_query(request.GET.dict())
+            criteria = criteria_query(request.GET.dict(), database_now())
         except UnsupportedFilter as error:
-            text = gettext("A replay operation does not support this filter: %(filters)s. Enter the criteria below.")
+            text = gettext("A replay operation does not support this filter: %(filters)s. Check the criteria below.")
             self.message_user(request, text % {"filters": escape_invisible(str(error))[:200]}, messages.WARNING)
-            criteria = ""
+            criteria = error.supported
         return HttpResponseRedirect(f"{reverse('admin:notifications_replayoperation_add')}?{criteria}")
 
     def _operate(
         self, request: HttpRequest, records: NotificationQuerySet[NotificationRecord], operation: Operation
     ) -> HttpResponse:
-        form = ConfirmationForm(operation, request.POST if "confirm" in request.POST else None)
+        entered = {"reason": request.POST.get("reason", ""), "force": "force" in request.POST}
+        form = ConfirmationForm(
+            operation, request.POST if self.confirm_button in request.POST else None, initial=entered
+        )
         if form.is_valid():
             confirmed = records.filter(pk__lte=form.cleaned_data["newest"] or 0)
             force = form.cleaned_data.get("force", False)
@@ -127,15 +129,15 @@ class RecordActionsAdmin(Base):
         selected = records.by_status()
         selectable = operation.select(records, False).by_status()
         forced = operation.select(records, True).by_status() if operation.can_force else selectable
+        unchanged = {status: count - selectable.get(status, 0) for status, count in selected.items()}
+        reasons = operation.explain_unchanged(records, unchanged)
         rows = [
             {
                 "status": status,
                 "selected": selected[status],
                 "changed": selectable.get(status, 0),
-                "unchanged": selected[status] - selectable.get(status, 0),
-                "reason": operation.unchanged_reasons.get(status, "")
-                if selected[status] > selectable.get(status, 0)
-                else "",
+                "unchanged": unchanged[status],
+                "reason": "; ".join(reasons.get(status, ())),
             }
             for status in Status
             if status in selected

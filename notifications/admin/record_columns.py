@@ -7,9 +7,9 @@ from datetime import timedelta
 from urllib.parse import urlencode
 
 from django.contrib import admin
+from django.contrib.admin.utils import label_for_field
 from django.core.exceptions import ObjectDoesNotExist
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _, pgettext
@@ -26,11 +26,13 @@ from notifications.admin.display import (
     time_html,
     user_link,
 )
+from notifications.clock import page_now
 from notifications.conf import service_options
-from notifications.content.rendering import build_message_text
+from notifications.content.links import site_link
+from notifications.content.rendering import build_message_text, shown_summary
 from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord, UserNotificationChannel
-from notifications.states import Status
+from notifications.states import Status, TextReplaced
 
 MAX_COUNTED_RECORDS = 100
 """Records with the same identifier are counted up to this number."""
@@ -70,8 +72,9 @@ class RecordColumns:
 
     @admin.display(description=_("status"))
     def state(self, record: NotificationRecord) -> SafeString:
-        """Return the status as a coloured badge."""
-        return badge(record.status, record.get_status_display())
+        """Return the status as a coloured badge, and why the record is held."""
+        status = badge(record.status, record.get_status_display())
+        return format_html("{} {}", status, record.get_hold_reason_display()) if record.hold_reason else status
 
     @admin.display(description=_("dedupe key"))
     def key(self, record: NotificationRecord) -> SafeString:
@@ -105,12 +108,12 @@ class RecordColumns:
     @admin.display(description=_("next attempt"))
     def next_attempt(self, record: NotificationRecord) -> SafeString | str:
         """Return the time of the next attempt in words, for the list."""
-        due = record.next_attempt_at
+        due, now = record.next_attempt_at, page_now()
         if record.status == Status.SENDING:
-            lease_ended = due is not None and due <= timezone.now()
+            lease_ended = due is not None and due <= now
             return gettext("worker lost") if lease_ended else gettext("being sent")
-        if due and due <= timezone.now():
-            overdue = timezone.now() - due > timedelta(minutes=1)
+        if due and due <= now:
+            overdue = now - due > timedelta(minutes=1)
             return age_html(due, gettext("due %(when)s") % {"when": format_age(due)} if overdue else gettext("due now"))
         return age_html(due)
 
@@ -148,19 +151,19 @@ class RecordColumns:
     def message(self, record: NotificationRecord) -> SafeString | str:
         """Return the text exactly as it is sent, and the address of its link."""
         text, _fallback = build_message_text(
-            summary=record.summary_text,
+            summary=shown_summary(record.summary_text, record.replaced_texts),
             fallback=record.fallback_text,
             fallback_used=record.fallback_used,
             target_url=record.target_url,
         )
-        base = service_options().frontend_base_url.rstrip("/")
+        base = service_options().frontend_base_url
         if not (base and record.target_url):
             return text_block(text)
         return format_html(
             "{}<p>{} <bdi>{}</bdi></p>",
             text_block(text),
             gettext("Link:"),
-            escape_invisible(base + record.target_url),
+            escape_invisible(site_link(base, record.target_url)),
         )
 
     @admin.display(description=_("endpoint"))
@@ -189,6 +192,26 @@ class RecordColumns:
     def fallback(self, record: NotificationRecord) -> SafeString | str:
         """Return the text that is sent if the summary cannot be used."""
         return text_block(record.fallback_text)
+
+    @admin.display(description=_("replaced texts"))
+    def replaced(self, record: NotificationRecord) -> SafeString | str:
+        """Return the texts that are not sent as they were given, each with the reason."""
+        texts = record.replaced_texts or {}
+        return (
+            format_html_join(
+                "",
+                "<p>{}: {}</p>{}",
+                (
+                    (
+                        label_for_field(field, NotificationRecord),
+                        TextReplaced(replaced["reason"]).label,
+                        text_block(replaced["text"]),
+                    )
+                    for field, replaced in sorted(texts.items(), reverse=True)
+                ),
+            )
+            or EMPTY_VALUE
+        )
 
     @admin.display(description=_("request sent"))
     def request_json(self, record: NotificationRecord) -> SafeString | str:

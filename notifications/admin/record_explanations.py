@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext, gettext_lazy as _
 
 from notifications.admin.display import format_age, format_time
+from notifications.clock import page_now
 from notifications.content.error_messages import ERROR_MESSAGES, ERROR_REMEDIES
 from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord
@@ -50,13 +50,15 @@ def explain_record(record: NotificationRecord) -> list[str]:
     if record.status in _EXPLAINED_BY_LAST_ERROR and (meaning := ERROR_MESSAGES.get(record.last_error_code)):
         sentences.append(str(meaning))
     remedy = _STATE_REMEDIES[Status(record.status)]
-    if record.status in _STOPPED:
+    if record.status in _STOPPED and record.expires_at and record.expires_at <= page_now():
+        remedy = _("It has expired, so it cannot be replayed. Ask the sender to request it again.")
+    elif record.status in _STOPPED:
         remedy = ERROR_REMEDIES.get(record.last_error_code, remedy)
     return [*sentences, *([str(remedy)] if remedy else [])]
 
 
 def _describe_state(record: NotificationRecord) -> str:
-    due = record.next_attempt_at is not None and record.next_attempt_at <= timezone.now()
+    due = record.next_attempt_at is not None and record.next_attempt_at <= page_now()
     return str(_STATE_SENTENCES[Status(record.status), due]) % {
         "number": record.attempt_count,
         "allowed": record.max_attempts,

@@ -9,13 +9,15 @@ from typing import Any
 from django import forms
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.utils.functional import Promise
-from django.utils.translation import gettext_lazy as _, ngettext_lazy
+from django.utils.translation import gettext_lazy as _, ngettext_lazy, pgettext_lazy
 
 from notifications.api import replay_notifications, send_notifications_now
 from notifications.models import NotificationRecord
 from notifications.querysets import NotificationQuerySet
 from notifications.service import NotificationService
-from notifications.states import Status
+from notifications.states import CLAIMABLE, UNDELIVERED, Status
+
+Records = Callable[[NotificationQuerySet[NotificationRecord]], NotificationQuerySet[NotificationRecord]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,7 @@ class Operation:
         run: Runs the operation and returns the number of changed records. Arguments: records, user, reason, force.
         can_force: True if the operator may force the operation.
         unchanged_reasons: For each status, why the operation does not apply.
+        exclusions: Further records that it does not apply to, and why.
     """
 
     name: str
@@ -43,8 +46,30 @@ class Operation:
     run: Callable[[NotificationQuerySet[NotificationRecord], AbstractBaseUser, str, bool], int]
     can_force: bool
     unchanged_reasons: Mapping[Status, Promise]
+    exclusions: tuple[tuple[Records, Promise], ...] = ()
+
+    def explain_unchanged(
+        self, records: NotificationQuerySet[NotificationRecord], unchanged: Mapping[str, int]
+    ) -> dict[str, list[str]]:
+        """Return for each status why records are not changed.
+
+        Args:
+            records: The selected records.
+            unchanged: The number of records that are not changed, by status.
+        """
+        reasons: dict[str, list[str]] = {}
+        for select, text in self.exclusions:
+            for status, count in select(records).by_status().items():
+                if unchanged.get(status):
+                    reasons.setdefault(status, []).append(f"{count} {text}")
+        for status, count in unchanged.items():
+            if count and status in self.unchanged_reasons and status not in reasons:
+                reasons[status] = [str(self.unchanged_reasons[Status(status)])]
+        return reasons
 
 
+EXPIRED_TEXT = pgettext_lazy("after a number", "expired; request them again")
+BLOCKED_TEXT = pgettext_lazy("after a number", "have a paused or failing channel; resume it or wait for its probe")
 REPLAY = Operation(
     name="replay",
     title=_("Replay notifications"),
@@ -63,6 +88,7 @@ REPLAY = Operation(
         Status.SENT: _("was delivered; requires force, and the user receives it twice"),
         Status.SKIPPED: _("was cancelled; requires force"),
     },
+    exclusions=((lambda records: records.filter(status__in=UNDELIVERED).expired(), EXPIRED_TEXT),),
 )
 CANCEL = Operation(
     name="cancel",
@@ -99,6 +125,10 @@ SEND_NOW = Operation(
         Status.DEAD: _("will not be sent; replay it instead"),
         Status.SKIPPED: _("will not be sent; replay it instead"),
     },
+    exclusions=(
+        (lambda records: records.filter(status__in=CLAIMABLE).expired(), EXPIRED_TEXT),
+        (lambda records: records.blocked_by_endpoint(), BLOCKED_TEXT),
+    ),
 )
 OPERATIONS = {operation.name: operation for operation in (REPLAY, SEND_NOW, CANCEL)}
 

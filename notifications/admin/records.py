@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import admin
-from django.contrib.admin.views.main import ChangeList
-from django.db import router
+from django.contrib.admin.views.main import PAGE_VAR, ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
@@ -14,12 +13,22 @@ from django.utils.translation import gettext_lazy as _
 from notifications.admin.attempts import AttemptInline
 from notifications.admin.current_states import CURRENT_STATES
 from notifications.admin.display import EMPTY_VALUE, STYLE
-from notifications.admin.filters import ChannelFilter, CurrentStateFilter, ErrorCodeFilter, PreviewFilter, TraceFilter
+from notifications.admin.filters import (
+    ChannelFilter,
+    CurrentStateFilter,
+    ErrorCodeFilter,
+    PreviewFilter,
+    PriorityFilter,
+    StatusFilter,
+    TraceFilter,
+    indexed_columns,
+)
 from notifications.admin.record_actions import RecordActionsAdmin
 from notifications.admin.record_columns import RecordColumns
 from notifications.admin.record_explanations import explain_record
-from notifications.admin.record_queryset import AdminQuerySet
+from notifications.admin.record_list import DATE_FIELD, BoundedPaginator, RecordList
 from notifications.models import NotificationRecord
+from notifications.querysets import NotificationQuerySet
 
 if TYPE_CHECKING:
     Records = QuerySet[NotificationRecord]
@@ -27,6 +36,8 @@ if TYPE_CHECKING:
 TARGET_FIELDS = ("kind_of_trigger", "kind_of_target", "target_id")
 RECORD_COLUMNS = tuple(name for name in vars(RecordColumns) if not name.startswith("_"))
 """The names of all columns that `RecordColumns` defines."""
+MAX_PAGE_DIGITS = 9
+"""A page with a longer number does not exist."""
 
 
 @admin.register(NotificationRecord)
@@ -37,9 +48,10 @@ class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
     list_display_links = ("state", "key")
     list_filter = (
         CurrentStateFilter,
-        "status",
+        ("status", StatusFilter),
         ErrorCodeFilter,
         ChannelFilter,
+        PriorityFilter,
         TraceFilter,
         PreviewFilter,
         "created_at",
@@ -47,7 +59,7 @@ class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
     list_per_page = 50
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # counting each choice would read the whole table
-    date_hierarchy = "created_at"
+    date_hierarchy = DATE_FIELD
     ordering = ("-created_at", "-id")
     sortable_by = ("requested",)  # the only column with an index to sort by
     search_fields = ("dedupe_key",)  # shows the search box; get_search_results does the search
@@ -56,7 +68,7 @@ class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
     empty_value_display = EMPTY_VALUE
     fieldsets = (
         (_("State"), {"fields": ("state", "attempts", "round", "next_time", "code", "error")}),
-        (_("Message"), {"fields": ("owner", "channel", "endpoint", "message", "path")}),
+        (_("Message"), {"fields": ("owner", "channel", "endpoint", "priority", "message", "path", "replaced")}),
         (
             _("Request and response"),
             {"fields": ("request_json", "response_json", "message_id", "summary", "fallback", "fallback_used")},
@@ -85,11 +97,7 @@ class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Records:
         """Return records and prefetch their users. A join would hide the records of deleted users."""
-        return (
-            AdminQuerySet(self.model, using=router.db_for_write(self.model))
-            .order_by(*self.get_ordering(request))
-            .prefetch_related("user")
-        )
+        return NotificationRecord.objects.order_by(*self.get_ordering(request)).prefetch_related("user")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Omit the user's channel for those who may not view channels."""
@@ -101,24 +109,29 @@ class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
         ]
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
-        """Return newest first, or the index order of the chosen current state."""
-        state = CURRENT_STATES.get(request.GET.get("now", ""))
-        return state.order if state else self.ordering
+        """Return newest first, or the index order of the chosen current state.
 
-    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
-        """Return the list, without a date hierarchy if a current state is chosen.
-
-        To find the first date within a state, PostgreSQL would read all older records.
+        A filtered column comes first: its index has this order. All records of the list have the same value there.
         """
-        changelist = super().get_changelist_instance(request)
-        if request.GET.get("now", "") in CURRENT_STATES:
-            changelist.date_hierarchy = None
-        return changelist
+        state = CURRENT_STATES.get(request.GET.get("now", ""))
+        return state.order if state else (*(f"-{name}" for name in indexed_columns(request.GET)[:1]), *self.ordering)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """Return the class of the list."""
+        return RecordList
+
+    def get_paginator(
+        self, request: HttpRequest, queryset: Any, per_page: int, *args: Any, **kwargs: Any
+    ) -> BoundedPaginator:
+        """Return the paginator of the list."""
+        page = request.GET.get(PAGE_VAR, "")
+        number = int(page) if page.isdecimal() and len(page) <= MAX_PAGE_DIGITS else 1
+        return BoundedPaginator(queryset, per_page, *args, page=number, **kwargs)
 
     def get_search_results(self, request: HttpRequest, queryset: Records, search_term: str) -> tuple[Records, bool]:
         """Return the records that match the complete search term. Each searched column has an index."""
         term = search_term.strip()
-        return (cast(AdminQuerySet, queryset).search(term) if term else queryset), False
+        return (cast(NotificationQuerySet[NotificationRecord], queryset).search(term) if term else queryset), False
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -11,14 +11,10 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _
 
+from notifications.admin.base import BaseAdmin
 from notifications.admin.display import STYLE, age_html, isolated, json_or_text_block, time_html
 from notifications.admin.filters import LastDayFilter
 from notifications.models import RejectedRequest
-
-if TYPE_CHECKING:
-    Base = admin.ModelAdmin[RejectedRequest]
-else:
-    Base = admin.ModelAdmin
 
 MAX_ERRORS = 50
 """Errors shown per request. `ingest` stores fewer."""
@@ -27,7 +23,7 @@ MAX_TEXT_LENGTH = 200
 
 
 @admin.register(RejectedRequest)
-class RejectedRequestAdmin(Base):
+class RejectedRequestAdmin(BaseAdmin):
     """Rejected requests can be viewed, and deleted after the sender is fixed."""
 
     list_display = ("age", "source", "invalid_fields")

@@ -12,6 +12,7 @@ from django import forms
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from notifications.admin.current_states import DAY
 from notifications.conf import service_options
 from notifications.exceptions import NotificationError
 from notifications.replay.criteria import MAX_TEXT_CHARACTERS, Criteria, InvalidCriteria
@@ -125,14 +126,24 @@ def canonical_json(criteria: Criteria) -> str:
 
 
 class UnsupportedFilter(NotificationError, ValueError):
-    """The list uses a filter that replay criteria do not support. The message names the filter."""
+    """The list uses a filter that replay criteria do not support. The message names the filter.
+
+    Args:
+        names: The filters.
+        supported: The query string of the others.
+    """
+
+    def __init__(self, names: str, supported: str = "") -> None:
+        self.supported = supported
+        super().__init__(names)
 
 
-def criteria_query(parameters: Mapping[str, str]) -> str:
+def criteria_query(parameters: Mapping[str, str], now: datetime) -> str:
     """Return the query string for the form of a replay operation that selects what a list shows.
 
     Args:
         parameters: The query parameters of the list of notifications.
+        now: The time, by PostgreSQL's clock.
 
     Returns:
         An encoded query string with fields of `ReplayForm`.
@@ -152,11 +163,14 @@ def criteria_query(parameters: Mapping[str, str]) -> str:
                 fields.append((_TIME_FIELDS[plain], _local(datetime.fromisoformat(value))))
             except ValueError:
                 unknown.append(name)
+        elif (plain, value) == ("now", "dead"):
+            fields += [("statuses", Status.DEAD), ("changed_from", _local(now - DAY))]
         elif plain not in _IGNORED_PARAMETERS and plain not in _DATE_HIERARCHY:
             unknown.append(name)
+    query = urlencode(list(dict.fromkeys(fields)) + _date_hierarchy_fields(parameters))
     if unknown:
-        raise UnsupportedFilter(", ".join(unknown))
-    return urlencode(fields + _date_hierarchy_fields(parameters))
+        raise UnsupportedFilter(", ".join(unknown), query)
+    return query
 
 
 def _date_hierarchy_fields(parameters: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -189,7 +203,9 @@ _EQUAL_FIELDS = {
     "user_id": "user",
     "user__id": "user",
     "dedupe_key": "dedupe_key",
+    "trace": "trace_id",
     "trace_id": "trace_id",
+    "preview": "preview_id",
     "preview_id": "preview_id",
 }
 _TIME_FIELDS = {

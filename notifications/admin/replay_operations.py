@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from django.contrib import admin, messages
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -14,19 +14,15 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
 
+from notifications.admin.base import BaseAdmin, is_page
 from notifications.admin.display import EMPTY_VALUE, STYLE, badge, format_time, isolated
 from notifications.admin.replay_columns import ReplayColumns
 from notifications.admin.replay_form import DEFAULT_RATE_PER_MINUTE, ReplayForm, canonical_json
 from notifications.clock import database_now
 from notifications.models import ReplayOperation
 from notifications.replay.criteria import breakdown
-from notifications.replay.operations import cancel_operation, create_operation
+from notifications.replay.operations import OperationExists, cancel_operation, create_operation
 from notifications.states import Status
-
-if TYPE_CHECKING:
-    Base = admin.ModelAdmin[ReplayOperation]
-else:
-    Base = admin.ModelAdmin
 
 TEMPLATE_FOLDER = "admin/notifications/replayoperation/"
 MAX_GROUPS = 50
@@ -34,7 +30,7 @@ MAX_GROUPS = 50
 
 
 @admin.register(ReplayOperation)
-class ReplayOperationAdmin(ReplayColumns, Base):
+class ReplayOperationAdmin(ReplayColumns, BaseAdmin):
     """List and pages of replay operations.
 
     Users who may view notifications may view operations. Users who may also replay notifications may create and stop
@@ -49,6 +45,7 @@ class ReplayOperationAdmin(ReplayColumns, Base):
     ordering = ("-id",)
     sortable_by = ()
     actions = None
+    confirm_button = "_start"
     empty_value_display = EMPTY_VALUE
 
     class Media:
@@ -76,6 +73,10 @@ class ReplayOperationAdmin(ReplayColumns, Base):
         """Return True if the user may view operations."""
         return self.has_view_permission(request)
 
+    def has_confirmation(self, request: HttpRequest) -> bool:
+        """Return True for the form of a new operation: without the button it only counts."""
+        return is_page(request, "add")
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[ReplayOperation]:
         """Return operations and prefetch their users. A join would hide the operations of deleted users."""
         return super().get_queryset(request).prefetch_related("created_by")
@@ -95,7 +96,7 @@ class ReplayOperationAdmin(ReplayColumns, Base):
         """Show the form and count the matching records. A POST of counted criteria creates the operation."""
         if not self.has_add_permission(request):
             raise PermissionDenied
-        starting = "_start" in request.POST
+        starting = self.confirm_button in request.POST
         data = request.POST if request.method == "POST" else request.GET.copy()
         if request.method != "POST" and data:
             data.setdefault("rate", str(DEFAULT_RATE_PER_MINUTE))
@@ -166,13 +167,18 @@ class ReplayOperationAdmin(ReplayColumns, Base):
         return HttpResponseRedirect(_page(operation))
 
     def _start(self, request: HttpRequest, form: ReplayForm, as_of: Any) -> HttpResponse:
-        operation = create_operation(
-            form.criteria,
-            cast(AbstractBaseUser, request.user),
-            form.cleaned_data["reason"],
-            rate=form.cleaned_data["rate"],
-            as_of=as_of,
-        )
+        try:
+            operation = create_operation(
+                form.criteria,
+                cast(AbstractBaseUser, request.user),
+                form.cleaned_data["reason"],
+                rate=form.cleaned_data["rate"],
+                as_of=as_of,
+            )
+        except OperationExists as error:
+            text = gettext("Nothing was started: this operation has the same criteria.")
+            self.message_user(request, text, messages.WARNING)
+            return HttpResponseRedirect(_page(error.operation))
         text = ngettext(
             "%(count)d notification will be replayed.", "%(count)d notifications will be replayed.", operation.matched
         )

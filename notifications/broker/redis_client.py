@@ -106,6 +106,44 @@ class RedisGateway:
         self._record_outcome("")
         return result
 
+    def start(self, *command: str) -> Callable[[], None]:
+        """Send a command without waiting for its answer, over a connection that it has for itself until then.
+
+        Args:
+            command: The words of the command.
+
+        Returns:
+            Function that receives the answer. It must be called, and never raises: a failure is logged.
+
+        Raises:
+            RedisUnavailable: The command was not sent.
+        """
+        if self._client is None or time.monotonic() < self._away_until:
+            raise RedisUnavailable
+        pool = self._client.connection_pool
+        connection = None
+        try:
+            connection = pool.get_connection()
+            connection.send_command(*command)  # type: ignore[no-untyped-call]
+        except redis.RedisError as error:
+            if connection:
+                pool.release(connection)
+            self._record_outcome(type(error).__name__)
+            raise RedisUnavailable from None
+
+        def receive() -> None:
+            failure = ""
+            try:
+                connection.read_response()
+            except redis.RedisError as error:
+                connection.disconnect()  # type: ignore[no-untyped-call]
+                failure = type(error).__name__
+            finally:
+                pool.release(connection)
+            self._record_outcome(failure)
+
+        return receive
+
     def _record_outcome(self, failure: str) -> None:
         """Log a change between available and unavailable once, not at every call. An empty `failure` is a success."""
         with self._lock:

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext, gettext_lazy as _
 
+from notifications.clock import database_now
 from notifications.conf import service_options
+from notifications.content.text import trim
 from notifications.exceptions import NotificationError
-from notifications.models import UserNotificationChannel
+from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers import get_provider
 from notifications.providers.base import ChannelRules
 from notifications.security.secrets import Secret
-from notifications.states import AuthType, TestStatus
+from notifications.states import HELD_BY_ENDPOINT, AuthType, TestStatus
 
 MAX_SECRET_CHARACTERS = 2048
 """Longest webhook address or token."""
@@ -51,13 +52,14 @@ def encrypt_validated(field: str, plain: str, channel: str) -> Secret:
 
     Args:
         field: "webhook_url" or "bearer_token".
-        plain: The value as the user entered it.
+        plain: The value as the user entered it. White space around it is no part of it.
         channel: The channel, whose provider has the rules.
 
     Raises:
         InvalidChannel: The value is not valid, or no encryption key is configured.
     """
     problem: str | Promise = ""
+    plain = trim(plain)
     rules = _rules(channel)
     if plain and field == "webhook_url" and rules:
         problem = gettext(text) if (text := rules.address_problem(plain)) else ""
@@ -123,11 +125,17 @@ def apply_changes(new: ChannelSettings, channel: UserNotificationChannel) -> set
     if changes.keys() & {"auth_type", "webhook_url", "bearer_token"}:
         changes |= {"last_test_status": TestStatus.NEVER, "last_test_error": "", "last_test_at": None}
         changes |= {"paused_at": None, "pause_reason": "", "failures": 0, "probe_at": None}
-        if channel.paused_at or channel.probe_at:
-            changes["release_at"] = timezone.now()  # the next sweep releases the held records
+        if channel.paused_at or channel.probe_at or _has_held_records(channel):
+            changes["release_at"] = database_now()  # the next sweep releases the held records
     for name, value in changes.items():
         setattr(channel, name, value)
     return {*changes, "updated_at"}
+
+
+def _has_held_records(channel: UserNotificationChannel) -> bool:
+    """Return whether records wait for this endpoint, perhaps for a channel that was deleted and is entered again."""
+    waiting = NotificationRecord.objects.filter(user_id=channel.user_id, channel=channel.channel)
+    return waiting.filter(hold_reason__in=HELD_BY_ENDPOINT).exists()
 
 
 def _rules(channel: str) -> ChannelRules | None:

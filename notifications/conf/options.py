@@ -21,6 +21,15 @@ PROVIDERS = {
 }
 """The default providers. None is called unless a user has a channel of its name."""
 
+SEND, SKIP = "send", "skip"
+"""Values of INACTIVE_USERS."""
+LOOP, THREADS = "loop", "threads"
+"""Values of SENDERS."""
+NUDGE_AUTO, NUDGE_NOTIFY, NUDGE_REDIS, NUDGE_CELERY, NUDGE_NONE = "auto", "notify", "redis", "celery", "none"
+"""Values of NUDGE."""
+NUDGE_WAYS = (NUDGE_NOTIFY, NUDGE_REDIS, NUDGE_CELERY)
+"""The ways in which a drain can be woken, in the order in which "auto" tries them."""
+
 BOT_FORMATS = ("card", "post", "text")
 """Message formats of a Feishu custom bot."""
 
@@ -52,8 +61,17 @@ class ServiceOptions:
     lease: float = 60.0
     """How long a claim is valid. It must be longer than a send and its settling; then another worker may take the row.
     """
-    send_slots: int = 64
+    send_slots: int = 128
     """Concurrent requests per drain."""
+    recipient_share: float = 0.25
+    """Part of the slots that one recipient gets before all others that wait have theirs."""
+    slot_reserve: float = 0.125
+    """Part of the slots that one recipient leaves free, even if nobody else waits."""
+    idle_connection_ttl: float = 120.0
+    """Seconds after which an idle connection to an endpoint is not used again. Routers forget idle connections, often
+    after 350 s."""
+    senders: str = LOOP
+    """How webhooks are sent: loop, all of a process from one thread, or threads, as in earlier versions."""
     drain_budget: float = 20.0
     """How long one `deliver_due` claims new rows before it ends and queues the next one."""
     sweep_interval: float = 60.0
@@ -66,6 +84,8 @@ class ServiceOptions:
     """Addresses that receive alerts."""
     alert_feishu_webhook: str = field(default="", repr=False)
     """Address of a custom bot in a Feishu or Lark group that receives alerts."""
+    alert_feishu_secret: str = field(default="", repr=False)
+    """Signing secret of that bot, if it asks for signatures."""
     alert_window: float = 3600.0
     """Repeat interval: an alert with the same cause is sent again after this time."""
     owner_mail_from: str = ""
@@ -79,7 +99,11 @@ class ServiceOptions:
     held_key_delay: float = 5.0
     """Delay until the next try for a row whose key another process has locked."""
     lock_wait: float = 5.0
-    """How long an event waits for the lock of its key before it leaves the row to the sweep."""
+    """How long a message that is delivered at once waits for the lock of its key, before the sweep has to send it."""
+    nudge: str = NUDGE_AUTO
+    """How a new record wakes a drain: notify, by LISTEN and NOTIFY of PostgreSQL; redis, by a blocking read of Redis;
+    celery, with a Celery message; auto, in the first of these ways that works; none, not at all: it waits for the
+    sweep."""
     nudge_ttl: float = 15.0
     """Time after which a nudge that did not arrive counts as lost."""
     redis_timeout: float = 0.25
@@ -98,10 +122,16 @@ class ServiceOptions:
     """Timeout of each read from an endpoint; the Go service's value."""
     total_timeout: float = 10.0
     """Timeout of one whole request. It also ends a response that arrives in small pieces."""
+    inactive_users: str = SEND
+    """What happens with messages to a user whose `is_active` is false: send or skip."""
+    http_proxy: str = field(default="", repr=False)
+    """Proxy that leads to the endpoints of webhooks and alerts: http://host:port, also with user:password@."""
     project_name: str = ""
     """Name of the product in alerts, in the User-Agent and in the title of the API documentation."""
     frontend_base_url: str = ""
     """Base of the links in messages: https://app.example.com"""
+    unsubscribe_url: str = ""
+    """Page or mail address where users switch mails off, https:// or mailto:; the header List-Unsubscribe of mails."""
     event_name: str = "notification.created"
     """Event name in the fields that webhooks receive. A provider's option `event` overrides it."""
     message_title: str = "Notification"
@@ -112,6 +142,8 @@ class ServiceOptions:
     """Text that is sent when neither the request's summary nor its fallback can be; blank: the default."""
     feishu_bot_format: str = "card"
     """What a Feishu custom bot posts: card, post or text. Older form of the option `format` of "feishu_bot"."""
+    feishu_hosts: tuple[str, ...] = ()
+    """Hosts of a private Feishu, with a port if it is not 443; they may be in a private network."""
     providers: Mapping[str, ProviderConfig] = field(default_factory=lambda: dict(PROVIDERS))  # type: ignore[arg-type]
     """Channel name to its provider: a dotted path, or {"BACKEND": dotted path, "OPTIONS": keyword arguments}."""
     trigger_composer: str = ""
@@ -148,6 +180,11 @@ class ServiceOptions:
         return self.lease / 4
 
     @property
+    def nudge_ways(self) -> tuple[str, ...]:
+        """The ways in which a drain may be woken, in order. Empty: new records wait for the sweep."""
+        return NUDGE_WAYS if self.nudge == NUDGE_AUTO else tuple(way for way in NUDGE_WAYS if way == self.nudge)
+
+    @property
     def app_name(self) -> str:
         """Name of this app in front of people: "SmartMate Notifications" where PROJECT_NAME is "SmartMate"."""
         return f"{self.project_name} Notifications".strip()
@@ -172,5 +209,20 @@ class ServiceOptions:
                 "E014",
                 "METRICS_TOKEN must consist of visible ASCII characters. No request can carry a blank or a line break.",
             )
+        for host in self.feishu_hosts:
+            if not re.fullmatch(r"([a-z0-9-]+\.)+[a-z0-9-]*[a-z][a-z0-9-]*(:[1-9]\d{0,4})?", host):
+                yield "E022", f"FEISHU_HOSTS: {host!r} must be a host name in small letters, without https:// and path."
+        if not re.fullmatch(r"((https://|mailto:)[!-;=?-~]+)?", self.unsubscribe_url):
+            yield "E021", "UNSUBSCRIBE_URL must begin with https:// or mailto: and have no blanks or angle brackets."
+        if self.inactive_users not in (SEND, SKIP):
+            yield "E020", f"INACTIVE_USERS must be {SEND} or {SKIP}."
+        if self.recipient_share > 1:
+            yield "E025", "RECIPIENT_SHARE is a part of the slots: at most 1."
+        if self.slot_reserve >= 1:
+            yield "E025", "SLOT_RESERVE is a part of the slots: less than 1."
+        if self.senders not in (LOOP, THREADS):
+            yield "E024", f"SENDERS must be {LOOP} or {THREADS}."
+        if self.nudge not in (NUDGE_AUTO, *NUDGE_WAYS, NUDGE_NONE):
+            yield "E026", f"NUDGE must be {NUDGE_AUTO}, {', '.join(NUDGE_WAYS)} or {NUDGE_NONE}."
         if self.feishu_bot_format not in BOT_FORMATS:
             yield "E009", f"FEISHU_BOT_FORMAT must be one of {', '.join(BOT_FORMATS)}."

@@ -14,13 +14,14 @@ ERROR_MESSAGES: dict[str, Promise] = {
     ErrorCode.NETWORK_ERROR: _("The endpoint could not be reached."),
     ErrorCode.RECIPIENT_MISSING: _("The user has no such channel, or the channel is disabled."),
     ErrorCode.INVALID_URL: _("The webhook address is not allowed. Enter the address again."),
-    ErrorCode.PROVIDER_AUTH_FAILED: _("The endpoint rejected the authentication. The bearer token may be wrong."),
+    ErrorCode.PROVIDER_AUTH_FAILED: _("The endpoint rejected the authentication, or the mail server rejected ours."),
     ErrorCode.PAYLOAD_INVALID: _("The endpoint rejected the content of the message. Sending it again does not help."),
     ErrorCode.PROVIDER_CONFIG: _(
         "The endpoint refuses messages because of its configuration, or its stored address cannot be decrypted."
     ),
-    ErrorCode.PROVIDER_UNMAPPED: _("The endpoint returned an unknown code."),
+    ErrorCode.PROVIDER_UNMAPPED: _("The endpoint returned a response that no rule explains."),
     ErrorCode.LEASE_EXPIRED: _("The worker of the last attempt was lost. The message may have been delivered."),
+    ErrorCode.USER_INACTIVE: _("The user account is inactive."),
     ErrorCode.CANCELLED: _("An operator or the application cancelled the notification."),
     ErrorCode.EXPIRED: _("The notification expired before it could be sent."),
     ErrorCode.ATTEMPTS_EXHAUSTED: _("All allowed attempts were used."),
@@ -30,6 +31,8 @@ ERROR_MESSAGES: dict[str, Promise] = {
 
 USER_ERROR_MESSAGES: dict[str, Promise] = ERROR_MESSAGES | {
     ErrorCode.RECIPIENT_MISSING: _("You have no such channel, or the channel is disabled."),
+    ErrorCode.USER_INACTIVE: _("Your account is inactive."),
+    ErrorCode.PROVIDER_AUTH_FAILED: _("The endpoint rejected the authentication. The bearer token may be wrong."),
     ErrorCode.PROVIDER_CONFIG: _("Your bot or flow refuses messages. Check it, then send a test."),
     ErrorCode.INTERNAL_ERROR: _("An internal error occurred."),
 }
@@ -44,17 +47,21 @@ ERROR_REMEDIES: dict[str, Promise] = {
     ),
     ErrorCode.RECIPIENT_MISSING: _("After the user has an enabled channel, replay the notification."),
     ErrorCode.INVALID_URL: _("Ask the user to enter the address again, then replay the notification."),
-    ErrorCode.PROVIDER_AUTH_FAILED: _("Ask the user to enter a valid token, then replay the notification."),
+    ErrorCode.PROVIDER_AUTH_FAILED: _(
+        "Ask the user to enter a valid token. For email, correct the project's mail settings. "
+        "Then replay the notification."
+    ),
     ErrorCode.PAYLOAD_INVALID: _(
         "Report the message to the team that requested it. A replay sends the same message again."
     ),
     ErrorCode.PROVIDER_CONFIG: _("Ask the user to fix the bot or flow, then replay the notification."),
     ErrorCode.PROVIDER_UNMAPPED: _(
-        "Read the response below and report its code, so that a rule can be added. Then replay the notification."
+        "Read the response below and report it, so that a rule can be added. Then replay the notification."
     ),
     ErrorCode.LEASE_EXPIRED: _("Check whether the message arrived. If it did not, replay the notification."),
+    ErrorCode.USER_INACTIVE: _("After the account is active again, replay the notification."),
     ErrorCode.CANCELLED: _("To send the notification after all, replay it with force."),
-    ErrorCode.EXPIRED: _("No action is possible. The page of the channel may explain the delay."),
+    ErrorCode.EXPIRED: _("The page of the channel may explain the delay. Ask the sender to request it again."),
     ErrorCode.ATTEMPTS_EXHAUSTED: _("Replay the notification. A replay starts with all attempts available again."),
     ErrorCode.INTERNAL_ERROR: _("Read the log of the worker named below and fix the cause, then replay."),
 }

@@ -7,6 +7,8 @@ import math
 import re
 from typing import Any
 
+import orjson
+
 from notifications.content.text import trim, truncate_text
 
 MAX_JSON_DEPTH = 100
@@ -15,6 +17,7 @@ MAX_JSON_DEPTH = 100
 Code that reads it back must not run out of stack, however deep its own calls are.
 """
 
+_ONLY_JSON = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -29,7 +32,9 @@ def clean_text(text: object, limit: int) -> str:
     Returns:
         The object as text, NUL and lone surrogates replaced, cut and trimmed.
     """
-    return trim(truncate_text(_UNSTORABLE.sub("\ufffd", "" if text is None else str(text)), limit))
+    if text is None or text == "":
+        return ""
+    return trim(truncate_text(_UNSTORABLE.sub("\ufffd", str(text)), limit))
 
 
 def clean_json(value: Any) -> str | None:
@@ -50,8 +55,10 @@ def clean_json(value: Any) -> str | None:
 def _encode_plain(value: Any) -> str:
     """Return the JSON of a value that needs no replacement, as nearly every one; else an empty string."""
     try:
-        text = _ENCODE(value)
-        text.encode()
+        text = orjson.dumps(value, option=_ONLY_JSON).decode()
+        if "null" in text:  # orjson writes NaN as null
+            text = _ENCODE(value)
+            text.encode()
     except Exception:  # a foreign object may raise anything when it is converted
         return ""
     return text if "\\u0000" not in text and text.count("[") + text.count("{") <= MAX_JSON_DEPTH else ""

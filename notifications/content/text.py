@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 
@@ -17,6 +18,66 @@ def trim(text: str) -> str:
 def truncate_text(text: str, limit: int) -> str:
     """Return the first `limit` code points of the trimmed text; an empty text for a limit of zero or less."""
     return trim(text)[: max(limit, 0)]
+
+
+_DIGITS_OF_REFERENCE = re.compile(r"(?<=&#)[0-9]+")
+
+
+def unescape_html(text: str) -> str:
+    """Return the text without HTML escapes.
+
+    The standard library cannot read a number of more than 4300 digits. All numbers of eight digits mean the same: they
+    are no characters.
+    """
+    if "&" not in text:
+        return text
+    return html.unescape(_DIGITS_OF_REFERENCE.sub(lambda match: match[0].lstrip("0")[:8] or "0", text))
+
+
+_FLAG_LETTERS = "".join(map(chr, range(0x1F1E6, 0x1F200)))
+_ZERO_WIDTH_JOINER = "\u200d"
+
+
+def drop_half_character(text: str) -> str:
+    """Return a text that was cut after some code point without half of a flag, or a joiner that joins nothing.
+
+    A flag is two letters, and emoji such as families are joined (Unicode Standard Annex 29). What is left of other
+    characters at a cut, such as a letter without its accent, is a character of its own.
+    """
+    letters = len(text) - len(text.rstrip(_FLAG_LETTERS))
+    return (text[:-1] if letters % 2 else text).rstrip(_ZERO_WIDTH_JOINER)
+
+
+_SKIN_TONES = range(0x1F3FB, 0x1F400)
+_TAGS = range(0xE0020, 0xE0080)
+_JAMO_VOWELS_AND_FINALS = range(0x1160, 0x1200)
+
+
+def whole_characters(text: str, limit: int) -> int:
+    """Return the largest number of code points, up to a limit, that ends no character in half.
+
+    The rules are those of Unicode Standard Annex 29 for marks, joined emoji, skin tones, flags and Korean syllables.
+
+    Args:
+        text: The text before it is cut.
+        limit: Code points that may be kept.
+
+    Returns:
+        The number; the limit itself where the first character alone is longer.
+    """
+    position = limit
+    while 0 < position < len(text) and _is_within_character(text, position):
+        position -= 1
+    return position or limit
+
+
+def _is_within_character(text: str, position: int) -> bool:
+    before, after = text[position - 1], text[position]
+    if after in _FLAG_LETTERS and before in _FLAG_LETTERS:
+        return (position - len(text[:position].rstrip(_FLAG_LETTERS))) % 2 == 1
+    if unicodedata.category(after)[0] == "M" or _ZERO_WIDTH_JOINER in (before, after) or after == "\u200c":
+        return True
+    return ord(after) in _SKIN_TONES or ord(after) in _TAGS or ord(after) in _JAMO_VOWELS_AND_FINALS
 
 
 # Characters that reverse text, are invisible or cannot be encoded; not the joiners of emoji and some scripts.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from notifications.delivery.project_faults import report_project_fault
 from notifications.delivery.settlement import Settlement
 from notifications.delivery.unmapped_codes import report_unmapped_code
 from notifications.telemetry.process import worker_name
@@ -12,7 +13,9 @@ logger = logging.getLogger("notifications.attempts")
 
 
 def log_attempt(item: Settlement, *, stored: bool) -> None:
-    """Write the log line of an attempt, with every fact and no secret. Report an error code that no rule maps.
+    """Write the log line of an attempt, with every fact and no secret.
+
+    An error code that no rule maps, and a fault of the project, get further lines.
 
     Args:
         item: The settlement of the attempt.
@@ -26,6 +29,7 @@ def log_attempt(item: Settlement, *, stored: bool) -> None:
         "user_id": row.user_id,
         "dedupe_key": row.dedupe_key,
         "trace_id": row.trace_id,
+        "priority": row.priority,
         "cause": str(row.cause),
         "round": row.round,
         "attempt": row.attempt_count,
@@ -43,3 +47,5 @@ def log_attempt(item: Settlement, *, stored: bool) -> None:
     logger.info("delivery.attempted record=%d status=%s", row.record_id, item.status, extra=fields)
     if result.unmapped:
         report_unmapped_code(row.channel, row.record_id, result)
+    if result.project_at_fault:
+        report_project_fault(row.channel, row.record_id, result)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
-from django.db.models import Case, F, QuerySet, When
+from django.db.models import Case, Expression, F, QuerySet, Value, When
 from django.db.models.functions import Coalesce, Greatest
 
 from notifications.clock import Clock, current_time
@@ -18,22 +19,30 @@ from notifications.conf import ServiceOptions
 from notifications.content.sanitize import clean_text
 from notifications.delivery.claim import Claimed
 from notifications.delivery.held_records import release_held_records
-from notifications.delivery.settlement import Settlement
+from notifications.delivery.settlement import HOLD_AFTER_RATE_LIMITS, Settlement, needs_owner
 from notifications.models import UserNotificationChannel
 from notifications.states import ErrorCode, HoldReason, Outcome
 
 logger = logging.getLogger("notifications.health")
 
-ENDPOINT_FAILURE_CODES = (ErrorCode.PROVIDER_TIMEOUT, ErrorCode.PROVIDER_5XX, ErrorCode.NETWORK_ERROR)
-"""Temporary failures that are caused by the endpoint, not by the message or by our rate."""
 PROBE_AFTER_FAILURES = 5
 """Failures in a row after which an endpoint is only probed."""
+ENDPOINT_FAILURES: dict[str, int] = {
+    ErrorCode.PROVIDER_TIMEOUT: PROBE_AFTER_FAILURES,
+    ErrorCode.PROVIDER_5XX: PROBE_AFTER_FAILURES,
+    ErrorCode.NETWORK_ERROR: PROBE_AFTER_FAILURES,
+    ErrorCode.PROVIDER_RATE_LIMITED: HOLD_AFTER_RATE_LIMITS,
+}
+"""Temporary failures that the endpoint causes, not the message, and how many in a row make it a failing one."""
+OWNER_MAIL_INTERVAL = timedelta(days=1)
+"""Time between two mails to an owner whose endpoint is at its rate limit."""
 
 
 def blocked_rows(rows: Sequence[Claimed], options: ServiceOptions, clock: Clock | None) -> dict[int, HoldReason]:
     """Find the claimed records that must not be sent now.
 
-    If the probe of a failing endpoint is due, one of its records is not blocked: it is the probe.
+    If the probe of a failing endpoint is due, one of its records is not blocked: it is the probe. A test message is
+    never blocked, whichever process claims it: that is how its user finds out whether the endpoint works again.
 
     Args:
         rows: The claimed records.
@@ -46,7 +55,7 @@ def blocked_rows(rows: Sequence[Claimed], options: ServiceOptions, clock: Clock 
     reasons: dict[int, HoldReason] = {}
     probe_taken: dict[int, bool] = {}
     for row in rows:
-        if row.channel_id is None or row.exhausted:
+        if row.channel_id is None or row.unsendable or row.is_test:
             continue
         if row.paused:
             reasons[row.record_id] = HoldReason.CHANNEL_PAUSED
@@ -75,8 +84,8 @@ def record_results(group: Iterable[Settlement], options: ServiceOptions, clock: 
         if item.row.channel_id is not None:
             by_channel[item.row.channel_id].append(item)
     for channel_id, items in sorted(by_channel.items()):
-        refused = next((item for item in items if _is_refused(item)), None)
-        failed = [item for item in items if item.result.error_code in ENDPOINT_FAILURE_CODES]
+        refused = next((item for item in items if needs_owner(item.result)), None)
+        failed = [item for item in items if _failures_allowed(item)]
         if refused:
             _pause(channel_id, refused, options, clock)
         elif any(item.result.outcome == Outcome.SUCCESS for item in items):
@@ -111,10 +120,6 @@ def resume_channel(channel_id: int, options: ServiceOptions, clock: Clock | None
     return True
 
 
-def _is_refused(item: Settlement) -> bool:
-    return item.result.outcome == Outcome.PERMANENT_FAIL and item.result.error_code == ErrorCode.PROVIDER_CONFIG
-
-
 def _take_probe(channel_id: int, options: ServiceOptions, clock: Clock | None) -> bool:
     """Reserve the due probe for this process. Return False if another process has reserved it."""
     now = current_time(clock)
@@ -141,32 +146,61 @@ def _pause(channel_id: int, item: Settlement, options: ServiceOptions, clock: Cl
         release_held_records(channel_id, options, clock)
 
 
+def _failures_allowed(item: Settlement) -> int:
+    """Return how many such failures in a row make the endpoint a failing one; 0 if it is not the endpoint's failure."""
+    return 1 if item.result.holds_endpoint else ENDPOINT_FAILURES.get(item.result.error_code, 0)
+
+
+def _takes_nothing(item: Settlement) -> bool:
+    """Return whether the endpoint said that it takes no message now. It is probed less often than one that fails."""
+    return item.result.holds_endpoint or item.result.error_code == ErrorCode.PROVIDER_RATE_LIMITED
+
+
 def _reset_failures(channel_id: int, clock: Clock | None) -> None:
     release_at = Case(When(probe_at__isnull=False, then=current_time(clock)), default=F("release_at"))
-    _channel(channel_id).filter(failures__gt=0).update(failures=0, probe_at=None, release_at=release_at)
+    reason = Case(When(paused_at__isnull=True, then=Value("")), default=F("pause_reason"))
+    failing = _channel(channel_id).filter(failures__gt=0)
+    failing.update(failures=0, probe_at=None, release_at=release_at, pause_reason=reason)
 
 
 def _add_failures(channel_id: int, failed: list[Settlement], options: ServiceOptions, clock: Clock | None) -> None:
     last = failed[-1]
-    below = PROBE_AFTER_FAILURES - len(failed)
+    now = current_time(clock)
+    below = _failures_allowed(last) - len(failed)
     failures = F("failures") + len(failed)
-    probe_at = Greatest("probe_at", current_time(clock) + timedelta(seconds=options.probe_interval))
+    wait = max(options.probe_interval, *(item.probe_delay if _takes_nothing(item) else 0.0 for item in failed))
+    probe_at = Greatest("probe_at", now + timedelta(seconds=wait))
     channel = _with_claimed_address(channel_id, last)
-    # Each update applies to its own range of failures, so that one of them counts and the second one is logged once.
-    if channel.filter(failures__lt=below).update(failures=failures, probe_at=None):
-        pass
-    elif channel.filter(failures__gte=below, failures__lt=PROBE_AFTER_FAILURES).update(
-        failures=failures, probe_at=probe_at
+    healthy, failing = channel.filter(probe_at__isnull=True), channel.filter(probe_at__isnull=False)
+    # Each update applies to its own channels, so that one of them counts and the beginning of a hold is logged once.
+    if failing.update(failures=failures, probe_at=probe_at) or healthy.filter(failures__lt=below).update(
+        failures=failures
     ):
+        pass
+    elif healthy.update(failures=failures, probe_at=probe_at, **_told_to_owner(last, now)):
         logger.warning(
             "the endpoint of channel %d keeps failing and is only probed from now on",
             channel_id,
             extra={"event": "channel.failing", "channel_id": channel_id, "user_id": last.row.user_id},
         )
     else:
-        channel.filter(failures__gte=PROBE_AFTER_FAILURES).update(failures=failures, probe_at=probe_at)
+        failing.update(failures=failures, probe_at=probe_at)
     if last.row.probe_in is not None:
         release_held_records(channel_id, options, clock)
+
+
+def _told_to_owner(item: Settlement, now: datetime | Expression) -> dict[str, Any]:
+    """Return the fields from which `owner_emails` learns to tell the owner. Only a rate limit is the owner's matter.
+
+    An endpoint at its limit may be held again and again, so its owner is told once a day.
+    """
+    if item.result.error_code != ErrorCode.PROVIDER_RATE_LIMITED:
+        return {}
+    long_ago = When(owner_notified_at__lt=now - OWNER_MAIL_INTERVAL, then=None)
+    return {
+        "pause_reason": clean_text(item.result.error_message, 191),
+        "owner_notified_at": Case(long_ago, default=F("owner_notified_at")),
+    }
 
 
 def _channel(channel_id: int) -> QuerySet[UserNotificationChannel]:

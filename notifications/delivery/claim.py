@@ -11,20 +11,28 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
+from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
 from notifications.clock import Clock
 from notifications.conf import ServiceOptions
+from notifications.conf.options import SKIP
 from notifications.content.rendering import build_message_text
 from notifications.delivery.locks import lock_key
+from notifications.delivery.prepared import USE_PLAN, forget_prepared, prepare
 from notifications.providers.base import Endpoint, SendRequest
-from notifications.querysets import primary_users
+from notifications.querysets import inactive_users, primary_users
 from notifications.security.secrets import Secret
-from notifications.sql import FORBID_SORT, load_sql
-from notifications.states import Cause, Status
+from notifications.sql import FORBID_SORT, PRIORITY_STEP_SECONDS, load_sql
+from notifications.states import Cause, Priority, Status
+
+TEST_TRIGGER = "test"
+"""The trigger type of test messages."""
+TEST_KEY_PREFIX = "test:"
+"""The beginning of their dedupe keys."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Claimed:
     """One claimed record: the message, the lease, and the state before the claim."""
 
@@ -34,6 +42,7 @@ class Claimed:
     dedupe_key: str
     user_id: int
     trace_id: str
+    priority: int
     attempt_count: int
     """Attempts made, including this one."""
     max_attempts: int
@@ -51,8 +60,14 @@ class Claimed:
     """Failures in a row of the endpoint when the record was claimed."""
     probe_in: float | None = None
     """Seconds until a failing endpoint may be probed; None for a healthy endpoint."""
+    user_inactive: bool = False
+    """True if nothing may be sent, because the user is inactive and INACTIVE_USERS is "skip"."""
     message_expired: bool = False
     """True if the record's `expires_at` has passed."""
+    turn: float = 0.0
+    """Its place in the queue (`notifications.sql.TURN`)."""
+    planned: bool = False
+    """True if a rate limit gave the record the time at which it became due."""
     previous_status: str
     previous_lease: str | None
     lease_deadline: float
@@ -62,6 +77,16 @@ class Claimed:
     def lock_key(self) -> str:
         """The key of the Redis lock for this record."""
         return lock_key(self.channel, self.dedupe_key)
+
+    @property
+    def unsendable(self) -> bool:
+        """True if nothing may be sent: no attempt is left, the message expired, or the user is inactive."""
+        return self.exhausted or self.user_inactive
+
+    @property
+    def is_test(self) -> bool:
+        """Whether this is a test message of the user's channel."""
+        return self.request.trigger_type == TEST_TRIGGER and self.dedupe_key.startswith(TEST_KEY_PREFIX)
 
     @property
     def cause(self) -> Cause:
@@ -74,11 +99,20 @@ class Claimed:
 
 
 CLAIM = load_sql("notifications.delivery", "claim")
+_NEXT_DUE = load_sql("notifications.delivery", "next_due")
 _RELEASE_CLAIMS = load_sql("notifications.delivery", "release_claims")
 
 
 def claim(
-    limit: int, *, channels: Sequence[str], options: ServiceOptions, clock: Clock | None, record_id: int | None = None
+    limit: int,
+    *,
+    channels: Sequence[str],
+    options: ServiceOptions,
+    clock: Clock | None,
+    ids: Sequence[int] | None = None,
+    priorities: Sequence[int] = tuple(Priority.values),
+    since: float | None = None,
+    before: str = "",
 ) -> list[Claimed]:
     """Claim due records for one lease and commit, so that no other process can claim them meanwhile.
 
@@ -87,10 +121,13 @@ def claim(
         channels: Names of the channels whose records are claimed.
         options: For the lease (seconds) and the default number of attempts.
         clock: Clock of a test; None for PostgreSQL's clock.
-        record_id: Claim only this record, and only if it is due.
+        ids: Claim only these records, and only if they are due.
+        priorities: Claim only records of these priorities.
+        since: The turn at which the queue begins; None for its real beginning.
+        before: Statement that runs just before, in the same message to the server; it ends with a semicolon.
 
     Returns:
-        The claimed records, the longest overdue first.
+        The claimed records in the order of their turns: the longest overdue of a priority first.
 
     Raises:
         ImproperlyConfigured: The database has AUTOCOMMIT = False, so that no claim would be committed.
@@ -104,30 +141,82 @@ def claim(
     parameters = {
         "now": clock() if clock else None,
         "channels": list(channels),
+        "priorities": list(priorities),
         "limit": limit,
         "max_attempts": options.max_attempts,
         "lease": options.lease,
         "token": token,
-        "record_id": record_id,
+        "ids": None if ids is None else list(ids),
+        "since": since,
+        "step": PRIORITY_STEP_SECONDS,
     }
-    # Both statements go to the server in one message, which is one transaction. BEGIN and COMMIT would cost two more
-    # round trips. A driver that binds parameters on the server takes one statement at a time.
-    statements = [CLAIM] if record_id is not None else [FORBID_SORT, CLAIM]
-    if not connection.settings_dict["OPTIONS"].get("server_side_binding"):
-        statements = ["".join(statements)]
-    in_transaction = connection.in_atomic_block or len(statements) > 1
+    statements = [before, FORBID_SORT, CLAIM] if ids is None else [before, CLAIM]
+    # A driver that binds parameters on the server takes one statement at a time.
+    one_by_one = connection.settings_dict["OPTIONS"].get("server_side_binding")
+    in_transaction = connection.in_atomic_block or one_by_one
     with (
         transaction.atomic(durable=True) if in_transaction else contextlib.nullcontext(),
         connection.cursor() as cursor,
     ):
-        for statement in statements:
-            cursor.execute(statement, parameters if statement != FORBID_SORT else None)
-        if cursor.description is None:  # psycopg 3 returns the result of each statement, psycopg2 that of the last one
-            cursor.nextset()
+        if one_by_one:
+            for statement in filter(None, statements):
+                cursor.execute(statement, parameters if statement == CLAIM else None)
+        elif in_transaction or clock or ids is not None or not _execute_prepared(cursor, before, parameters):
+            # The statements go to the server in one message, which is one transaction. BEGIN and COMMIT would cost two
+            # more round trips.
+            cursor.execute("".join(statements), parameters)
+        while is_psycopg3 and cursor.nextset():
+            pass  # psycopg 3 returns the result of each statement, psycopg2 that of the last one
         names = [column.name for column in cursor.description]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         emails = _email_addresses({row["user_id"] for row in rows if row["enabled"] and not row["webhook_url"]})
-    return [_build_claimed(row, token, lease_deadline, emails.get(row["user_id"], "")) for row in rows]
+        skipped = options.inactive_users == SKIP
+        inactive = inactive_users({row["user_id"] for row in rows if row["enabled"]}) if skipped else set()
+    return [
+        _build_claimed(
+            row | {"user_inactive": row["user_id"] in inactive}, token, lease_deadline, emails.get(row["user_id"], "")
+        )
+        for row in rows
+    ]
+
+
+def _execute_prepared(cursor: Any, before: str, parameters: dict[str, Any]) -> bool:
+    """Execute a claim of the oldest records as a prepared statement. Return whether that was possible."""
+
+    def statement() -> str:
+        numbered = CLAIM.replace("%(token)s", "$1").replace("%(since)s", "$2")
+        filled: Any = cursor.mogrify(numbered, parameters)
+        return filled.decode() if isinstance(filled, bytes) else str(filled)
+
+    # Sorting is forbidden as in a claim that is not prepared: PostgreSQL plans at the first EXECUTE.
+    varying = {name: value for name, value in parameters.items() if name not in ("token", "since")}
+    name = prepare(cursor, statement, key=f"{CLAIM}{varying}", types="uuid, float8")
+    if not name:
+        return False
+    try:
+        cursor.execute(f"{before}{FORBID_SORT}{USE_PLAN}EXECUTE {name} (%(token)s, %(since)s)", parameters)
+    except DatabaseError as error:
+        if not forget_prepared(error):
+            raise
+        return False
+    return True
+
+
+def seconds_until_due(channels: Sequence[str], *, within: float) -> float | None:
+    """Return how soon the next record becomes due.
+
+    Args:
+        channels: Names of the channels.
+        within: Seconds to look ahead.
+
+    Returns:
+        The seconds, by PostgreSQL's clock; None if no record becomes due within that time.
+    """
+    with connection.cursor() as cursor:
+        parameters = {"now": None, "channels": list(channels), "priorities": Priority.values, "within": within}
+        cursor.execute(_NEXT_DUE, parameters)
+        seconds: float | None = cursor.fetchone()[0]
+    return seconds
 
 
 def release_claims(
@@ -209,6 +298,7 @@ _REQUEST_COLUMNS = (
 )
 
 _CLAIMED_COLUMNS = (
-    *("channel", "dedupe_key", "user_id", "trace_id", "attempt_count", "max_attempts", "round"),
-    *("previous_status", "exhausted", "message_expired", "channel_id", "paused", "probe_in"),
+    *("channel", "dedupe_key", "user_id", "trace_id", "priority", "attempt_count", "max_attempts", "round"),
+    *("previous_status", "exhausted", "message_expired", "user_inactive", "channel_id", "paused", "probe_in"),
+    *("planned", "turn"),
 )

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from notifications.clock import Clock
 from notifications.conf import ServiceOptions
 from notifications.delivery.claim import Claimed
-from notifications.delivery.locks import HeldLocks
+from notifications.delivery.locks import KeyLock
 from notifications.delivery.settlement import Settlement, build_settlement
 from notifications.providers.base import Provider, SendResult
 from notifications.states import Outcome
@@ -21,10 +21,8 @@ class Flight:
     """One claimed record in the engine. Times are seconds of the monotonic clock."""
 
     row: Claimed
-    held: HeldLocks | None
-    """The locks that include this record's lock; None without Redis."""
-    claim_valid: bool = True
-    """Whether the claim was still valid after the key was locked."""
+    key_lock: KeyLock | None = None
+    """The lock of the record's key, if the record lost its former worker."""
     result: SendResult | None = None
     began: float = 0.0
     ended: float = 0.0

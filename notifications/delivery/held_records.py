@@ -16,8 +16,9 @@ from notifications.clock import Clock, current_time
 from notifications.conf import ServiceOptions
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.sql import load_sql
-from notifications.states import SCHEDULED, HoldReason
+from notifications.states import HELD_BY_ENDPOINT, SCHEDULED
 
+_MARK_RECOVERED = load_sql("notifications.delivery", "mark_recovered")
 _RELEASE_HELD_RECORDS = load_sql("notifications.delivery", "release_held_records")
 
 _turn_lock = threading.Lock()
@@ -78,7 +79,7 @@ def _held_records() -> QuerySet[NotificationRecord]:
     return NotificationRecord.objects.filter(
         user_id=OuterRef("user_id"),
         channel=OuterRef("channel"),
-        hold_reason__in=(HoldReason.CHANNEL_PAUSED, HoldReason.ENDPOINT_FAILING),
+        hold_reason__in=HELD_BY_ENDPOINT,
         status__in=SCHEDULED,
     )
 
@@ -90,6 +91,8 @@ def release_and_probe_channels(options: ServiceOptions, clock: Clock | None = No
         options: As for `release_held_records`.
         clock: Clock of a test; None for PostgreSQL's clock.
     """
+    with connection.cursor() as cursor:
+        cursor.execute(_MARK_RECOVERED, {"now": clock() if clock else None})
     now = current_time(clock)
     next_sweep = now + timedelta(seconds=options.sweep_interval)
     channels = UserNotificationChannel.objects.filter(Q(release_at__lte=now) | Q(probe_at__lte=next_sweep))

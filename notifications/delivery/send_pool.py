@@ -69,8 +69,17 @@ class SendPool(Generic[T]):
         while not self._wait_for_done(1, SCALE_UP_AFTER_SECONDS if self._todo else POLL_INTERVAL_SECONDS):
             if time.monotonic() >= deadline or not self.in_flight or interrupted():
                 return []
-            self._scale_up()
+            self.scale_up()
         self._wait_for_done(min(self.in_flight, self.slots // 2), COLLECT_WINDOW_SECONDS)
+        return self.take_done()
+
+    @property
+    def done(self) -> bool:
+        """Whether finished items can be taken."""
+        return bool(self._done)
+
+    def take_done(self) -> list[T]:
+        """Return the finished items without a wait."""
         finished = [self._done.popleft() for _ in range(len(self._done))]
         self.in_flight -= len(finished)
         return finished
@@ -90,7 +99,8 @@ class SendPool(Generic[T]):
             self._ready.wait(seconds)
         return len(self._done) >= count
 
-    def _scale_up(self) -> None:
+    def scale_up(self) -> None:
+        """Double the number of threads if items wait for one."""
         if self._todo:
             self._width = min(self._width * 2, self.slots)
             self._start_threads()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterable, Sequence
@@ -11,9 +10,11 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from notifications.clock import Clock
+from notifications.content.json_encoding import encode_json
 from notifications.content.sanitize import clean_json, clean_text
 from notifications.delivery.claim import Claimed
 from notifications.delivery.settlement import MAX_ERROR_LENGTH, Settlement
+from notifications.providers.base import MAY_HAVE_ARRIVED
 from notifications.sql import load_sql
 from notifications.states import Cause, ErrorCode
 from notifications.telemetry import counters
@@ -29,14 +30,16 @@ _RECORD_LOST_ATTEMPTS = load_sql(
     "notifications.delivery", "record_lost_attempts", count_measurements=counters.COUNT_MEASUREMENTS
 )
 
-_encode = json.JSONEncoder(ensure_ascii=False).encode
+LATE_FAILURE = "the attempt had been recorded as lost before this result was stored"
+LATE_SUCCESS = f"{LATE_FAILURE}, so {MAY_HAVE_ARRIVED} more than once"
 
 
 def settle_batch(group: Sequence[Settlement], clock: Clock | None) -> set[int]:
     """Store a group of results in one statement: attempt rows, records and counters.
 
     A failure is stored in its record only under its own lease. A success is stored even if its lease is lost, because a
-    proven send must stop further sends. The attempt row is stored in both cases.
+    proven send must stop further sends. The attempt row is stored in both cases. If the attempt was recorded as lost
+    meanwhile, its error keeps that.
 
     Args:
         group: The settlements, each of another record.
@@ -51,7 +54,9 @@ def settle_batch(group: Sequence[Settlement], clock: Clock | None) -> set[int]:
     parameters: dict[str, Any] = {
         "now": clock() if clock else None,
         "worker": worker_name(),
-        "results": _encode([_result_row(item) for item in group]),
+        "late_failure": LATE_FAILURE,
+        "late_success": LATE_SUCCESS,
+        "results": encode_json([_result_row(item) for item in group]).decode(),
         **counters.count_parameters(),
     }
     with connection.cursor() as cursor:
@@ -62,8 +67,10 @@ def settle_batch(group: Sequence[Settlement], clock: Clock | None) -> set[int]:
 def settle_with_retries(group: Sequence[Settlement], clock: Clock | None, *, patience: float) -> set[int] | None:
     """Store results, and try again while PostgreSQL is unavailable.
 
-    No other process can claim these records meanwhile, because it needs PostgreSQL too. A result that PostgreSQL
-    refuses is stored without the provider's data, so that it blocks neither its record nor the rest of the group.
+    If PostgreSQL is away for all processes, nobody can claim these records meanwhile. If only this process is cut off,
+    others send them again after the lease and the Redis lock; a result that is stored later than that says so. A result
+    that PostgreSQL refuses is stored without the provider's data, so that it blocks neither its record nor the rest of
+    the group.
 
     Args:
         group: The settlements, each of another record.
@@ -102,15 +109,16 @@ def settle_with_retries(group: Sequence[Settlement], clock: Clock | None, *, pat
 def record_lost_attempts(rows: Iterable[Claimed], clock: Clock | None) -> set[int]:
     """Insert an attempt row with the outcome `lost` for each recovered record, so that the audit has no gap.
 
-    The message of a lost attempt may have arrived. Call this function under the Redis locks of the records.
+    The message of a lost attempt may have arrived. Call this function after the Redis locks have shown that the former
+    workers are gone.
 
     Args:
         rows: Claimed records; only those with the cause `recovery` matter.
         clock: Clock of a test; None for PostgreSQL's clock.
 
     Returns:
-        Ids of the records that must not be sent: their former worker was slow, and settled a success between our claim
-        and our lock.
+        Ids of the records that must not be sent: their former worker was slow, and settled a success after our
+        claim.
     """
     lost = [row for row in rows if row.cause == Cause.RECOVERY]
     if not lost:

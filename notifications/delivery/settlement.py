@@ -15,11 +15,17 @@ from notifications.states import Cause, ErrorCode, HoldReason, Outcome, Status
 HOLD_RECHECK_SECONDS = 3600.0
 """Seconds until a held record is checked again. Its channel usually releases it earlier."""
 
+HOLD_AFTER_RATE_LIMITS = 3
+"""Answers in a row that ask us to slow down, after which the records of the endpoint are held."""
+
+OWNER_CODES = (ErrorCode.PROVIDER_CONFIG, ErrorCode.PROVIDER_AUTH_FAILED)
+"""Permanent failures that are caused by the endpoint's settings, not by the message: an address, a token, a bot."""
+
 MAX_ERROR_LENGTH = 2000
 """Characters of an error text that are stored, as in the Go service."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Settlement:
     """The end of one attempt: the claimed record, the provider's result, and the record's next state."""
 
@@ -36,6 +42,8 @@ class Settlement:
     """Seconds since the attempt began."""
     hold_reason: str = ""
     """A `HoldReason` if the record is held for its channel."""
+    probe_delay: float = 0.0
+    """Seconds for which the endpoint takes no message: the record's backoff, or what the endpoint asked for."""
 
     def without_provider_data(self) -> Settlement:
         """Return a copy without the provider's payloads and texts, which PostgreSQL can store in any case."""
@@ -62,17 +70,42 @@ def decide(row: Claimed, result: SendResult, options: ServiceOptions) -> tuple[S
             return Status.SKIPPED, None
         case Outcome.PERMANENT_FAIL if _is_held_for_channel(row, result):
             return Status.FAILED, HOLD_RECHECK_SECONDS
-        case Outcome.TEMPORARY_FAIL if row.attempt_count < allowed:
+        case Outcome.TEMPORARY_FAIL if row.attempt_count < allowed or is_held_for_endpoint(row, result):
             requested = min(result.retry_after, options.retry_after_max)
             return Status.FAILED, max(retry_delay(row.attempt_count, options), requested)
         case _:
             return Status.DEAD, None
 
 
+def needs_owner(result: SendResult) -> bool:
+    """Return whether the owner of the endpoint must correct it: its channel is paused, and its records are held.
+
+    Args:
+        result: The normalized result of an attempt.
+    """
+    refused = result.outcome == Outcome.PERMANENT_FAIL and result.error_code in OWNER_CODES
+    return refused and not result.project_at_fault
+
+
+def is_held_for_endpoint(row: Claimed, result: SendResult) -> bool:
+    """Return whether a record is held because its endpoint takes no message now.
+
+    It is sent when the endpoint takes messages again, so it is not dead even if this was its last attempt. A record
+    with one attempt, such as a test message, is never held.
+
+    Args:
+        row: The claimed record.
+        result: The normalized result of the attempt.
+    """
+    if result.outcome != Outcome.TEMPORARY_FAIL or row.channel_id is None or row.max_attempts <= 1:
+        return False
+    limited = result.error_code == ErrorCode.PROVIDER_RATE_LIMITED and row.failures + 1 >= HOLD_AFTER_RATE_LIMITS
+    return result.holds_endpoint or limited
+
+
 def _is_held_for_channel(row: Claimed, result: SendResult) -> bool:
     """The endpoint's settings are wrong, not the message: it is sent when the channel is resumed."""
-    wrong_settings = result.error_code == ErrorCode.PROVIDER_CONFIG
-    return wrong_settings and row.channel_id is not None and row.attempt_count < row.max_attempts
+    return needs_owner(result) and row.channel_id is not None and row.attempt_count < row.max_attempts
 
 
 def build_settlement(
@@ -97,6 +130,12 @@ def build_settlement(
     status, delay = decide(row, result, options)
     if delay is not None and result.outcome == Outcome.TEMPORARY_FAIL:
         delay = add_jitter(delay, options, peak_clock=peak_clock)
+    probe_delay = delay or 0.0
+    hold_reason = ""
+    if status == Status.FAILED and result.outcome == Outcome.PERMANENT_FAIL:
+        hold_reason = HoldReason.CHANNEL_PAUSED
+    elif is_held_for_endpoint(row, result):
+        hold_reason, delay = HoldReason.ENDPOINT_FAILING, HOLD_RECHECK_SECONDS
     sent = status == Status.SENT
     return Settlement(
         row=row,
@@ -107,12 +146,17 @@ def build_settlement(
         error="" if sent else clean_text(result.error_message, MAX_ERROR_LENGTH),
         duration=duration,
         age=age,
-        hold_reason=HoldReason.CHANNEL_PAUSED if delay and result.outcome == Outcome.PERMANENT_FAIL else "",
+        hold_reason=hold_reason,
+        probe_delay=probe_delay,
     )
 
 
 def unsendable_result(row: Claimed) -> SendResult:
-    """Return the result for a claimed record that may not be sent: it expired, or no attempt is left."""
+    """Return the result for a claimed record that may not be sent: see `Claimed.unsendable`."""
+    if not row.exhausted:
+        return SendResult(
+            outcome=Outcome.SKIPPED, error_code=ErrorCode.USER_INACTIVE, error_message="the user is inactive"
+        )
     if row.message_expired:
         text = "it expired before it could be sent"
         if row.cause == Cause.RECOVERY:

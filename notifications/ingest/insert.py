@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection
 from django.utils.translation import gettext_lazy as _
 
 from notifications.clock import Clock
 from notifications.conf import ServiceOptions
-from notifications.content.rendering import normalize_message_template
+from notifications.content.rendering import find_replaced_texts, normalize_message_template
 from notifications.ingest.payload import NotificationRequest
 from notifications.ingest.validation import DedupeConflict
 from notifications.models import NotificationRecord
 from notifications.sql import load_sql
+from notifications.states import TextReplaced
 from notifications.telemetry.tracing import current_trace_id
+
+logger = logging.getLogger("notifications.service")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +42,29 @@ class Accepted:
     record_id: int
     reused: bool
     """Whether the record existed before. A duplicate request is no error and sends nothing twice."""
+    replaced: tuple[str, ...] = ()
+    """The fields whose text is not sent as it was given: it contains an external link, is invisible, or is too long.
+    The record keeps the given text. Empty for a duplicate."""
 
 
+class _Row(NamedTuple):
+    """A record of a request."""
+
+    record_id: int
+    user_id: int
+    replaced_texts: str | None = None
+    """JSON; only of a new record."""
+
+
+_Key = tuple[str, str]
+"""Channel and dedupe key."""
 _INSERT = load_sql("notifications.ingest", "insert_requests")
 _COLUMNS = (
     *("channel", "user_id", "trigger_id", "preview_id", "trigger_type", "target_type", "target_id", "dedupe_key"),
-    *("target_url", "trace_id"),
+    *("target_url", "trace_id", "priority"),
 )
+MAX_LOGGED_IDS = 20
+"""Records of duplicates that one log line names."""
 INSERT_BATCH_ROWS = 1000
 """Rows per INSERT: many, so that few round trips are needed, but few enough to end within a statement timeout."""
 
@@ -84,25 +105,37 @@ def insert_requests(
 def _insert_batch(
     requests: Sequence[NotificationRequest], options: ServiceOptions, clock: Clock | None, window: DeliveryWindow
 ) -> list[Accepted]:
-    new: dict[tuple[str, str], tuple[int, int]] = {}
-    known: dict[tuple[str, str], tuple[int, int]] = {}
+    new: dict[_Key, _Row] = {}
+    known: dict[_Key, _Row] = {}
     # One pass is enough, unless the purge deletes an old record between the conflicting INSERT and the SELECT.
     while missing := [request for request in requests if _key(request) not in known]:
         new |= _insert(missing, options, clock, window)
         known |= new | _find_existing([request for request in missing if _key(request) not in new])
-    return [_accepted(request, known[_key(request)], new) for request in requests]
+    results = [_accepted(request, known[_key(request)], new) for request in requests]
+    if duplicates := [result.record_id for result in results if result.reused]:
+        logger.info(
+            "%d of %d requests are duplicates and change nothing",
+            *(len(duplicates), len(results)),
+            extra={"event": "request.duplicate", "count": len(duplicates), "record_ids": duplicates[:MAX_LOGGED_IDS]},
+        )
+    return results
 
 
 def _insert(
     requests: Sequence[NotificationRequest], options: ServiceOptions, clock: Clock | None, window: DeliveryWindow
-) -> dict[tuple[str, str], tuple[int, int]]:
-    """Insert the requests whose key is new; return (record id, user id) by channel and key."""
+) -> dict[_Key, _Row]:
+    """Insert the requests whose key is new; return their rows."""
     texts = [
         normalize_message_template(request.summary_text, request.fallback_text, options.summary_max_runes)
         for request in requests
     ]
     parameters: dict[str, Any] = {name: [getattr(request, name) for request in requests] for name in _COLUMNS}
     parameters |= {name: [getattr(text, name) for text in texts] for name in texts[0]._fields}
+    replaced = [
+        find_replaced_texts(request.summary_text, request.fallback_text, text)
+        for request, text in zip(requests, texts, strict=True)
+    ]
+    parameters["replaced_texts"] = [json.dumps(texts, ensure_ascii=False) if texts else None for texts in replaced]
     parameters |= {
         "now": clock() if clock else None,
         "deliver_at": window.deliver_at,
@@ -111,27 +144,42 @@ def _insert(
     }
     with connection.cursor() as cursor:
         cursor.execute(_INSERT, parameters)
-        return {(channel, key): (record_id, owner) for record_id, channel, key, owner in cursor.fetchall()}
+        rows = {(channel, key): _Row(record, owner, texts) for record, channel, key, owner, texts in cursor.fetchall()}
+    for row in rows.values():
+        if row.replaced_texts:
+            _log_replaced(row)
+    return rows
 
 
-def _find_existing(requests: Sequence[NotificationRequest]) -> dict[tuple[str, str], tuple[int, int]]:
-    """Return (record id, user id) of existing keys. Their rows are committed, because the INSERT waited for them."""
+def _log_replaced(row: _Row) -> None:
+    """Write which texts are not sent as they were given. The texts themselves are personal, so they are not logged."""
+    reasons = {field: replaced["reason"] for field, replaced in json.loads(row.replaced_texts or "{}").items()}
+    logger.log(
+        logging.INFO if set(reasons.values()) == {TextReplaced.TOO_LONG} else logging.WARNING,
+        "notification %d is not sent with the text that was given: %s",
+        row.record_id,
+        ", ".join(f"{field} ({reason})" for field, reason in reasons.items()),
+        extra={"event": "request.text_replaced", "record_id": row.record_id, "reasons": reasons},
+    )
+
+
+def _find_existing(requests: Sequence[NotificationRequest]) -> dict[_Key, _Row]:
+    """Return the rows of existing keys. They are committed, because the INSERT waited for them."""
     if not requests:
         return {}
     keys = {request.dedupe_key for request in requests}
     rows = NotificationRecord.objects.filter(dedupe_key__in=keys).values_list("channel", "dedupe_key", "id", "user_id")
-    return {(channel, key): (record_id, owner) for channel, key, record_id, owner in rows}
+    return {(channel, key): _Row(record_id, owner) for channel, key, record_id, owner in rows}
 
 
-def _accepted(
-    request: NotificationRequest, record: tuple[int, int], new: dict[tuple[str, str], tuple[int, int]]
-) -> Accepted:
-    record_id, owner = record
-    if owner != request.user_id:
+def _accepted(request: NotificationRequest, row: _Row, new: dict[_Key, _Row]) -> Accepted:
+    if row.user_id != request.user_id:
         raise DedupeConflict([("dedupe_key", _("already belongs to a notification of another user"))])
     # Removed at its first use: where one call has the same key twice, only the first is new.
-    return Accepted(record_id=record_id, reused=new.pop(_key(request), None) is None)
+    if new.pop(_key(request), None) is None:
+        return Accepted(record_id=row.record_id, reused=True)
+    return Accepted(record_id=row.record_id, reused=False, replaced=tuple(json.loads(row.replaced_texts or "{}")))
 
 
-def _key(request: NotificationRequest) -> tuple[str, str]:
+def _key(request: NotificationRequest) -> _Key:
     return request.channel, request.dedupe_key

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import NotRequired, TypedDict
 
 from notifications.ingest.validation import MAX_INT64, Check
+from notifications.states import Priority
 
 
 class NotificationPayload(TypedDict):
@@ -24,6 +25,7 @@ class NotificationPayload(TypedDict):
     summary_text: NotRequired[str]
     fallback_text: NotRequired[str]
     trace_id: NotRequired[str]
+    priority: NotRequired[int]
     notification_id: NotRequired[int]
     event_version: NotRequired[str]
 
@@ -43,6 +45,7 @@ class NotificationRequest:
     summary_text: str = ""
     fallback_text: str = ""
     trace_id: str = ""
+    priority: int = Priority.NORMAL.value
     channel: str = "feishu"
 
 
@@ -68,6 +71,7 @@ FIELDS = {
     "user_id",
     "target_id",
     "requested_at",
+    "priority",
     *IDENTIFIER_LENGTHS,
     *TEXT_LENGTHS,
 }
@@ -100,8 +104,16 @@ def parse_payload(payload: object, *, max_user_id: int = MAX_INT64, channel: str
     check.time("requested_at")
     texts = {name: check.text(name, limit) for name, limit in TEXT_LENGTHS.items()}
     target_id = check.integer("target_id")
+    priority = check.integer_between("priority", min(Priority.values), max(Priority.values))
     check.integer("notification_id")
     check.event_version()
     check.refuse_unknown_fields()
     check.raise_if_refused()
-    return NotificationRequest(user_id=user_id, target_id=target_id or 0, channel=channel, **strings, **texts)
+    return NotificationRequest(
+        user_id=user_id,
+        target_id=target_id or 0,
+        priority=Priority.NORMAL.value if priority is None else priority,
+        channel=channel,
+        **strings,
+        **texts,
+    )

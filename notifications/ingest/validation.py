@@ -58,6 +58,8 @@ _CONTROL_IN_URL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
+_LEAP_SECOND = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d):60((?:\.\d+)?(?:Z|[+-]\d\d:\d\d))")
+
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -134,6 +136,15 @@ class Check:
             self.refuse(name, _("must be positive") if value < 1 else _("is too large"))
         return value or 0
 
+    def integer_between(self, name: str, minimum: int, maximum: int) -> int | None:
+        """Check a whole number within these bounds; return None for a wrong or missing one."""
+        value = self.integer(name)
+        if value is not None and not minimum <= value <= maximum:
+            limits = {"minimum": minimum, "maximum": maximum}
+            self.refuse(name, _("must be from %(minimum)d to %(maximum)d") % limits)
+            return None
+        return value
+
     def string(self, name: str, control: re.Pattern[str], limit: int) -> str:
         """Check a string.
 
@@ -201,7 +212,7 @@ class Check:
         moment = value
         if isinstance(value, str):
             try:
-                moment = datetime.fromisoformat(value)
+                moment = parse_time(value)
             except ValueError:
                 moment = None
         if not isinstance(moment, datetime):
@@ -227,6 +238,24 @@ class Check:
         version = self.payload.get("event_version", EVENT_VERSION)
         if version != EVENT_VERSION:
             self.refuse("event_version", _("is not supported; known: %(known)s") % {"known": EVENT_VERSION})
+
+
+def parse_time(text: str) -> datetime:
+    """Return a time in ISO 8601 or RFC 3339, which allows small letters and leap seconds.
+
+    Args:
+        text: The time. The second 60 becomes the next second, because datetime has no leap seconds.
+
+    Raises:
+        ValueError: It is no time, or has a second 60 that is not the last one of a month in UTC.
+    """
+    text = re.sub(r"[tz]", lambda match: match[0].upper(), text)
+    if not (leap := _LEAP_SECOND.fullmatch(text)):
+        return datetime.fromisoformat(text)
+    moment = datetime.fromisoformat(f"{leap[1]}:59{leap[2]}") + timedelta(seconds=1)
+    if (in_utc := moment.astimezone(UTC)).day != 1 or in_utc.hour or in_utc.minute:
+        raise ValueError("not a leap second")
+    return moment
 
 
 def time_problem(moment: datetime) -> Reason:

@@ -2,10 +2,16 @@
 
 from django.db import migrations, models
 
+from notifications.migrations._online import WithShortLocks
+
 
 class Migration(migrations.Migration):
+    atomic = False
     dependencies = [("notifications", "0003_rename_columns_in_state")]
 
     operations = [
-        migrations.AddField("NotificationRecord", "message_uid", models.UUIDField(null=True, editable=False)),
+        WithShortLocks(
+            migrations.AddField("NotificationRecord", "message_uid", models.UUIDField(null=True, editable=False)),
+            column="message_uid",
+        ),
     ]

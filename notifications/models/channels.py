@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from datetime import datetime
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import models
@@ -10,9 +11,25 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from notifications.clock import database_now
 from notifications.querysets import PrimaryManager
 from notifications.security.fields import SecretField
 from notifications.states import AuthType, TestStatus
+
+
+class ChangeTimeField(models.DateTimeField):  # type: ignore[type-arg]
+    """The time of the last `save()`, by PostgreSQL's clock. Django's `auto_now` would take that of this machine."""
+
+    def deconstruct(self) -> Any:
+        """Return Django's own field: the difference does not reach the database."""
+        name, _path, args, kwargs = super().deconstruct()
+        return name, "django.db.models.DateTimeField", args, kwargs
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> datetime:
+        """Return the time, and set it on the instance."""
+        now = database_now()
+        setattr(model_instance, self.attname, now)
+        return now
 
 
 class UserNotificationChannel(models.Model):
@@ -43,7 +60,7 @@ class UserNotificationChannel(models.Model):
     last_test_error = models.CharField(_("error of the last test"), max_length=191, blank=True)
     last_test_at = models.DateTimeField(_("time of the last test"), null=True, blank=True)
     created_at = models.DateTimeField(_("created"), db_default=Now())
-    updated_at = models.DateTimeField(_("changed"), auto_now=True)
+    updated_at = ChangeTimeField(_("changed"), auto_now=True)
 
     objects: ClassVar[models.Manager[UserNotificationChannel]] = PrimaryManager()
 

@@ -18,6 +18,8 @@ class Heartbeat(models.Model):
     name = models.CharField(_("name"), max_length=191, primary_key=True)
     kind = models.CharField(_("kind"), max_length=16, choices=HeartbeatKind.choices)
     seen_at = models.DateTimeField(_("last heartbeat"), db_default=Now())
+    loop_lag = models.FloatField(_("lag of the loop in seconds"), null=True)
+    """The longest time since the heartbeat before for which a worker did not look at its sends in flight."""
 
     objects: ClassVar[models.Manager[Heartbeat]] = PrimaryManager()
 

@@ -11,8 +11,8 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from notifications.content.text import escape_invisible
-from notifications.querysets import NotificationQuerySet, PrimaryManager
-from notifications.states import SCHEDULED, UNDELIVERED, Cause, HoldReason, Outcome, Status
+from notifications.querysets import LISTED, NotificationQuerySet, PrimaryManager
+from notifications.states import SCHEDULED, UNDELIVERED, Cause, HoldReason, Outcome, Priority, Status
 
 
 class NotificationRecord(models.Model):
@@ -42,7 +42,12 @@ class NotificationRecord(models.Model):
     summary_text = models.TextField(_("summary"), blank=True)
     fallback_text = models.TextField(_("fallback text"), blank=True)
     fallback_used = models.BooleanField(_("fallback used"), default=False)
+    replaced_texts = models.JSONField(_("replaced texts"), null=True, editable=False)
+    """What the caller gave, where another text was stored: {field: {"reason": ..., "text": ...}}. See TextReplaced."""
     trace_id = models.CharField(_("trace id"), max_length=191, blank=True)
+    priority = models.SmallIntegerField(
+        _("priority"), choices=Priority.choices, default=Priority.NORMAL, db_default=Priority.NORMAL
+    )
 
     status = models.CharField(_("status"), max_length=16, choices=Status.choices, default=Status.PENDING)
     attempt_count = models.IntegerField(_("attempts"), default=0)
@@ -98,6 +103,8 @@ class NotificationRecord(models.Model):
             # dedupe_key comes first, so that this index also serves a search by key alone.
             models.UniqueConstraint(fields=("dedupe_key", "channel"), name="notification_dedupe"),
             models.CheckConstraint(condition=Q(status__in=Status.values), name="notification_status_known"),
+            # The claim reads the priorities that it knows. A record with another one would wait for ever.
+            models.CheckConstraint(condition=Q(priority__in=Priority.values), name="notification_priority_known"),
             models.CheckConstraint(
                 condition=Q(status__in=SCHEDULED, next_attempt_at__isnull=False)
                 | Q(~Q(status__in=SCHEDULED), next_attempt_at__isnull=True),
@@ -111,6 +118,12 @@ class NotificationRecord(models.Model):
         )
         indexes = (
             # Serves the claim (delivery/claim.py). It has no final rows, so it stays small.
+            models.Index(
+                fields=("channel", "priority", "next_attempt_at", "id"),
+                name="notification_due_by_priority",
+                condition=Q(next_attempt_at__isnull=False),
+            ),
+            # Serves overview and alerts, which look at all channels together.
             models.Index(
                 fields=("next_attempt_at", "id"), name="notification_due", condition=Q(next_attempt_at__isnull=False)
             ),
@@ -133,6 +146,28 @@ class NotificationRecord(models.Model):
                 name="notification_undelivered",
                 condition=Q(status__in=UNDELIVERED),
             ),
+            # The next three serve filters of the admin's list, newest first (admin/filters.py). A successful delivery
+            # by Feishu writes to none of them. Waiting records are in notification_due; nearly all others are sent.
+            models.Index(
+                fields=("status", "created_at", "id"),
+                name="notification_by_status",
+                condition=Q(status__in=UNDELIVERED) & LISTED,
+            ),
+            models.Index(
+                fields=("last_error_code", "created_at", "id"),
+                name="notification_by_error_code",
+                condition=~Q(last_error_code="") & LISTED,
+            ),
+            models.Index(
+                fields=("channel", "created_at", "id"),
+                name="notification_by_channel",
+                condition=~Q(channel="feishu") & LISTED,
+            ),
+            models.Index(
+                fields=("priority", "created_at", "id"),
+                name="notification_by_priority",
+                condition=~Q(priority=Priority.NORMAL) & LISTED,
+            ),
             models.Index(
                 fields=("replay_operation", "id"),
                 name="notification_replayed",
@@ -145,7 +180,10 @@ class NotificationRecord(models.Model):
 
 
 class DeliveryAttempt(models.Model):
-    """One attempt to send one record. Rows are never changed, but a late answer replaces a "lost" row."""
+    """One attempt to send one record.
+
+    Rows are never changed, with one exception: a late result replaces a "lost" row, and the row's error says so.
+    """
 
     record = models.ForeignKey(
         NotificationRecord,

@@ -26,6 +26,8 @@ MAX_COUNTED_ROWS = 100_000
 """Rows that are read to count something. A larger backlog is shown as this many."""
 PROBLEM_PERIOD_SECONDS = 86_400.0
 """A dead notification and a rejected request are a problem for this time."""
+MAX_ENDPOINTS = 20
+"""Endpoints that the metrics name: a label must not have any number of values."""
 
 
 class UnfinishedCount(NamedTuple):
@@ -37,6 +39,15 @@ class UnfinishedCount(NamedTuple):
     """Error of the last attempt; empty where no attempt was made."""
     due: bool
     number: int
+
+
+class EndpointCount(NamedTuple):
+    """How many records of one endpoint are in flight and waiting."""
+
+    channel: str
+    user_id: int
+    in_flight: int
+    waiting: int
 
 
 class DeadCount(NamedTuple):
@@ -122,6 +133,14 @@ class Indicators:
         with connection.cursor() as cursor:
             cursor.execute(load_sql("notifications.monitoring", "count_unfinished"), {"max_rows": MAX_COUNTED_ROWS})
             return [UnfinishedCount(*row) for row in cursor.fetchall()]
+
+    @cached_property
+    def endpoints(self) -> list[EndpointCount]:
+        """Counts of the endpoints with the most records, among the MAX_COUNTED_ROWS that are due first."""
+        parameters = {"max_rows": MAX_COUNTED_ROWS, "max_endpoints": MAX_ENDPOINTS}
+        with connection.cursor() as cursor:
+            cursor.execute(load_sql("notifications.monitoring", "count_by_endpoint"), parameters)
+            return [EndpointCount(*row) for row in cursor.fetchall()]
 
     @cached_property
     def dead(self) -> list[DeadCount]:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+from django.conf import settings
 from django.db import Error
 from django.http import HttpRequest, HttpResponse
+from django.utils import translation
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from notifications.conf import service_options
@@ -36,7 +38,9 @@ class ProbesMiddleware:
             return self.get_response(request)
         if request.method not in ("GET", "HEAD"):
             return HttpResponse(status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "GET, HEAD"})
-        response = probe(request)
+        # The thread may still have the language of the browser that it served last.
+        with translation.override(settings.LANGUAGE_CODE):
+            response = probe(request)
         response.headers["Cache-Control"] = "no-store"
         response.headers["Content-Length"] = str(len(response.content))
         response._has_been_logged = True  # type: ignore[attr-defined]  # else Django logs each 503 as our error

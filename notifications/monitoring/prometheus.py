@@ -13,9 +13,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 from prometheus_client.utils import floatToGoString
 
-from notifications.monitoring.indicators import MAX_COUNTED_ROWS, Indicators, count_rejected
+from notifications.conf import service_options
+from notifications.monitoring.indicators import MAX_COUNTED_ROWS, MAX_ENDPOINTS, Indicators, count_rejected
 from notifications.sql import load_sql
-from notifications.states import Measure, Outcome, Status
+from notifications.states import FINAL, Measure, Outcome, Status
 from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
 
 _LE_LABELS = [*map(floatToGoString, BUCKET_BOUNDS_SECONDS), "+Inf"]
@@ -27,12 +28,15 @@ NAMES = (
     "notifications_delivery_seconds",
     "notifications_due",
     "notifications_in_flight",
+    "notifications_endpoint_in_flight",
+    "notifications_endpoint_waiting",
     "notifications_waiting_for_retry",
     "notifications_oldest_due_age_seconds",
     "notifications_paused_channels",
     "notifications_rejected_last_hour",
     "notifications_heartbeat_age_seconds",
     "notifications_workers",
+    "notifications_loop_lag_seconds",
 )
 """All metrics. Dashboards and alert rules of projects rely on these names."""
 
@@ -85,7 +89,8 @@ def _gauge(name: str, text: str, values: Mapping[Any, float], *labels: str) -> G
 
 
 def _collect_unfinished(indicators: Indicators) -> Iterator[Metric]:
-    due, in_flight, failing = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
+    channels = dict.fromkeys(service_options().providers, 0)
+    due, in_flight, failing = Counter(channels), Counter(channels), Counter[tuple[str, str]]()
     for group in indicators.unfinished:
         due[group.channel] += group.number * (group.due and group.status != Status.SENDING)
         in_flight[group.channel] += group.number * (group.status == Status.SENDING)
@@ -95,12 +100,19 @@ def _collect_unfinished(indicators: Indicators) -> Iterator[Metric]:
     yield _gauge("due", text + "due and not claimed", {(key,): n for key, n in due.items()}, "channel")
     yield _gauge("in_flight", text + "claimed by a worker", {(key,): n for key, n in in_flight.items()}, "channel")
     yield _gauge("waiting_for_retry", text + "failed, by the last error code", failing, "channel", "error_code")
+    busiest = {(item.channel, str(item.user_id)): item for item in indicators.endpoints}
+    in_flight_by_endpoint = {key: float(item.in_flight) for key, item in busiest.items()}
+    waiting_by_endpoint = {key: float(item.waiting) for key, item in busiest.items()}
+    text = f"Of the same, the {MAX_ENDPOINTS} endpoints with the most: "
+    yield _gauge("endpoint_in_flight", text + "claimed by a worker", in_flight_by_endpoint, "channel", "user")
+    yield _gauge("endpoint_waiting", text + "waiting or held", waiting_by_endpoint, "channel", "user")
     age = indicators.oldest_due_age
     yield _gauge("oldest_due_age_seconds", "Age of the record that is due longest", {(): age})
 
 
 def _collect_problems(indicators: Indicators) -> Iterator[Metric]:
-    paused = {(channel,): float(count.total) for channel, count in indicators.paused.items()}
+    paused = {(channel,): 0.0 for channel in service_options().providers}
+    paused |= {(channel,): float(count.total) for channel, count in indicators.paused.items()}
     yield _gauge("paused_channels", "Users' channels that are paused", paused, "channel")
     rejected = count_rejected(3600.0, 3600.0).total
     yield _gauge("rejected_last_hour", "Requests rejected within the last hour", {(): rejected})
@@ -111,10 +123,15 @@ def _collect_heartbeats(indicators: Indicators) -> Iterator[Metric]:
     ages = {(name,): age for name, age in (("beat", last.beat), ("sweep", last.sweep)) if age is not None}
     yield _gauge("heartbeat_age_seconds", "Time since the last heartbeat of beat, and the last sweep", ages, "name")
     yield _gauge("workers", "Worker processes with a heartbeat within the last minute", {(): last.workers})
+    lag = indicators.heartbeats.loop_lag
+    text = "Longest time for which a worker did not look at its sends in flight, since its heartbeat before"
+    yield _gauge("loop_lag_seconds", text, {} if lag is None else {(): lag})
 
 
 def _collect_counters() -> Iterator[Metric]:
-    attempts, final = Counter[tuple[str, str, str]](), Counter[tuple[str, str]]()
+    attempts = Counter[tuple[str, str, str]]()
+    # From the start: Prometheus sees no increase in a counter that begins with 1.
+    final = Counter({(channel, status.value): 0 for channel in service_options().providers for status in FINAL})
     sending: Buckets = defaultdict(lambda: (Counter(), 0.0))
     delivering: Buckets = defaultdict(lambda: (Counter(), 0.0))
     with connection.cursor() as cursor:

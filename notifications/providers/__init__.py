@@ -6,6 +6,7 @@ A provider knows neither records nor the database. `delivery` and `channels` cal
 
 from __future__ import annotations
 
+import contextlib
 from functools import cache
 
 from django.core.signals import setting_changed
@@ -39,6 +40,13 @@ def get_provider(channel: str) -> Provider:
 def configured_providers() -> dict[str, Provider]:
     """Return the providers by channel. The engine ignores records of other channels."""
     return {channel: get_provider(channel) for channel in service_options().providers}
+
+
+def import_providers() -> None:
+    """Import the configured classes and create none, so that processes which are forked later share them."""
+    for config in service_options().providers.values():
+        with contextlib.suppress(ImportError):  # a system check reports it
+            import_string(config.backend)
 
 
 @receiver(setting_changed)

@@ -96,6 +96,12 @@ class SendResult:
     """Number of attempts after which this kind of failure is final, if lower than the record's own limit."""
     maybe_delivered: bool = False
     """True if the whole request was sent but no response arrived. The engine adds this to the error text."""
+    project_at_fault: bool = False
+    """True if the project must correct something, such as its mail settings or its clock. The failure is logged as an
+    error, and pauses no channel: its owner could not do anything."""
+    holds_endpoint: bool = False
+    """True if every message to this endpoint fails in the same way now. The messages are held, and the endpoint is only
+    probed. Only for temporary failures."""
     unmapped: str = ""
     """The vendor's error code, if no rule has it. See `notifications.signals.unmapped_answer`."""
 

@@ -25,19 +25,21 @@ from notifications.conf import service_options
 from notifications.content.links import site_link
 from notifications.providers.attempt import without_secrets
 from notifications.providers.base import Endpoint, SendRequest, SendResult, stable_id
-from notifications.providers.http.client import MAX_EXCERPT_LENGTH
+from notifications.providers.http.deadline import request_deadline
 from notifications.providers.http.failures import network_failure_result
-from notifications.providers.http.ssrf_guard import request_deadline
-from notifications.providers.response_rules import AUTH_FAILED, ENDPOINT_CONFIG, MESSAGE_REFUSED, SERVER_ERROR, Meaning
-from notifications.providers.smtp_backend import SmtpReplyLost
+from notifications.providers.http.messages import MAX_EXCERPT_LENGTH
+from notifications.providers.response_rules import ENDPOINT_CONFIG, MESSAGE_REFUSED, SERVER_ERROR, Meaning
+from notifications.providers.smtp_backend import SmtpReplyLost, SmtpReplyUnclear
 from notifications.security.secrets import SecretUnreadable
 from notifications.states import AuthType, ErrorCode, Outcome
 
 DJANGO_SMTP_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
 DEADLINE_SMTP_BACKEND = "notifications.providers.smtp_backend.EmailBackend"
 NOT_EMAIL = gettext_noop("is not an email address")
-LOGIN_FAILED = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_AUTH_FAILED)
+LOGIN_FAILED = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_AUTH_FAILED, project_at_fault=True)
 """Temporary, because the mail server belongs to the project: correct settings repair it for all waiting records."""
+SENDER_REFUSED = Meaning(Outcome.PERMANENT_FAIL, ErrorCode.PROVIDER_AUTH_FAILED, project_at_fault=True)
+"""The mail server does not take this mail from the project. The user's address may be right."""
 
 
 class SmtpRule(NamedTuple):
@@ -59,6 +61,11 @@ class SmtpRule(NamedTuple):
 _LOGIN = "check EMAIL_HOST_USER and EMAIL_HOST_PASSWORD"
 _POLICY = "the mail server does not accept mail for this recipient from us"
 _RECIPIENT = "the mailbox does not exist: enter another address"
+_FULL = (
+    r"\b5\.(2\.2|3\.[12]|4\.5)\b|(?i:(mailbox|quota|storage).{0,40}(full|exceeded)|over ?quota"
+    r"|exceeded.{0,20}(quota|storage)|out of (storage|space)|insufficient.{0,20}(storage|space))"
+)
+_MAKE_ROOM = "the mailbox or the mail server is full, or takes no mail now"
 _SENDER = "check DEFAULT_FROM_EMAIL"
 _FEATURE = "the mail server does not support what the EMAIL settings require"
 
@@ -70,9 +77,13 @@ SMTP_RULES = (
     SmtpRule(smtplib.SMTPConnectError,        0,   999, "",       SERVER_ERROR),
     SmtpRule(smtplib.SMTPHeloError,           0,   999, "",       SERVER_ERROR),
     SmtpRule(smtplib.SMTPException,           400, 499, "",       SERVER_ERROR),
-    SmtpRule(smtplib.SMTPRecipientsRefused,   500, 599, r"5\.7\.", AUTH_FAILED,     _POLICY),
+    # RFC 3463, sections 3.3 to 3.5: x.2.2 a mailbox is full, x.3.1 the system is full, x.3.2 it takes no mail, x.4.5 it
+    # is congested. RFC 5321, section 4.5.3.1.10: a 552 for a recipient is temporary. The address is not wrong.
+    SmtpRule(smtplib.SMTPException,           500, 599, _FULL,    SERVER_ERROR,    _MAKE_ROOM),
+    SmtpRule(smtplib.SMTPRecipientsRefused,   552, 552, "",       SERVER_ERROR,    _MAKE_ROOM),
+    SmtpRule(smtplib.SMTPRecipientsRefused,   500, 599, r"5\.7\.", SENDER_REFUSED,  _POLICY),
     SmtpRule(smtplib.SMTPRecipientsRefused,   500, 599, "",       ENDPOINT_CONFIG, _RECIPIENT),
-    SmtpRule(smtplib.SMTPSenderRefused,       500, 599, "",       AUTH_FAILED,     _SENDER),
+    SmtpRule(smtplib.SMTPSenderRefused,       500, 599, "",       SENDER_REFUSED,  _SENDER),
     SmtpRule(smtplib.SMTPDataError,           500, 599, "",       MESSAGE_REFUSED),
     SmtpRule(smtplib.SMTPNotSupportedError,   0,   999, "",       LOGIN_FAILED,    _FEATURE),
     SmtpRule(smtplib.SMTPException,           0,   999, "",       SERVER_ERROR),
@@ -170,15 +181,18 @@ class EmailProvider:
         """
         host = _message_id_host(self.options.frontend_base_url)
         url = site_link(self.options.frontend_base_url, request.target_url)
+        headers = {
+            "Message-ID": f"<{stable_id(request, self.options)}@{host}>",
+            "Auto-Submitted": "auto-generated",  # RFC 3834: prevents automatic replies
+        }
+        if self.options.unsubscribe_url:
+            headers["List-Unsubscribe"] = f"<{self.options.unsubscribe_url}>"  # RFC 2369, section 3.2
         return EmailMessage(
             subject=self.title,
             body=f"{request.message_text}\n\n{self.action_text}: {url}\n",
             to=[address],
             connection=backend,
-            headers={
-                "Message-ID": f"<{stable_id(request, self.options)}@{host}>",
-                "Auto-Submitted": "auto-generated",  # RFC 3834: prevents automatic replies
-            },
+            headers=headers,
         )
 
     def _backend(self) -> BaseEmailBackend:
@@ -204,16 +218,18 @@ def smtp_failure_result(error: smtplib.SMTPException) -> SendResult:
         error_message=f"{text} ({rule.remedy})" if rule.remedy else text,
         response_payload=reply[:MAX_EXCERPT_LENGTH] or None,
         response_excerpt=reply[:MAX_EXCERPT_LENGTH],
+        maybe_delivered=isinstance(error, SmtpReplyUnclear),
+        project_at_fault=rule.meaning.project_at_fault,
     )
 
 
 def _read_reply(error: smtplib.SMTPException) -> tuple[int, str]:
-    """Return the server's reply code and text; 0 and an empty text if it sent none."""
+    """Return the server's reply code and text; 0 for no reply, or for one without a code (smtplib has -1 for it)."""
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         [(code, text), *_] = error.recipients.values()
-        return code, force_str(text, errors="replace")
+        return max(code, 0), force_str(text, errors="replace")
     if isinstance(error, smtplib.SMTPResponseException):
-        return error.smtp_code, force_str(error.smtp_error, errors="replace")
+        return max(error.smtp_code, 0), force_str(error.smtp_error, errors="replace")
     return 0, ""
 
 

@@ -17,19 +17,21 @@ from typing import Any, ClassVar
 
 from django.utils.translation import gettext_noop
 
+from notifications.content.json_encoding import encode_json
 from notifications.providers.base import SendRequest, SendResult, stable_id
+from notifications.providers.http.messages import Exchange, HttpRequest
 from notifications.providers.http.url_rules import AddressRules
 from notifications.providers.response_rules import (
     AUTH_FAILED,
+    CLOCK_REFUSED,
     ENDPOINT_CONFIG,
     MESSAGE_REFUSED,
-    RATE_LIMITED,
+    RETRIED_STATUSES,
     SENT,
-    SERVER_ERROR,
     RuleTable,
     StatusRule,
 )
-from notifications.providers.webhook_base import WebhookProvider, encode_json
+from notifications.providers.webhook_base import WebhookProvider
 from notifications.states import AuthType, ErrorCode, Outcome
 
 ADDRESS_RULES = AddressRules(
@@ -47,15 +49,24 @@ INVALID_SECRET = gettext_noop(
     "must be whsec_ followed by 24 to 64 bytes in Base64; during a rotation, two of them separated by a comma"
 )
 
+_CLOCK_WORDS = (
+    # The words of receivers' libraries, such as "Message timestamp too old" of the specification's own ones.
+    r"timestamp.{0,40}(too[ _-]?(old|new|early|late|far)|outside|expired|not within|tolerance|skew|stale)"
+    r"|timestamp.{0,40}in the (future|past)"
+    r"|(stale|expired|old|outdated)[ _-]timestamp|tolerance zone|clock[ _-]?skew|time[ _-]?too[ _-]?skewed"
+    r"|时间戳.{0,10}(过期|失效|超时|过旧|超前)"
+)
+
 # fmt: off
 STANDARD_WEBHOOK_RULES = RuleTable((), (
-    # The specification defines the meaning of the status only. The body is ignored.
+    # The specification defines the meaning of the status only. The body is read only to tell a wrong clock, which the
+    # receiver refuses like a wrong signature: the specification, "Verifying webhook authenticity".
     StatusRule(200, 299, SENT),
+    StatusRule(400, 499, CLOCK_REFUSED,   "check the clock of this server, not the secret", body=_CLOCK_WORDS),
     StatusRule(410, 410, ENDPOINT_CONFIG, "the receiver no longer uses this address: enter the new one"),
     StatusRule(401, 401, AUTH_FAILED,     "enter the receiver's signing secret"),
     StatusRule(403, 403, AUTH_FAILED,     "enter the receiver's signing secret"),
-    StatusRule(429, 429, RATE_LIMITED),
-    StatusRule(500, 599, SERVER_ERROR),
+    *RETRIED_STATUSES,
     StatusRule(100, 999, MESSAGE_REFUSED),
 ))
 # fmt: on
@@ -78,8 +89,8 @@ class StandardWebhookProvider(WebhookProvider):
         keys = _decode_keys(secret)
         return "" if keys and all(len(key) in KEY_LENGTHS_BYTES for key in keys) else INVALID_SECRET
 
-    def deliver(self, request: SendRequest, url: str, secret: str) -> SendResult:
-        """Post the message with one signature for each secret. During a rotation the receiver knows only one of them.
+    def deliver(self, request: SendRequest, url: str, secret: str) -> Exchange:
+        """Ask to post the message with a signature for each secret. During a rotation the receiver knows only one.
 
         Args:
             request: The message.
@@ -105,7 +116,7 @@ class StandardWebhookProvider(WebhookProvider):
             "webhook-timestamp": str(timestamp),
             "webhook-signature": " ".join(sign_content(key, content) for key in _decode_keys(secret)),
         }
-        return self.read(self.poster.post(url, body, headers), payload)
+        return self.read((yield HttpRequest(url, body, headers)), payload)
 
     def payload(self, request: SendRequest) -> dict[str, Any]:
         """Return the event in the form that the specification recommends: type, timestamp and data."""

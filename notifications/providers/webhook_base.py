@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import inspect
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from notifications.conf import ServiceOptions, service_options
+from notifications.content.json_encoding import encode_json
 from notifications.content.links import site_link
 from notifications.providers.attempt import without_secrets
 from notifications.providers.base import Endpoint, SendRequest, SendResult
-from notifications.providers.http.client import HttpPoster, HttpResponse
+from notifications.providers.http.client import HttpPoster
+from notifications.providers.http.messages import Exchange, HttpRequest, HttpResponse
 from notifications.providers.response_rules import RuleTable, interpret_response
+from notifications.security.address_secrets import secret_parts
 from notifications.security.secrets import SecretUnreadable
 from notifications.states import AuthType, ErrorCode, Outcome
 
-_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+MAX_EXACT_INTEGER = 2**53 - 1
+"""Largest whole number that a program can read exactly whose numbers are all floats, as in JavaScript."""
+
+MAX_REMEMBERED_ADDRESSES = 1000
+"""Addresses whose check is remembered, as many as are kept decrypted."""
 
 
 class WebhookProvider(ABC):
@@ -24,6 +32,9 @@ class WebhookProvider(ABC):
 
     This class skips users without a usable channel, decrypts the secrets, checks the address, and removes the secrets
     from the result. A subclass sets the class attributes and implements `address_problem` and `deliver`.
+
+    It does no I/O: it says what to send and what the answer means, and the engine sends. So one thread can send any
+    number of messages at a time, and a test needs no server.
 
     The keyword arguments are the OPTIONS of the channel in PROVIDERS.
 
@@ -43,6 +54,8 @@ class WebhookProvider(ABC):
     auth_types: ClassVar[tuple[AuthType, ...]]
     """The kinds of authentication that a channel may have."""
     address_optional: ClassVar[bool] = False
+    named_hosts: ClassVar[str] = ""
+    """Name of the option that lists hosts which the operator has named; they may be in a private network."""
 
     def __init__(
         self, options: ServiceOptions | None = None, *, event: str = "", title: str = "", action_text: str = ""
@@ -51,7 +64,10 @@ class WebhookProvider(ABC):
         self.event = event or self.options.event_name
         self.title = title or self.options.message_title
         self.action_text = action_text or self.options.action_text
-        self.poster = HttpPoster(self.options)
+        named = getattr(self.options, self.named_hosts) if self.named_hosts else ()
+        self.poster = HttpPoster(self.options, private_hosts=named)
+        # What it says of an address does not change while the provider lives.
+        self._remembered_problem = lru_cache(maxsize=MAX_REMEMBERED_ADDRESSES)(self.address_problem)
 
     @abstractmethod
     def address_problem(self, url: str) -> str:
@@ -62,8 +78,12 @@ class WebhookProvider(ABC):
         return ""
 
     @abstractmethod
-    def deliver(self, request: SendRequest, url: str, secret: str) -> SendResult:
-        """Post the message and return the result.
+    def deliver(self, request: SendRequest, url: str, secret: str) -> Exchange:
+        """Say what to post, and return what the answer means.
+
+        It is a generator: `response = yield HttpRequest(...)`, as often as necessary, and then `return self.read(...)`.
+        A subclass may also post by itself, with `self.post`, and return a SendResult. The engine then calls it in a
+        thread.
 
         Args:
             request: The message.
@@ -71,8 +91,26 @@ class WebhookProvider(ABC):
             secret: The user's token or signing secret; blank if the channel has no authentication in `auth_types`.
         """
 
+    @property
+    def blocks(self) -> bool:
+        """Whether a subclass does I/O of its own, so that the engine must call `send` in a thread."""
+        kind = type(self)
+        return kind.send is not WebhookProvider.send or not inspect.isgeneratorfunction(kind.deliver)
+
     def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
-        """Post the message to the user's endpoint.
+        """Post the message to the user's endpoint from this thread, and wait for the result.
+
+        Args:
+            request: The message.
+            endpoint: The user's channel settings, or None.
+
+        Returns:
+            The result of `exchange`.
+        """
+        return self.poster.run(self.exchange(request, endpoint))
+
+    def exchange(self, request: SendRequest, endpoint: Endpoint | None) -> Exchange:
+        """Say what to post to the user's endpoint, and return what the answer means. Does no I/O.
 
         Args:
             request: The message.
@@ -95,16 +133,18 @@ class WebhookProvider(ABC):
             return SendResult(
                 outcome=Outcome.TEMPORARY_FAIL, error_code=ErrorCode.PROVIDER_CONFIG, error_message=str(error)
             )
-        if problem := self.address_problem(url):
+        if problem := self._remembered_problem(url):
             return SendResult(
                 outcome=Outcome.PERMANENT_FAIL,
                 error_code=ErrorCode.INVALID_URL,
                 error_message=f"the webhook address {problem}",
             )
-        return without_secrets(self.deliver(request, url, secret), (url.rpartition("/")[2], *secret.split(",")))
+        delivery: Exchange | SendResult = self.deliver(request, url, secret)
+        result = delivery if isinstance(delivery, SendResult) else (yield from delivery)
+        return without_secrets(result, secret.split(","), secret_parts(url))
 
     def post(self, url: str, payload: Any, headers: dict[str, str]) -> SendResult:
-        """Post a JSON value once and return what the response means.
+        """Post a JSON value once from this thread, and return what the response means.
 
         Args:
             url: The user's address.
@@ -117,7 +157,7 @@ class WebhookProvider(ABC):
         """Return what a response means, by `table`.
 
         Args:
-            response: What `poster.post` returned.
+            response: What the request was answered with, or the failed result if there was no answer.
             payload: The JSON value that was sent; kept with the result.
         """
         if isinstance(response, SendResult):
@@ -125,7 +165,11 @@ class WebhookProvider(ABC):
         return interpret_response(response, payload, self.table)
 
     def fields(self, request: SendRequest) -> dict[str, Any]:
-        """Return the message as JSON fields. Users build their flows on these fields, so they are stable."""
+        """Return the message as JSON fields. Users build their flows on these fields, so they are stable.
+
+        JavaScript, and tools made with it, round a number beyond MAX_EXACT_INTEGER (RFC 8259, section 6, names this
+        bound). Such a number has its digits as a text beside it, in the field of the same name with `_str`.
+        """
         fields: dict[str, Any] = {
             "notification_id": request.notification_id,
             "user_id": request.user_id,
@@ -143,13 +187,20 @@ class WebhookProvider(ABC):
         }
         if request.trace_id:
             fields["trace_id"] = request.trace_id
-        return fields
+        numbers = {name: value for name, value in fields.items() if isinstance(value, int)}
+        return fields | {f"{name}_str": str(value) for name, value in numbers.items() if abs(value) > MAX_EXACT_INTEGER}
 
     def action_url(self, request: SendRequest) -> str:
         """Return the absolute address of the message's link."""
         return site_link(self.options.frontend_base_url, request.target_url)
 
 
-def encode_json(payload: Any) -> bytes:
-    """Return a JSON value as a request body in UTF-8."""
-    return _ENCODE(payload).encode()
+def json_request(url: str, payload: Any, headers: dict[str, str] | None = None) -> HttpRequest:
+    """Return the request that posts a JSON value.
+
+    Args:
+        url: The user's address.
+        payload: JSON value.
+        headers: Further HTTP headers.
+    """
+    return HttpRequest(url, encode_json(payload), headers or {})

@@ -102,15 +102,17 @@ class Criteria:
         """The column that orders the records of an operation. Its index contains every record that can match."""
         return "created_at" if self._takes_sent else "updated_at"
 
-    def select(self, as_of: datetime) -> NotificationQuerySet[NotificationRecord]:
+    def select(self, as_of: datetime, *, expired: bool = False) -> NotificationQuerySet[NotificationRecord]:
         """Return the records that match, can be replayed, and have not changed since a time.
 
         A replayed record has changed, so it never matches again.
 
         Args:
             as_of: The time of the operation, by PostgreSQL's clock.
+            expired: Return those that are left out because they have expired, instead.
         """
-        records = NotificationRecord.objects.replayable(force=self.force).filter(updated_at__lte=as_of)
+        records = NotificationRecord.objects.replayable(force=self.force, expired=expired)
+        records = records.filter(updated_at__lte=as_of)
         if not self._takes_sent:
             # With this condition PostgreSQL uses the index notification_undelivered.
             records = records.filter(status__in=UNDELIVERED)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from datetime import datetime
 
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import transaction
+from django.db import connection, transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from notifications.broker.nudge import nudge_replays
 from notifications.clock import database_now
 from notifications.content.text import escape_invisible
+from notifications.exceptions import NotificationError
 from notifications.models import ReplayOperation
 from notifications.replay.criteria import Criteria, InvalidCriteria, Problem
 from notifications.states import UNFINISHED, OperationStatus
@@ -23,6 +26,18 @@ logger = logging.getLogger("notifications.replays")
 MAX_RATE_PER_MINUTE = 60_000
 """Largest rate. Without a limit, an operation may be faster."""
 MAX_REASON_CHARACTERS = 500
+
+
+class OperationExists(NotificationError, ValueError):
+    """An operation with the same criteria is running, or the same order was given before. Nothing was created.
+
+    Args:
+        operation: The operation that exists.
+    """
+
+    def __init__(self, operation: ReplayOperation) -> None:
+        self.operation = operation
+        super().__init__(f"replay operation {operation.pk} is the same")
 
 
 def create_operation(
@@ -47,13 +62,20 @@ def create_operation(
 
     Raises:
         InvalidCriteria: The reason, the rate or the time is not valid.
+        OperationExists: An unfinished operation has the same criteria, or any one the same criteria and time, because a
+            form was sent twice.
     """
     reason = reason.strip()
     if errors := _problems(reason, rate, as_of):
         raise InvalidCriteria(errors)
     with transaction.atomic():
+        with connection.cursor() as cursor:  # two people, or two clicks, at the same moment
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [json.dumps(criteria.as_json())])
         now = database_now()
         cutoff = min(as_of, now) if as_of else now
+        same = ReplayOperation.objects.filter(criteria=criteria.as_json())
+        if existing := same.filter(Q(status__in=UNFINISHED) | Q(as_of=cutoff)).order_by("-pk").first():
+            raise OperationExists(existing)
         operation = ReplayOperation.objects.create(
             created_by_id=actor.pk if actor else None,
             reason=reason,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import lru_cache
+from typing import Any
 
+import orjson
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter as BaseFormatter
 
@@ -30,12 +33,14 @@ _RULES = (
     ),
 )
 
+_RULES_BY_MARKER = [(marker, pattern, text) for markers, pattern, text in _RULES for marker in markers]
+
 
 def redact_text(text: str) -> str:
     """Return the text with webhook keys, bearer tokens, signing secrets and passwords in URLs replaced by asterisks."""
     lower = text.lower()
-    for markers, pattern, replacement in _RULES:
-        if any(marker in lower for marker in markers):
+    for marker, pattern, replacement in _RULES_BY_MARKER:
+        if marker in lower:
             text = pattern.sub(replacement, text)
     return text
 
@@ -58,6 +63,14 @@ class NoSecrets(logging.Filter):
         return True
 
 
+_NO_EXTRA_FIELDS = frozenset([*RESERVED_ATTRS, "data"])  # Celery logs the arguments of a failed task as `data`
+
+
+@lru_cache(maxsize=1000)
+def _encode_name(name: str) -> str:
+    return orjson.dumps(name).decode()
+
+
 class JsonFormatter(BaseFormatter):
     """Formats a record as one line of JSON: time, level, logger, message and every extra field, without secrets."""
 
@@ -67,9 +80,23 @@ class JsonFormatter(BaseFormatter):
             style="{",
             rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
             json_ensure_ascii=False,
-            reserved_attrs=[*RESERVED_ATTRS, "data"],  # Celery logs the arguments of a failed task as `data`
+            reserved_attrs=sorted(_NO_EXTRA_FIELDS),
         )
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        """Return the fields as JSON, with the blanks of the standard library: people search for `"event": "..."`."""
+        try:
+            fields = [f"{_encode_name(name)}: {orjson.dumps(log_data[name]).decode()}" for name in log_data]
+            return f"{{{', '.join(fields)}}}"
+        except TypeError:  # an object, or a number of more than 64 bits
+            return str(super().jsonify_log_record(log_data))
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line. Secrets in extra fields are removed at any depth."""
-        return redact_text(super().format(record))
+        if record.exc_info or record.exc_text or record.stack_info or not isinstance(record.msg, str):
+            return redact_text(super().format(record))
+        # What the library does for such a record, in a third of its time: each attempt has a line.
+        fields = {"time": self.formatTime(record), "level": record.levelname, "logger": record.name}
+        fields["message"] = record.getMessage()
+        fields |= {name: value for name, value in record.__dict__.items() if name not in _NO_EXTRA_FIELDS}
+        return redact_text(self.jsonify_log_record(fields))

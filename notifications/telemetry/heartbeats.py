@@ -13,6 +13,7 @@ from django.db.models import Count, Max, Model, Q
 from django.db.models.functions import Coalesce, Now
 
 from notifications.states import HeartbeatKind
+from notifications.telemetry.loop_lag import note_lag, take_largest_lag
 from notifications.telemetry.process import worker_name
 
 logger = logging.getLogger("notifications.heartbeats")
@@ -43,6 +44,8 @@ class LastHeartbeats:
     """Worker processes with a heartbeat within WORKER_TIMEOUT."""
     last_worker: datetime | None = None
     """The newest heartbeat of any worker process; None: no row is left."""
+    loop_lag: float | None = None
+    """The largest lag of the loop of any such worker, in seconds; None: nothing was in flight."""
 
 
 def last_heartbeats() -> LastHeartbeats:
@@ -58,6 +61,7 @@ def last_heartbeats() -> LastHeartbeats:
             sweep=Max("seen_at", filter=Q(kind=HeartbeatKind.SWEEP)),
             workers=Count("pk", filter=Q(kind=HeartbeatKind.WORKER, seen_at__gt=Now() - WORKER_TIMEOUT)),
             last_worker=Max("seen_at", filter=Q(kind=HeartbeatKind.WORKER)),
+            loop_lag=Max("loop_lag", filter=Q(kind=HeartbeatKind.WORKER, seen_at__gt=Now() - WORKER_TIMEOUT)),
         )
     )
 
@@ -80,20 +84,46 @@ def reserve_write(kind: HeartbeatKind) -> bool:
 def write_heartbeat(kind: HeartbeatKind) -> None:
     """Write a heartbeat now. Never raises: a failure is logged."""
     name = _worker_key() if kind == HeartbeatKind.WORKER else kind.value
+    lag = take_largest_lag() if kind == HeartbeatKind.WORKER else None
     heartbeats = _model()._default_manager
     try:
         heartbeats.bulk_create(
-            [_model()(name=name, kind=kind, seen_at=Now())],
+            [_model()(name=name, kind=kind, seen_at=Now(), loop_lag=lag)],
             update_conflicts=True,
             unique_fields=["name"],
-            update_fields=["seen_at"],
+            update_fields=["seen_at", "loop_lag"],
         )
         if kind == HeartbeatKind.WORKER:
             old = heartbeats.filter(kind=HeartbeatKind.WORKER, seen_at__lt=Now() - FORGET_WORKER_AFTER)
             # Rows that another process deletes at the same time are skipped instead of waited for.
             heartbeats.filter(pk__in=old.select_for_update(skip_locked=True).values("pk")).delete()
     except Error as error:
+        if lag is not None:
+            note_lag(lag)  # the next heartbeat tells it
         _log_failure(error)
+
+
+def take_turn(task: str, period: float) -> bool:
+    """Take the message of a periodic task, unless a worker took another one within half of its period.
+
+    So the messages that piled up while no worker ran are dropped, by PostgreSQL's clock alone. Half, because a message
+    may be late while the next one is not. Never raises: without an answer of PostgreSQL the turn is taken.
+
+    Args:
+        task: The name of the task.
+        period: Its interval in seconds.
+    """
+    tasks = _model()._default_manager
+    name = f"task:{task}"[:MAX_NAME_LENGTH]
+    # A time in the future was written before PostgreSQL's clock was set back.
+    recent = Q(seen_at__gt=Now() - timedelta(seconds=period / 2), seen_at__lte=Now())
+    try:
+        if tasks.filter(name=name).exclude(recent).update(seen_at=Now()):
+            return True
+        return tasks.get_or_create(name=name, defaults={"kind": HeartbeatKind.TASK})[1]
+    except Error as error:
+        _log_failure(error)
+        return True
 
 
 def delete_worker_heartbeat() -> None:

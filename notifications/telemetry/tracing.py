@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 from opentelemetry import trace
 
@@ -21,29 +21,44 @@ def current_trace_id() -> str:
     return trace.format_trace_id(context.trace_id) if context.is_valid else ""
 
 
-@contextmanager
-def send_span(trace_id: str, **attributes: str | int) -> Iterator[Callable[[str, str], None]]:
+def send_span(
+    trace_id: str, *, current: bool = True, **attributes: str | int
+) -> AbstractContextManager[Callable[[str, str], None]]:
     """Make a span of one send, linked to the trace of its request.
 
     Args:
         trace_id: Trace id of the record. A value that is no W3C trace id or traceparent gives no link.
+        current: Whether it is the current span of the thread. Not for a send beside others in one thread.
         **attributes: Attributes of the span; `notifications.` is put before each name.
 
-    Yields:
-        A function that takes the outcome and the error code (empty: none) and sets them on the span.
+    Returns:
+        A context with a function that takes the outcome and the error code (empty: none) and sets them on the span.
     """
     # Without a tracer provider the span is not recorded, but creating it would take a quarter of the time of a send.
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        yield lambda outcome, code: None
-        return
-    with trace.get_tracer("notifications").start_as_current_span(
+        return _NO_SPAN
+    return _recorded_span(trace_id, current=current, attributes=attributes)
+
+
+_NO_SPAN: AbstractContextManager[Callable[[str, str], None]] = nullcontext(lambda outcome, code: None)
+
+
+@contextmanager
+def _recorded_span(
+    trace_id: str, *, current: bool, attributes: dict[str, str | int]
+) -> Iterator[Callable[[str, str], None]]:
+    span = trace.get_tracer("notifications").start_span(
         "notifications.send",
         kind=trace.SpanKind.CLIENT,
         attributes={f"notifications.{name}": value for name, value in attributes.items()},
         links=_links(trace_id),
         record_exception=False,  # the text of an exception may hold the webhook address, which is a credential
         set_status_on_exception=False,
-    ) as span:
+    )
+    with ExitStack() as stack:
+        stack.callback(span.end)
+        if current:
+            stack.enter_context(trace.use_span(span, record_exception=False, set_status_on_exception=False))
 
         def record_outcome(outcome: str, code: str) -> None:
             span.set_attribute("notifications.outcome", str(outcome))

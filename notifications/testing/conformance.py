@@ -7,9 +7,10 @@ The tests run with pytest and pytest-django. They start a `Sandbox` and use neit
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 from cryptography.fernet import Fernet
@@ -19,7 +20,7 @@ from django.test import override_settings
 from notifications.conf import ServiceOptions, service_options
 from notifications.providers.attempt import attempt_send
 from notifications.providers.base import MAY_HAVE_ARRIVED, Endpoint, Provider, SendRequest, SendResult
-from notifications.providers.http.client import MAX_EXCERPT_LENGTH
+from notifications.providers.http.messages import MAX_EXCERPT_LENGTH, HttpProvider
 from notifications.providers.http.response_reader import MAX_RESPONSE_BYTES
 from notifications.security.secrets import Secret
 from notifications.states import Outcome
@@ -181,6 +182,23 @@ class ProviderConformance:
         assert [delivery.answer for delivery in sandbox.deliveries()] == list(self.expected_results)
         with_text = {answer for answer, result in results.items() if result.error_message}
         assert with_text == {answer for answer, result in results.items() if result.outcome != Outcome.SUCCESS}
+
+    def test_an_exchange_needs_no_network(self, sandbox: Sandbox) -> None:
+        """A provider without I/O asks for a request, and ends with the failure that it gets instead of an answer."""
+        provider = self.make(self.options(sandbox))
+        if getattr(provider, "blocks", True):
+            pytest.skip("it does I/O of its own")
+        exchange = cast("HttpProvider", provider).exchange(REQUEST, self.endpoint(sandbox))
+
+        request = next(exchange)
+        failed = SendResult(outcome=Outcome.TEMPORARY_FAIL, error_code="network_error", maybe_delivered=True)
+        with pytest.raises(StopIteration) as end:
+            exchange.send(failed)
+
+        assert request.url.startswith(sandbox.origin)
+        assert json.loads(request.body)
+        assert (end.value.value.outcome, end.value.value.maybe_delivered) == (Outcome.TEMPORARY_FAIL, True)
+        assert sandbox.connections == 0
 
     def test_the_retry_time_of_a_rate_limit_is_kept(self, sandbox: Sandbox) -> None:
         """`retry_after` is the time that the endpoint asked for."""

@@ -6,7 +6,10 @@ URLs import `api` from here; `admin`, `management` and `tasks` may import it, th
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from ninja import NinjaAPI
@@ -26,7 +29,22 @@ def _title() -> str:
         return "Notifications"
 
 
-api = NinjaAPI(
+class NonAtomicAPI(NinjaAPI):
+    """An API whose views Django does not wrap in a transaction, where the project has ATOMIC_REQUESTS.
+
+    A test message is claimed, sent and settled in transactions of their own. The other views have their own too.
+    """
+
+    @property
+    def urls(self) -> tuple[list[Any], str, str]:
+        """The URL patterns, for `path("api/", api.urls)`."""
+        patterns, app, namespace = super().urls
+        for pattern in patterns:
+            pattern.callback = transaction.non_atomic_requests(pattern.callback)
+        return patterns, app, namespace
+
+
+api = NonAtomicAPI(
     title=_title(),
     version="1",
     docs=DocsPage(),

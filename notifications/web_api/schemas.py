@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool
 from notifications.channels.rules import MAX_SECRET_CHARACTERS
 from notifications.content.error_messages import USER_ERROR_MESSAGES
 from notifications.models import NotificationRecord, UserNotificationChannel
+from notifications.security.address_secrets import mask_url
 from notifications.security.log_redaction import redact_text
-from notifications.security.secrets import SecretUnreadable, mask_key, mask_url
+from notifications.security.secrets import SecretUnreadable, mask_key
 from notifications.states import AuthType, Status, TestStatus
 
 STATUSES_WITH_ERROR = (Status.FAILED, Status.DEAD, Status.SKIPPED)
@@ -71,7 +72,7 @@ class ChannelOut(BaseModel):
     auth_type: AuthType
     bearer_token_stored: bool
     paused: bool = Field(
-        description="True if sending is paused because the endpoint refuses messages or keeps failing."
+        description="True if sending is paused: one response said that the endpoint or its token must be corrected."
     )
     paused_at: datetime | None
     pause_reason: str
@@ -142,6 +143,7 @@ class NotificationOut(DeliveryState):
     text: str = Field(description="The text of the message.")
     target_url: str = Field(description="The target of the link: a path on the product's site.")
     trigger_type: str
+    priority: int = Field(description="From 0 (low) to 3 (urgent).")
     attempt_count: int
     max_attempts: int
     next_attempt_at: datetime | None
@@ -156,6 +158,7 @@ class NotificationOut(DeliveryState):
             text=record.fallback_text if record.fallback_used else record.summary_text,
             target_url=record.target_url,
             trigger_type=record.trigger_type,
+            priority=record.priority,
             attempt_count=record.attempt_count,
             max_attempts=record.max_attempts,
             next_attempt_at=record.next_attempt_at,

@@ -170,3 +170,33 @@ def test_without_the_setting_pgbouncer_refuses_us_and_says_why(pooled: PooledEnv
 
     assert done.returncode != 0
     assert "unsupported startup parameter" in done.stderr
+
+
+def test_a_worker_behind_it_listens_at_redis_and_leaves_nothing_on_its_connections(pooled: PooledEnvironment) -> None:
+    environment = pooled.environment
+    user, _key = environment.add_user()
+    worker = environment.start_worker()
+    with environment.redis() as client:
+        wait_until(lambda: client.exists("smartmate:listeners"), "the worker listens at Redis")
+
+    record = environment.request(user, "through-redis")  # no beat runs: only a nudge can start a drain
+
+    wait_until(lambda: not pooled.unsent(record), "it is sent")
+    # A claim takes advisory locks for its transaction only; a lock that belongs to a session would never go away.
+    locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+    wait_until(lambda: pooled.direct(locks) == [(0,)], "no advisory lock is held")
+    assert "nudge.listening" not in worker.log
+    worker.terminate(40)
+
+
+def test_a_caller_behind_it_wakes_a_worker_that_listens_directly(pooled: PooledEnvironment) -> None:
+    environment = pooled.environment
+    user, _key = environment.add_user()
+    direct = {"DATABASE_URL": pooled.bouncer.upstream, "DATABASE_POOLED": "false", "NOTIFICATIONS_NUDGE": "notify"}
+    worker = environment.start_worker(**direct)
+    wait_until(lambda: "nudge.listening" in worker.log, "the worker listens")
+
+    record = environment.request(user, "through-notify")
+
+    wait_until(lambda: not pooled.unsent(record), "it is sent")
+    worker.terminate(40)

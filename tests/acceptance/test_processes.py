@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import threading
+from typing import Any
 
 import pytest
 
@@ -54,6 +56,97 @@ def test_event_of_another_celery_app_is_sent_once_despite_a_duplicate(environmen
     wait_until(lambda: environment.rows("SELECT 1 FROM notification_rejected_requests"), "the invalid event is stored")
     environment.wait_for_status("sent", 1)
     assert list(environment.sends().values()) == [1]
+
+
+def test_event_that_celery_cannot_decode_is_kept_as_a_rejected_request(environment: ProjectEnvironment) -> None:
+    environment.start_worker()
+    user, _key = environment.add_user()
+    other = other_app(environment.valkey.url)
+    bad = [
+        {"user_id": 1, "extra": {"__type__": "order", "__value__": 5}},
+        {"__type__": "datetime", "__value__": "yesterday"},
+        {"user_id": 1, "list": [{"__type__": "bytes", "__value__": 7}]},
+    ]
+
+    for payload in bad:
+        other.send_task("notification.feishu.requested", args=[payload], queue="notifications")
+    other.send_task("notification.feishu.requested", args=[payload_of(user, "k")], queue="notifications")
+
+    environment.wait_for_status("sent", 1)
+    kept = "SELECT payload, errors FROM notification_rejected_requests ORDER BY payload"
+    wait_until(lambda: len(environment.rows(kept)) == len(bad), "each is stored")
+    rows = environment.rows(kept)
+    assert sorted(json.dumps(json.loads(payload)) for payload, _errors in rows) == sorted(map(json.dumps, bad))
+    assert {error["field"] for _payload, errors in rows for error in errors} == {"payload"}
+
+
+def test_event_that_celery_cannot_read_is_kept_and_stops_no_worker(environment: ProjectEnvironment) -> None:
+    environment.start_worker()
+    user, _key = environment.add_user()
+    other = other_app(environment.valkey.url)
+    name = "notification.feishu.requested"
+    bad_type = {"__type__": "order", "__value__": 5}
+    headers = {"id": "1", "task": name}
+    messages: dict[str, tuple[Any, dict[str, Any], Any]] = {
+        "a number as the body": (5, headers, "5"),
+        "null as the body": (None, headers, "null"),
+        "two parts instead of three": ([[{"a": 1}], {}], headers, {"a": 1}),
+        "a text as the body": ("abc", headers, '"abc"'),
+        "a number as the arguments": ([7, {}, {}], headers, "[7, {}, {}]"),
+        "no id": ([[{"a": 2}], {}, {}], {"task": name}, {"a": 2}),
+        "a time that is none": ([[{"a": 3}], {}, {}], {**headers, "eta": "never"}, {"a": 3}),
+        "protocol 1, a type that Celery cannot decode": ({"task": name, "id": "1", "args": [bad_type]}, {}, bad_type),
+        "protocol 1, no id": ({"task": name, "args": [{"a": 4}], "kwargs": {}}, {}, {"a": 4}),
+        "protocol 1, a list of keyword arguments": (
+            {"task": name, "id": "1", "args": [{"a": 5}], "kwargs": [1]},
+            {},
+            {"args": [{"a": 5}], "kwargs": [1]},
+        ),
+    }
+
+    with other.connection() as connection, connection.SimpleQueue("notifications") as queue:
+        for body, message_headers, _kept in messages.values():
+            queue.put(
+                json.dumps(body), headers=message_headers, content_type="application/json", content_encoding="utf-8"
+            )
+    other.send_task(name, args=[payload_of(user, "k")], queue="notifications")
+
+    environment.wait_for_status("sent", 1)
+    kept = "SELECT payload FROM notification_rejected_requests"
+    wait_until(
+        lambda: len(environment.rows(kept)) >= len(messages), lambda: f"each is stored, not {environment.rows(kept)}"
+    )
+    stored = [json.loads(payload) for (payload,) in environment.rows(kept)]
+    for case, (_body, _headers, payload) in messages.items():
+        assert payload in stored, (case, stored)
+
+
+def test_arguments_of_events_are_in_no_event_of_the_worker(environment: ProjectEnvironment) -> None:
+    environment.start_worker(CELERY_REMOTE_CONTROL="true")
+    user, _key = environment.add_user()
+    other = other_app(environment.valkey.url)
+    received: list[dict[str, Any]] = []
+
+    def receive() -> list[dict[str, Any]]:
+        with contextlib.suppress(TimeoutError):
+            live.drain_events(timeout=1)
+        return received
+
+    def receive_task() -> list[dict[str, Any]]:
+        return [event for event in receive() if event.get("name") == "notification.feishu.requested"]
+
+    with other.connection() as connection:
+        receiver = other.events.Receiver(connection, handlers={"*": received.append})
+        with receiver.consumer_context() as (live, _channel, _consumers):
+            wait_until(lambda: other.control.enable_events(reply=True), "the worker sends events")
+            wait_until(receive, "a heartbeat arrives, so that no later event is lost")
+            payload = payload_of(user, "k", summary_text="canary text")
+            other.send_task("notification.feishu.requested", args=[payload], queue="notifications")
+            [event, *_] = wait_until(receive_task, "the worker says what it received")
+
+    assert (event["type"], event["args"]) == ("task-received", "(hidden)")
+    assert "canary" not in json.dumps(received)
+    environment.wait_for_status("sent", 1)
 
 
 def test_sweep_retries_failed_sends(environment: ProjectEnvironment) -> None:
@@ -223,8 +316,10 @@ def test_attempt_log_line_is_json_with_all_fields_and_without_secrets(environmen
     [record] = environment.request(user, "k")
     environment.wait_for_status("failed", 1)
 
-    lines = [line for line in wait_until(lambda: worker.log, "a log").splitlines() if "delivery.attempted" in line]
-    entry = json.loads(lines[0])
+    def attempts() -> list[str]:
+        return [line for line in worker.log.splitlines() if '"event": "delivery.attempted"' in line]
+
+    entry = json.loads(wait_until(attempts, "the worker logs delivery.attempted")[0])
     assert (entry["record_id"], entry["user_id"], entry["attempt"], entry["max_attempts"]) == (record, user, 1, 5)
     assert (entry["outcome"], entry["status"], entry["error_code"]) == ("temporary_fail", "failed", "provider_5xx")
     assert (entry["http_status"], entry["settled"], entry["cause"]) == (500, True, "event")

@@ -19,6 +19,8 @@ from dev.pictures import log_in
 from notifications.api import request_notification
 from notifications.models import NotificationRecord
 from notifications.replay import runner as replay_runner
+from notifications.replay.criteria import Criteria
+from notifications.replay.operations import create_operation
 from tests.support.factories import make_attempt, make_record
 from tests.support.payloads import payload
 
@@ -75,6 +77,35 @@ def test_operator_replays_a_dead_record(
     dead.refresh_from_db()
     assert (dead.status, dead.round) == ("pending", 1)
     assert "1" in page.inner_text(".messagelist")
+
+
+def test_confirmation_survives_the_end_of_the_session(
+    page: Page, live_server: LiveServer, make_user: Callable[..., User], dead: NotificationRecord
+) -> None:
+    operator(make_user, "view_notificationrecord", "replay_notificationrecord")
+    log_in(page, f"{live_server.url}/admin/", "operator", "pw")
+    page.goto(f"{live_server.url}/admin/notifications/notificationrecord/?q={dead.dedupe_key}")
+    page.check("input[name=_selected_action]")
+    page.select_option("select[name=action]", "replay")
+    page.click("button[name=index]")
+    page.fill("[name=reason]", "the bot was added again")
+    page.context.clear_cookies(name="sessionid")
+
+    page.click("[type=submit] >> nth=-1")
+    assert "nothing was done" in page.inner_text(".messagelist")
+    page.fill("#id_username", "operator")
+    page.fill("#id_password", "pw")
+    page.click("input[type=submit]")
+
+    assert "Nothing has been done yet" in page.inner_text(".messagelist")
+    assert page.input_value("[name=reason]") == "the bot was added again"
+    dead.refresh_from_db()
+    assert dead.status == "dead"
+
+    page.click("[type=submit] >> nth=-1")
+    page.wait_for_url("**/notificationrecord/?q=*")
+    dead.refresh_from_db()
+    assert (dead.status, dead.round) == ("pending", 1)
 
 
 def test_view_permission_offers_no_action(
@@ -187,3 +218,26 @@ def test_overview_links_to_dead_records_and_fits_a_phone(
     assert plain.locator(".n-problems").get_by_text("1 notification became dead").count() == 1
     plain.get_by_role("link", name="Show dead notifications").click()
     assert plain.get_by_role("link", name=dead.dedupe_key).count() == 1
+
+
+def test_pages_need_nothing_that_the_content_security_policy_forbids(
+    page: Page, live_server: LiveServer, admin_user: User, dead: NotificationRecord
+) -> None:
+    """The fixture `page` fails for each violation, which Chromium reports as an error of the console."""
+    log_in(page, f"{live_server.url}/admin/", "admin", "password")
+    make_attempt(dead)
+    operation = create_operation(Criteria(), admin_user, "reason")
+    for path in (
+        *("admin/", "admin/notifications/", "admin/notifications/notificationrecord/", "api/docs"),
+        f"admin/notifications/notificationrecord/{dead.pk}/change/",
+        *("admin/notifications/usernotificationchannel/add/", "admin/notifications/rejectedrequest/"),
+        *("admin/notifications/duejob/", "admin/notifications/replayoperation/add/?statuses=dead"),
+        f"admin/notifications/replayoperation/{operation.pk}/change/",
+    ):
+        response = page.goto(f"{live_server.url}/{path}")
+
+        assert response is not None, path
+        assert response.ok, path
+        policy = response.header_value("content-security-policy") or ""
+        assert "default-src 'self'" in policy, path
+        assert "unsafe" not in policy, path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import wire
+from benchmarks import peers, wire
 from benchmarks.figures import KEYS, LATER, NAMES, Results, percentile
 from benchmarks.measures import ALL, growth
 from benchmarks.receiver import PATH, Nginx, nginx
@@ -40,15 +41,36 @@ def test_the_json_file_has_median_and_range_of_every_key() -> None:
 
 def test_the_table_says_whether_each_median_reached_its_target() -> None:
     results = Results()
-    for value in (0.9, 0.5, 0.85):
+    for value in (2.9, 2.5, 2.85):
         results.add("engine_vs_floor", value, **{"engine/s": 1234.0})
     results.add("isolation_p95", 1.6)
 
     head, floor, isolation = results.table().splitlines()
 
     assert head.startswith("key")
-    assert all(part in floor for part in ("engine_vs_floor", "0.85", "0.5", "0.9", ">= 0.8", "yes", "engine/s 1,234"))
+    assert all(part in floor for part in ("engine_vs_floor", "2.85", "2.5", "2.9", ">= 2.2", "yes", "engine/s 1,234"))
     assert all(part in isolation for part in ("isolation_p95", "<= 1.5", "NO"))
+
+
+def test_a_contender_that_is_absent_is_named_with_the_reason_and_counts_as_not_shown() -> None:
+    results = Results(absent={"engine_vs_oban": "no Python 3.12 or later here"})
+    results.add("engine_vs_floor", 2.5)
+
+    lines = results.table().splitlines()
+
+    [oban] = [line for line in lines if line.startswith("engine_vs_oban")]
+    assert all(part in oban for part in (">= 2", "not shown", "no Python 3.12 or later here"))
+    assert json.loads(results.as_json({}))["details"]["not shown"] == {"engine_vs_oban": "no Python 3.12 or later here"}
+
+
+def test_a_job_queue_that_cannot_be_installed_says_which_step_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "FOLDER", tmp_path)
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+
+    with pytest.raises(peers.PeerAbsentError, match="no npm here"):
+        peers.node_command("graphile_jobs.cjs")
 
 
 def test_every_key_is_measured_by_one_module() -> None:

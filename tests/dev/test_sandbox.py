@@ -27,8 +27,8 @@ from notifications.testing.sandbox.client import SandboxClient
 from notifications.testing.sandbox.journal import Delivery, Journal, read_journal
 from notifications.testing.sandbox.server import Sandbox
 from tests.dev import eventually
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY = "0123456789abcdef0123456789abcdef"
 BODY = {"event": "smartmate.schedule_adjustment_ready", "notification_id": 7, "message": {"title": "日程调整建议"}}
 

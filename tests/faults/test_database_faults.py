@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from dev.waiting import wait_until
@@ -78,7 +80,8 @@ def test_fault_22_nothing_is_sent_while_postgresql_is_away(own_environment: Faul
     environment.wait_for_status("sent", 1)
 
     environment.postgres.crash()
-    wait_until(lambda: "OperationalError" in worker.log, "a sweep failed")
+    failed = re.compile(r"Task notifications\.deliver_due\S+ raised unexpected: OperationalError")
+    wait_until(lambda: failed.search(worker.log), "the worker logs that a sweep failed")
     assert len(environment.sandbox.deliveries()) == 1
     environment.postgres.start()
     [record] = environment.request(user, "after")
@@ -87,6 +90,28 @@ def test_fault_22_nothing_is_sent_while_postgresql_is_away(own_environment: Faul
     assert environment.sends()[record] == 1
     assert worker.alive
     assert beat.alive
+    environment.assert_promise()
+
+
+def test_fault_22_a_listener_is_woken_again_after_a_crash_of_postgresql(own_environment: FaultEnvironment) -> None:
+    environment = own_environment
+    assert environment.postgres
+    environment.env["NOTIFICATIONS_NUDGE"] = "notify"
+    worker = environment.start_worker()
+    wait_until(lambda: "nudge.listening" in worker.log, "the worker listens")
+    user, _key = environment.add_user()
+    environment.request(user, "before")
+    environment.wait_for_status("sent", 1)
+
+    environment.postgres.crash()
+    environment.postgres.start()
+    environment.request(user, "between")
+    wait_until(lambda: worker.log.count("nudge.listening") == 2, "the worker listens again")
+    environment.wait_for_status("sent", 2)
+    records = environment.request(user, "after")  # no beat runs: only a notification can start a drain
+
+    environment.wait_for_status("sent", 3)
+    assert environment.sends()[records[0]] == 1
     environment.assert_promise()
 
 

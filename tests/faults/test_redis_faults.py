@@ -41,10 +41,11 @@ def repeated_drains(environment: FaultEnvironment, number: int) -> Iterator[None
 
 
 def test_fault_06_brpop_gap(environment: FaultEnvironment) -> None:
+    environment.env["NOTIFICATIONS_NUDGE"] = "redis"
     proxy, env = environment.proxy("REDIS_URL")
     environment.start_worker(**env)
     user, _key = environment.add_user()
-    proxy.lose_reply_with(b"notifications.deliver_due")  # the message leaves the queue and never reaches the worker
+    proxy.lose_reply_with(b"wakeups")  # the nudge leaves the list and never reaches the worker
 
     [record] = environment.request(user, "k")
     wait_until(lambda: proxy.lost_replies, "the nudge is lost")
@@ -259,12 +260,12 @@ def test_fault_19_lock_reply_lost(environment: FaultEnvironment) -> None:
     proxy, env = environment.proxy("REDIS_URL")
     user, _key = environment.add_user()
     [record] = environment.request(user, "k")
-    proxy.lose_reply_to(b"smartmate:lock:")
+    proxy.lose_reply_to(b"smartmate:claim:")
 
     environment.drain_with(**env)
     assert (proxy.lost_replies, environment.sends()) == (1, {record: 1})
     with environment.redis() as client:
-        assert len(list(client.scan_iter("smartmate:lock:*"))) == 1  # a lock without an owner
+        assert len(list(client.scan_iter("smartmate:claim:*"))) == 1  # the lock is there all the same
     environment.run("from notifications.models import NotificationRecord as R\n"
              "from notifications.service import NotificationService\n"
              "NotificationService().replay(R.objects.all(), None, 'again', force=True)")  # fmt: skip

@@ -12,6 +12,8 @@ from tests.support.fault_environment import FaultEnvironment
 pytestmark = pytest.mark.acceptance
 FAKETIME = [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
 
+TASKS_SEEN = "SELECT name FROM notification_heartbeats WHERE kind = 'task'"
+
 ANSWERS = {
     "ok": ("sent", ""),
     "garbage": ("sent", ""),
@@ -23,7 +25,7 @@ ANSWERS = {
     "reset": ("failed", "network_error"),
     "redirect": ("dead", "payload_invalid"),
     "status:500": ("failed", "provider_5xx"),
-    "status:401": ("dead", "provider_auth_failed"),
+    "status:401": ("failed", "provider_auth_failed"),
     "rate-limit:1": ("failed", "provider_rate_limited"),
     "code:11232": ("failed", "provider_rate_limited"),
     "code:99991400": ("failed", "provider_rate_limited"),
@@ -32,6 +34,11 @@ ANSWERS = {
     "code:19001": ("failed", "provider_config"),
     "code:424242": ("failed", "provider_unmapped"),
 }
+
+
+def faked_clock() -> dict[str, str]:
+    """Return the environment of a process whose clock is set by FAKETIME or FAKETIME_TIMESTAMP_FILE."""
+    return {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "1"}
 
 
 def test_fault_28_receiver_faults(environment: FaultEnvironment) -> None:
@@ -45,7 +52,7 @@ def test_fault_28_receiver_faults(environment: FaultEnvironment) -> None:
     assert {key: (status, code) for key, status, code, _attempts in rows} == ANSWERS
     assert {attempts for *_rest, attempts in rows} == {1}  # each send slot was freed
     held_records = environment.rows("SELECT dedupe_key FROM notification_records WHERE wait_reason = 'channel_paused'")
-    assert {key for (key,) in held_records} == {"code:19021", "code:19001"}
+    assert {key for (key,) in held_records} == {"code:19021", "code:19001", "status:401"}
     assert environment.where_secrets_are() == []
 
 
@@ -69,7 +76,6 @@ def test_fault_30_slow_endpoint_isolation(environment: FaultEnvironment) -> None
 @pytest.mark.skipif(not FAKETIME, reason="libfaketime is not installed")
 @pytest.mark.parametrize("jump", ["+7200", "-7200"])
 def test_fault_27_clock_jump(environment: FaultEnvironment, jump: str) -> None:
-    clock = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": jump, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     failing, _key = environment.add_user("status:503", "ok")
     [waiting] = environment.request(failing, "in backoff")
     environment.drain_with(NOTIFICATIONS_RETRY_BASE_DELAY="3600", NOTIFICATIONS_RETRY_MAX_DELAY="3600")
@@ -81,7 +87,7 @@ def test_fault_27_clock_jump(environment: FaultEnvironment, jump: str) -> None:
     other, _key = environment.add_user()
     [due] = environment.request(other, "due")
 
-    environment.start_worker(**clock)
+    environment.start_worker(FAKETIME=jump, **faked_clock())
     environment.run("from notifications.broker.nudge import nudge; nudge()")
     wait_until(lambda: due in environment.sends(), "the due record is sent, whatever the clock of the worker says")
 
@@ -92,4 +98,45 @@ def test_fault_27_clock_jump(environment: FaultEnvironment, jump: str) -> None:
     environment.retries_are_due()
     environment.drain()
     assert environment.sends() == dict.fromkeys([waiting, in_hand, due], 1)
+    environment.assert_promise()
+
+
+@pytest.mark.skipif(not FAKETIME, reason="libfaketime is not installed")
+@pytest.mark.parametrize("skew", ["-3600", "+20", "+3600"])
+def test_fault_27_clocks_of_beat_and_worker_differ(environment: FaultEnvironment, skew: str) -> None:
+    worker = environment.start_worker(FAKETIME=skew, **faked_clock())
+    user, _key = environment.add_user("status:503", "ok")
+    [record] = environment.request(user, "k")
+    environment.start("beat")
+
+    environment.wait_for_status("sent", 1)  # by a sweep
+    wait_until(
+        lambda: (
+            {f"task:notifications.{name}" for name in ("deliver_due", "watch", "run_replays", "run_due_jobs")}
+            <= {name for (name,) in environment.rows(TASKS_SEEN)}
+        ),
+        "every message of beat is handled",
+    )
+    assert environment.sends() == {record: 1}
+    assert [text for text in ("revoked", "beat is silent") if text in worker.log] == []
+    environment.assert_promise()
+
+
+@pytest.mark.skipif(not FAKETIME, reason="libfaketime is not installed")
+def test_fault_27_workers_sweep_when_the_clock_of_beat_is_set_back(
+    environment: FaultEnvironment, tmp_path: Path
+) -> None:
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    worker = environment.start_worker()
+    environment.start("beat", FAKETIME_TIMESTAMP_FILE=str(clock), **faked_clock())
+    wait_until(lambda: environment.rows(TASKS_SEEN), "beat runs")
+
+    clock.write_text("-3600")
+    wait_until(lambda: "beat is silent" in worker.log, "a worker takes over")
+    user, _key = environment.add_user("status:503", "ok")
+    [record] = environment.request(user, "k")
+
+    environment.wait_for_status("sent", 1)
+    assert environment.sends() == {record: 1}
     environment.assert_promise()

@@ -15,7 +15,7 @@ SHORT_LEASE = {"NOTIFICATIONS_LEASE": "4"}
 
 
 def test_fault_01_kill_before_claim(environment: FaultEnvironment) -> None:
-    worker = environment.start_worker(FAULTS="received=kill")
+    worker = environment.start_worker(FAULTS="received=kill", NOTIFICATIONS_NUDGE="celery")
     user, _key = environment.add_user()
     [record] = environment.request(user, "k")
     worker.wait(60)
@@ -258,7 +258,7 @@ def test_fault_36_deploy_mixed(environment: FaultEnvironment) -> None:
     before = environment.request(user, *(f"before-{number}" for number in range(100)))
 
     # A migration of a later version may add columns, tables and channels while this version runs.
-    environment.rows("ALTER TABLE notification_records ADD COLUMN priority smallint NOT NULL DEFAULT 0")
+    environment.rows("ALTER TABLE notification_records ADD COLUMN colour smallint NOT NULL DEFAULT 0")
     environment.rows("CREATE TABLE notification_later (id bigint)")
     environment.start_driver()
     after = environment.request(user, *(f"after-{number}" for number in range(100)))

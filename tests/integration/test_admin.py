@@ -18,11 +18,14 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from notifications.admin.record_explanations import explain_record
+from notifications.admin.record_list import DatePeriods
+from notifications.clock import page_now
 from notifications.content.error_messages import ERROR_MESSAGES
 from notifications.content.text import escape_invisible
 from notifications.models import NotificationRecord, RejectedRequest
 from notifications.states import ErrorCode, Outcome, Status, TestStatus
 from tests.support.factories import LIST, make_attempt, make_record
+from tests.support.query_plans import fill_table
 
 pytestmark = pytest.mark.django_db
 
@@ -151,6 +154,7 @@ class TestList:
             return len(captured)
 
         queries(1)  # fills caches: content types and the session
+        page_now()  # asks PostgreSQL once a minute
 
         assert queries(5) == queries(50)
 
@@ -221,15 +225,65 @@ class TestFiltersAndSearch:
         assert "created_at__day=2" in html
 
     def test_periods_of_the_date_hierarchy_have_no_gaps(self) -> None:
-        from notifications.admin.record_queryset import AdminQuerySet
-
+        assert DatePeriods({}).datetimes("created_at", "day") == []
         make_record(created_at=datetime(2024, 1, 31, 12, tzinfo=UTC))
         make_record(created_at=datetime(2024, 3, 1, 0, tzinfo=UTC))
-        records = AdminQuerySet(NotificationRecord)
 
-        assert [(step.month, step.day) for step in records.datetimes("created_at", "month")] == [(1, 1), (2, 1), (3, 1)]
-        assert len(records.datetimes("created_at", "day")) == 31
-        assert records.none().datetimes("created_at", "day") == []
+        months = DatePeriods({}).datetimes("created_at", "month")
+
+        assert [(month.month, month.day) for month in months] == [(1, 1), (2, 1), (3, 1)]
+        assert len(DatePeriods({}).datetimes("created_at", "day")) == 31
+
+    def test_date_hierarchy_lists_the_periods_of_the_chosen_one(self, admin_client: Client) -> None:
+        for year, month, day in ((2023, 11, 30), (2024, 2, 27), (2025, 1, 2)):
+            make_record(created_at=datetime(year, month, day, tzinfo=UTC))
+
+        months = page(admin_client, LIST, created_at__year=2023)
+        days = page(admin_client, LIST, created_at__year=2024, created_at__month=2)
+
+        assert re.findall(r"created_at__month=(\d+)&amp;created_at__year=2023", months) == ["11", "12"]
+        assert len(set(re.findall(r"created_at__day=(\d+)", days))) == 29
+
+    def test_date_hierarchy_of_a_filtered_list_has_the_dates_of_all_records(self, admin_client: Client) -> None:
+        make_record("sent", created_at=datetime(2024, 5, 1, tzinfo=UTC))
+        make_record("dead", created_at=datetime(2025, 5, 1, tzinfo=UTC))
+
+        assert "created_at__year=2024&amp;status__exact=dead" in page(admin_client, LIST, status__exact="dead")
+
+
+class TestCount:
+    @pytest.fixture(autouse=True)
+    def limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("notifications.admin.record_list.MAX_COUNTED_RECORDS", 100)
+        monkeypatch.setattr("notifications.admin.records.NotificationRecordAdmin.list_per_page", 50)
+
+    def test_long_list_says_that_it_has_at_least_so_many_records(self, admin_client: Client) -> None:
+        fill_table("a", "sent", 150)
+
+        html = page(admin_client, LIST)
+
+        assert "at least 100 notifications" in html
+        assert "Select all notifications that match" in html
+        for wrong in ("Select all 100", "All 100 selected", "100 results"):
+            assert wrong not in html
+
+    def test_each_page_of_a_long_list_leads_to_later_ones(self, admin_client: Client) -> None:
+        fill_table("a", "sent", 230)
+
+        assert 'href="?p=2"' in page(admin_client, LIST)
+        assert "at least 200 notifications" in (second := page(admin_client, LIST, p=2))
+        assert 'href="?p=4"' in second
+        assert "230 notifications" in (last := page(admin_client, LIST, p=5))
+        assert "at least" not in last
+        assert len(shown(admin_client, p=5)) == 30
+
+    def test_short_list_is_counted_exactly(self, admin_client: Client) -> None:
+        fill_table("a", "sent", 99)
+
+        html = page(admin_client, LIST)
+
+        assert "99 notifications" in html
+        assert "Select all 99 notifications" in html
 
 
 class TestPage:

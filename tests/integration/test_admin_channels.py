@@ -410,6 +410,43 @@ class TestActions:
     def waiting(self) -> bool:
         return NotificationRecord.objects.filter(hold_reason=HoldReason.CHANNEL_PAUSED).exists()
 
+    def test_list_and_page_of_a_paused_channel_say_why_and_how_many_wait(
+        self, admin_client: Client, paused: UserNotificationChannel
+    ) -> None:
+        for url in (URL, f"{URL}{paused.pk}/change/"):
+            html = admin_client.get(url).content.decode()
+
+            assert "code 19001" in html, url
+            [link] = re.findall(r'href="([^"]*now=held[^"]*)">1</a>', html)
+            assert len(admin_client.get(link.replace("&amp;", "&")).context["cl"].result_list) == 1
+
+    def test_page_of_a_channel_has_buttons_to_test_and_to_resume(
+        self, admin_client: Client, paused: UserNotificationChannel, provider: MemoryProvider
+    ) -> None:
+        page = f"{URL}{paused.pk}/change/"
+        html = admin_client.get(page).content.decode()
+        assert re.findall(r'name="action" value="(\w+)"', html) == ["send_test", "resume"]
+
+        for action in ("resume", "send_test"):
+            data = {"action": action, "_selected_action": [paused.pk], "from_page": "1"}
+            response = admin_client.post(URL, data)
+
+            assert (response.status_code, response["Location"]) == (302, page), action
+        html = admin_client.get(page).content.decode()
+        assert re.findall(r'name="action" value="(\w+)"', html) == ["send_test"]
+        for text in ("1 channel was resumed.", "the test message was delivered."):
+            assert text in html
+
+    def test_a_viewer_sees_no_buttons(self, client: Client, paused: UserNotificationChannel) -> None:
+        viewer = User.objects.create_user("viewer", is_staff=True)
+        viewer.user_permissions.add(Permission.objects.get(codename="view_usernotificationchannel"))
+        client.force_login(viewer)
+
+        html = client.get(f"{URL}{paused.pk}/change/").content.decode()
+
+        assert "code 19001" in html
+        assert 'name="action"' not in html
+
     def test_a_chinese_browser_sees_the_pause_as_a_state_with_its_age(
         self, admin_client: Client, paused: UserNotificationChannel
     ) -> None:

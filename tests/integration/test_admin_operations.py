@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
 
 from notifications import api
 from notifications.admin import record_actions
 from notifications.admin.record_operations import OPERATIONS
-from notifications.models import NotificationRecord
+from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.states import ErrorCode, Status
 from tests.support.factories import LIST, make_attempt, make_record
 
@@ -323,6 +326,36 @@ class TestCancelling:
         assert messages == ["1 notification was cancelled.", "1 was not changed."]
 
 
+class TestExpired:
+    def test_an_expired_record_is_not_replayed_and_its_page_says_so(self, admin_client: Client) -> None:
+        late = timezone.now() - timedelta(minutes=1)
+        expired = make_record("dead", expires_at=late)
+        make_record("dead", expires_at=late)
+        in_time = make_record("dead", expires_at=timezone.now() + timedelta(hours=1))
+
+        page = admin_client.get(f"{LIST}{expired.pk}/change/").content.decode()
+        asked = post(admin_client, "replay", *NotificationRecord.objects.all())
+        confirm(admin_client, "replay", *NotificationRecord.objects.all())
+
+        assert "It has expired, so it cannot be replayed." in page
+        [row] = asked.context["rows"]
+        assert (row["changed"], row["unchanged"], row["reason"]) == (1, 2, "2 expired; request them again")
+        assert NotificationRecord.objects.get(status="pending") == in_time
+
+    def test_the_command_says_how_many_are_left_out(self) -> None:
+        make_record("dead", expires_at=timezone.now() - timedelta(minutes=1))
+        make_record("dead")
+        out = StringIO()
+
+        call_command("replay_notifications", "--status=dead", "--dry-run", stdout=out)
+        assert "1 would be replayed." in out.getvalue()
+        assert "1 is left out: it has expired." in out.getvalue()
+
+        call_command("replay_notifications", "--status=dead", "--reason=x", stdout=out)
+        assert "1 was replayed." in out.getvalue()
+        assert out.getvalue().count("1 is left out") == 2
+
+
 class TestSendingNow:
     def test_send_now_makes_records_due_and_nudges_a_worker(
         self, admin_client: Client, nudges: list[None], django_capture_on_commit_callbacks: Any
@@ -355,6 +388,34 @@ class TestSendingNow:
         assert statuses() == ["sending", "sent", "dead", "skipped", "pending"]
         assert nudges == []
         assert not LogEntry.objects.exists()
+
+    def test_what_could_not_be_sent_is_left_out_with_its_reason_and_count(
+        self, admin_client: Client, make_user: Callable[..., User], nudges: list[None]
+    ) -> None:
+        now = timezone.now()
+        states: dict[str, dict[str, Any]] = {
+            "paused": {"paused_at": now},
+            "failing": {"failures": 5, "probe_at": now + timedelta(minutes=5)},
+            "probe due": {"failures": 5, "probe_at": now - timedelta(minutes=5)},
+        }
+        owners = {}
+        for name, fields in states.items():
+            owners[name] = make_user(name, "https://www.feishu.cn/flow/api/trigger-webhook/abcdefgh1234")
+            UserNotificationChannel.objects.filter(user=owners[name]).update(**fields)
+        records = {name: make_record("pending", user_id=owner.pk) for name, owner in owners.items()}
+        records["expired"] = make_record("pending", expires_at=now - timedelta(minutes=1))
+
+        asked = post(admin_client, "send_now", *records.values())
+        messages = confirm(admin_client, "send_now", *records.values())
+
+        [row] = asked.context["rows"]
+        assert (row["changed"], row["unchanged"]) == (1, 3)
+        assert row["reason"] == (
+            "1 expired; request them again; 2 have a paused or failing channel; resume it or wait for its probe"
+        )
+        assert messages == ["1 notification is sent now.", "3 were not changed."]
+        due = NotificationRecord.objects.filter(next_attempt_at__lte=timezone.now())
+        assert due.get() == records["probe due"]
 
     def test_history_shows_user_and_reason(self, admin_client: Client, admin_user: User, nudges: list[None]) -> None:
         record = make_record("failed")

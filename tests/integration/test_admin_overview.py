@@ -131,10 +131,20 @@ class TestNumbers:
             )
         }
 
+        later = ago(seconds=-300)
+        for name, status, reason in (
+            *(("paused", "pending", "channel_paused"), ("probed", "failed", "endpoint_failing")),
+            ("limited", "pending", "rate_limited"),
+        ):
+            made[name] = make_record(status, next_attempt_at=later, hold_reason=reason).pk
+        several = {"due": ("due pending", "due failed", "vanished"), "held": ("paused", "probed")}
+
         for name, count in counts.count_records(Indicators()).items():
-            listed = {record.pk for record in admin_client.get(count.url).context["cl"].result_list}
-            due = ("due pending", "due failed", "vanished")
-            assert listed == {made[key] for key in (due if name == "due" else (name,))}, name
+            response = admin_client.get(count.url)
+            listed = {record.pk for record in response.context["cl"].result_list}
+            assert listed == {made[key] for key in several.get(name, (name,))}, name
+            if name == "held":
+                assert "the channel is paused" in response.content.decode()
             assert count.number == len(listed), name
 
     def test_each_current_state_has_a_count(self) -> None:

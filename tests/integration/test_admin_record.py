@@ -31,6 +31,20 @@ def page(client: Client, record: NotificationRecord) -> str:
     return response.content.decode()
 
 
+def test_the_link_is_shown_as_it_is_sent(admin_client: Client) -> None:
+    content = page(admin_client, make_record(target_url="/a b/周报"))
+
+    assert f"{service_options().frontend_base_url}/a%20b/%E5%91%A8%E6%8A%A5" in content
+
+
+def test_a_replaced_text_is_shown_with_its_reason(admin_client: Client) -> None:
+    replaced = {"summary_text": {"reason": "external_link", "text": "see https://evil.example <b>"}}
+    content = page(admin_client, make_record(summary_text="", fallback_used=True, replaced_texts=replaced))
+
+    assert "see https://evil.example &lt;b&gt;" in content
+    assert "it contains a link to another site" in content
+
+
 class TestSentences:
     def test_each_error_code_has_a_meaning_and_a_remedy(self) -> None:
         for code in list(ErrorCode):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -142,6 +142,21 @@ class TestStarting:
         run_next_batch()
         record.refresh_from_db()
         assert (record.status, record.replay_operation_id) == ("pending", operation.pk)
+
+    def test_an_order_that_is_sent_twice_starts_one_operation(self, admin_client: Client) -> None:
+        make_record()
+        counted = count(admin_client, statuses="dead")
+
+        first = start(admin_client, counted)
+        second = start(admin_client, counted)
+        run_next_batch()
+        third = start(admin_client, counted)
+
+        [operation] = ReplayOperation.objects.all()
+        assert urlsplit(first["Location"]).path == f"{OPERATIONS}{operation.pk}/change/"
+        assert second["Location"] == third["Location"] == first["Location"]
+        text = "Nothing was started: this operation has the same criteria."
+        assert admin_client.get(second["Location"]).content.decode().count(text) == 2
 
     def test_start_requires_a_reason(self, admin_client: Client) -> None:
         make_record()
@@ -303,6 +318,9 @@ class TestCriteriaOfAList:
             ("", ""),
             ("status__exact=dead&code=provider_5xx&channel=feishu", "statuses=dead&codes=provider_5xx&channel=feishu"),
             ("q=key-1&o=-1&p=2", "search=key-1"),
+            ("now=dead", "statuses=dead&changed_from=2026-05-01T08:00:00"),
+            ("now=dead&status__exact=dead", "statuses=dead&changed_from=2026-05-01T08:00:00"),
+            ("trace=t-1&preview=p-1", "trace_id=t-1&preview_id=p-1"),
             ("status__in=dead,skipped&user_id=7", "statuses=dead&statuses=skipped&user=7"),
             (
                 "created_at__gte=2026-05-01+00%3A00%3A00%2B08%3A00&created_at__lt=2026-05-02+00%3A00%3A00%2B08%3A00",
@@ -319,7 +337,7 @@ class TestCriteriaOfAList:
             ),
         ]
         for query, order in cases:
-            found = criteria_query(QueryDict(query).dict())
+            found = criteria_query(QueryDict(query).dict(), datetime(2026, 5, 2, 8, tzinfo=UTC))
 
             assert parse_qs(found) == (parse_qs(order) if order else {}), (query, order)
             form = ReplayForm(MultiValueDict(parse_qs(found)))
@@ -333,14 +351,27 @@ class TestCriteriaOfAList:
             "created_at__year=2026&created_at__month=13",
         ]:
             with pytest.raises(UnsupportedFilter):
-                criteria_query(QueryDict(query).dict())
+                criteria_query(QueryDict(query).dict(), datetime(2026, 5, 2, 8, tzinfo=UTC))
+
+    def test_the_overviews_own_way_to_the_dead_ends_in_the_counted_order(self, admin_client: Client) -> None:
+        recent = make_record(last_error_code="provider_5xx")
+        make_record(last_error_code="network_error")
+        NotificationRecord.objects.filter(pk=make_record(last_error_code="provider_5xx").pk).update(
+            updated_at=timezone.now() - timedelta(days=2)
+        )
+        data = {"action": "replay", "_selected_action": recent.pk, "select_across": "1"}
+
+        response = admin_client.post(f"{LIST}?now=dead&code=provider_5xx", data, follow=True)
+
+        assert response.context["count"] == 1
+        assert "does not support this filter" not in response.content.decode()
 
     def test_unsupported_filter_shows_a_message(self, admin_client: Client) -> None:
         record = make_record()
         data = {"action": "replay", "_selected_action": record.pk, "select_across": "1"}
 
-        response = admin_client.post(f"{LIST}?fallback_used__exact=0", data, follow=True)
+        response = admin_client.post(f"{LIST}?fallback_used__exact=0&status=dead", data, follow=True)
 
-        assert urlsplit(response.redirect_chain[0][0]).query == ""
+        assert urlsplit(response.redirect_chain[0][0]).query == "statuses=dead"
         assert "does not support this filter: fallback_used__exact" in response.content.decode()
         assert NotificationRecord.objects.get().status == "dead"

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,14 +24,14 @@ from notifications.monitoring.alerting.dispatcher import PostgresqlAway, alert_s
 from notifications.monitoring.alerting.rules import active_alerts
 from notifications.monitoring.conditions import evaluate_conditions
 from notifications.monitoring.indicators import Indicators
+from notifications.providers.feishu.bot import sign_message
 from notifications.states import HeartbeatKind, Status
 from notifications.telemetry import heartbeats
 from tests.support.alert_bot import BOT_KEY, TIMEOUT_SECONDS, AlertBot, move_times_back
 from tests.support.factories import make_record
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -221,7 +220,14 @@ def test_an_alert_of_a_killed_process_is_sent_by_the_next_one(bot: AlertBot) -> 
     assert len(bot.texts) == 2
 
 
-FAILED_ANSWERS = [(500, b""), (200, b'{"code": 19001}'), (200, b"no json"), (200, b"[]"), (302, b"")]
+FAILED_ANSWERS = [
+    (500, b""),
+    (200, b'{"code": 19001}'),
+    (200, b'{"code": null, "StatusCode": 19001}'),
+    (200, b"<html>"),
+    (302, b""),
+]
+ACCEPTING_ANSWERS = [b"", b"{}", b'{"StatusCode": 0}', b'\xef\xbb\xbf{"code": 0}']
 
 
 def test_each_failed_answer_of_the_bot_is_an_error_without_secrets(
@@ -237,6 +243,19 @@ def test_each_failed_answer_of_the_bot_is_an_error_without_secrets(
         assert "alert not sent by feishu" in caplog.text, answer
         assert BOT_KEY not in caplog.text, answer
     assert len(bot.texts) == len(FAILED_ANSWERS)
+
+
+def test_an_answer_that_proves_acceptance_for_notifications_proves_it_for_alerts(bot: AlertBot) -> None:
+    for sent, answer in enumerate(ACCEPTING_ANSWERS, 1):
+        bot.answer = (200, answer)
+        Alert.objects.all().delete()
+        make_record(Status.DEAD)
+
+        evaluate()
+        move_times_back(seconds=61)
+        evaluate()
+
+        assert len(bot.texts) == sent, answer
 
 
 def test_a_failing_receiver_is_retried_and_delays_no_other(bot: AlertBot, mailbox: list[Any]) -> None:
@@ -310,7 +329,37 @@ def test_a_webhook_that_is_not_a_bot_is_not_called(
 
     evaluate()
 
-    assert "ALERT_FEISHU_WEBHOOK must be on open.feishu.cn or open.larksuite.com" in caplog.text
+    assert "ALERT_FEISHU_WEBHOOK must be on open.feishu.cn, open.larksuite.com or open.larkoffice.com" in caplog.text
+
+
+@pytest.mark.parametrize("secret", ["", "canary-secret-of-the-bot"])
+def test_an_alert_is_signed_if_the_bot_has_a_secret(
+    bot: AlertBot, change: Callable[..., None], caplog: pytest.LogCaptureFixture, secret: str
+) -> None:
+    change(**bot.options, ALERT_FEISHU_SECRET=secret)
+    make_record(Status.DEAD)
+
+    evaluate()
+
+    [body] = bot.bodies
+    message = {name: body[name] for name in ("msg_type", "content")}
+    assert body == sign_message(message, secret, float(body.get("timestamp", 0)))
+    assert ("sign" in body) == bool(secret)
+    assert "canary" not in caplog.text
+
+
+def test_a_refused_signature_is_made_once_more_and_never_logged(
+    bot: AlertBot, change: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    change(**bot.options, ALERT_FEISHU_SECRET="canary-secret-of-the-bot")
+    bot.answer = (200, b'{"code": 19021, "msg": "sign match fail"}')
+    make_record(Status.DEAD)
+
+    evaluate()
+
+    assert len(bot.bodies) == 2
+    assert "19021" in caplog.text
+    assert "canary-secret" not in caplog.text
 
 
 def test_the_periodic_task_evaluates(bot: AlertBot) -> None:

@@ -13,6 +13,9 @@ from notifications import tasks
 from notifications.api import request_notification, request_notifications
 from notifications.broker.nudge import NUDGE_KEY, mark_nudge_received, nudge
 from notifications.broker.redis_client import gateway
+from notifications.conf import service_options
+from notifications.delivery import process_drain
+from notifications.delivery.locks import Locks, lock_key, lock_ttl
 from notifications.ingest.validation import DedupeConflict, InvalidNotification
 from notifications.models import NotificationRecord, RejectedRequest
 from notifications.providers import get_provider
@@ -118,6 +121,7 @@ class TestApi:
         assert NotificationRecord.objects.count() == 1
 
 
+@pytest.mark.django_db(transaction=True)
 class TestNudge:
     def test_further_nudges_are_suppressed_until_a_drain_starts(self) -> None:
         assert [nudge(), nudge(), nudge()] == [True, False, False]
@@ -142,13 +146,65 @@ class TestEventTask:
     def handle(self, *args: Any, **kwargs: Any) -> Any:
         return tasks.handle_feishu_requested.run(*args, **kwargs)
 
-    def test_delivers_and_returns_the_result(self, provider: MemoryProvider) -> None:
+    def test_event_is_stored_and_returned_as_stored_without_a_send(self, provider: MemoryProvider) -> None:
         result = self.handle(payload(event_version="1"))
 
-        assert (result["status"], result["delivered"], len(provider.requests)) == ("sent", True, 1)
+        record = NotificationRecord.objects.get()
+        assert result == {
+            "record_id": record.pk,
+            "status": "pending",
+            "reused": False,
+            "delivered": False,
+            "fallback_used": False,
+            "attempt_count": 0,
+            "next_retry_at": None,
+            "provider_error": "",
+        }
+        assert (record.status, record.attempt_count, provider.requests) == ("pending", 0, [])
+
+    def test_duplicate_event_returns_the_state_of_the_existing_record(self, provider: MemoryProvider) -> None:
+        first = self.handle(payload())
+        tasks.deliver_due.run()
+
+        again = self.handle(payload(summary_text="other words"))
+
+        assert (again["record_id"], again["status"], again["reused"]) == (first["record_id"], "sent", True)
+        assert (again["delivered"], again["attempt_count"], len(provider.requests)) == (False, 1, 1)
+
+    def test_one_nudge_is_queued_for_an_event_after_its_commit(
+        self, provider: MemoryProvider, django_capture_on_commit_callbacks: Any
+    ) -> None:
+        purge_queue("deliver")
+
+        with django_capture_on_commit_callbacks() as callbacks:
+            self.handle(payload())
+            assert purge_queue("deliver") == 0
+        assert len(callbacks) == 1
+        callbacks[0]()
+
+        assert purge_queue("deliver") == 1
+
+    def test_event_without_a_nudge_is_delivered_by_the_sweep(
+        self, provider: MemoryProvider, change: Callable[..., None], django_capture_on_commit_callbacks: Any
+    ) -> None:
+        change(NUDGE="none", PROVIDERS=MEMORY)
+        with django_capture_on_commit_callbacks(execute=True):
+            record = self.handle(payload())["record_id"]
+        assert purge_queue("deliver") == 0
+
+        tasks.deliver_due.run()
+
+        assert NotificationRecord.objects.get(pk=record).status == "sent"
+
+    def test_event_waits_for_no_process_that_holds_its_key(self, change: Callable[..., None]) -> None:
+        change(LOCK_WAIT=3600, PROVIDERS=MEMORY)
+        locks = Locks(gateway(), ttl=lock_ttl(service_options()))
+        assert locks.wait_for(lock_key("feishu", payload()["dedupe_key"]), timeout=0)
+
+        assert self.handle(payload())["status"] == "pending"
 
     def test_payload_can_be_a_keyword_argument(self, provider: MemoryProvider) -> None:
-        assert self.handle(payload=payload())["status"] == "sent"
+        assert self.handle(payload=payload())["status"] == "pending"
 
     def test_invalid_payload_is_stored_with_field_errors(
         self, provider: MemoryProvider, subtests: pytest.Subtests
@@ -177,7 +233,7 @@ class TestEventTask:
         self.handle(payload(user_id=43))
 
         assert RejectedRequest.objects.get().errors[0]["field"] == "dedupe_key"
-        assert len(provider.requests) == 1
+        assert NotificationRecord.objects.get().user_id == 42
 
     def test_message_is_requeued_while_the_database_is_unavailable(
         self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch
@@ -186,7 +242,7 @@ class TestEventTask:
             raise OperationalError
 
         monkeypatch.setattr(tasks, "REQUEUE_DELAY_SECONDS", 0)
-        for method in ("handle_feishu_requested", "reject"):
+        for method in ("accept", "reject"):
             monkeypatch.setattr(f"notifications.service.NotificationService.{method}", raise_operational_error)
             with pytest.raises(Reject) as rejected:
                 self.handle(payload(), *([] if method != "reject" else ["too many"]))
@@ -222,7 +278,7 @@ class TestDrainTask:
             request_notification(payload())  # publishes no nudge, because one is queued already
             mark_nudge_received()
 
-        monkeypatch.setattr(tasks, "mark_nudge_received", arrive_late)
+        monkeypatch.setattr(process_drain, "mark_nudge_received", arrive_late)
 
         tasks.deliver_due.run()
 

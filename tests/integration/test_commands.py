@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from io import StringIO
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,12 +22,13 @@ from django.db import OperationalError, connection
 from django.utils import timezone, translation
 
 from notifications import api
+from notifications.delivery import queue_start
 from notifications.delivery.engine import Engine, RetryResult
 from notifications.maintenance import pruner
 from notifications.maintenance.pruner import retention_cutoff
 from notifications.management.commands import deliver_due, purge_notifications, replay_notifications
 from notifications.management.commands._base import StopSignal, stop_on_signals
-from notifications.models import NotificationRecord, RejectedRequest, ReplayOperation, UserNotificationChannel
+from notifications.models import DueJob, NotificationRecord, RejectedRequest, ReplayOperation, UserNotificationChannel
 from notifications.providers import get_provider
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.providers.memory import MemoryProvider
@@ -37,13 +37,13 @@ from notifications.replay.criteria import Criteria
 from notifications.replay.operations import cancel_operation, create_operation
 from notifications.states import UNDELIVERED, Outcome
 from tests.support.factories import make_attempt, make_record
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.django_db
 
 MEMORY = {"feishu": "notifications.providers.memory.MemoryProvider"}
 PERMANENT_FAILURE = SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="provider_config", error_message="code 19001")
 TEMPORARY_FAILURE = SendResult(outcome=Outcome.TEMPORARY_FAIL, error_code="provider_timeout")
-PROJECT = Path(__file__).parents[2]
 OVERDUE = timedelta(minutes=1)
 
 
@@ -117,6 +117,60 @@ class TestDeliverDueOnce:
 
         assert sorted(statuses()) == ["pending"] * 2 + ["sent"] * 3
 
+    def test_held_records_do_not_count_for_the_limit(
+        self, provider: MemoryProvider, change: Callable[..., None], make_user: Callable[..., User]
+    ) -> None:
+        change(PROVIDERS=MEMORY, SEND_SLOTS=2)
+        paused = make_user("paused", "https://www.feishu.cn/flow/api/trigger-webhook/abcdefgh1234")
+        UserNotificationChannel.objects.update(paused_at=timezone.now())
+        for _ in range(7):
+            make_due(user_id=paused.pk)
+        for _ in range(5):
+            make_due()
+
+        run("deliver_due", "--limit", "3")
+
+        assert sorted(statuses()) == ["pending"] * 9 + ["sent"] * 3
+
+    def test_one_run_waits_for_short_rate_limits(
+        self, provider: MemoryProvider, change: Callable[..., None], make_user: Callable[..., User]
+    ) -> None:
+        # Without Redis a process uses a fifth of the limit: one send in a tenth of a second.
+        change(PROVIDERS=MEMORY, REDIS_URL="", RATE_LIMITS={"feishu": "5/second"})
+        owner = make_user("owner", "https://www.feishu.cn/flow/api/trigger-webhook/abcdefgh1234")
+        for _ in range(3):
+            make_due(user_id=owner.pk)
+
+        output = run("deliver_due")
+
+        assert set(statuses()) == {"sent"}
+        assert "3 attempts were made." in output
+
+    def test_one_run_leaves_a_long_rate_limit_to_the_next_one(
+        self, provider: MemoryProvider, change: Callable[..., None], make_user: Callable[..., User]
+    ) -> None:
+        change(PROVIDERS=MEMORY, REDIS_URL="", RATE_LIMITS={"feishu": "1/hour"})
+        owner = make_user("owner", "https://www.feishu.cn/flow/api/trigger-webhook/abcdefgh1234")
+        for _ in range(2):
+            make_due(user_id=owner.pk)
+
+        run("deliver_due")
+
+        assert sorted(statuses()) == ["pending", "sent"]
+
+    def test_one_run_publishes_due_jobs_and_runs_replays(self, provider: MemoryProvider) -> None:
+        dead = make_record("dead", attempt_count=5)
+        operation = create_operation(Criteria(ids=(dead.pk,)), None, "x")
+        now = timezone.now()
+        DueJob.objects.create(key="job", event="active_schedule.triggered", payload={}, run_at=now, next_run_at=now)
+
+        run("deliver_due")
+
+        operation.refresh_from_db()
+        assert (operation.status, statuses()) == ("done", ["sent"])
+        assert RejectedRequest.objects.get().source == "active_schedule.triggered"  # its payload is empty
+        assert DueJob.objects.get().done_at is not None
+
     def test_delivers_without_redis(self, provider: MemoryProvider, change: Callable[..., None]) -> None:
         change(PROVIDERS=MEMORY, REDIS_URL="redis://127.0.0.1:1/0")
         make_due()
@@ -161,6 +215,11 @@ class TestDeliverDueOnce:
 
 @pytest.mark.django_db(transaction=True)  # between two rounds the command may close its connection
 class TestDeliverDueForever:
+    @pytest.fixture(autouse=True)
+    def _every_look_begins_at_the_beginning(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Otherwise the time that a look takes would decide how long the command waits."""
+        monkeypatch.setattr(queue_start, "FULL_LOOK_PART", 1.0)
+
     def test_signal_stops_the_command_after_sends_in_progress(
         self, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -265,7 +324,7 @@ class TestDeliverDueForever:
         url = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
         command = [sys.executable, "manage.py", "deliver_due", "--forever", "--interval", "600"]
         with subprocess.Popen(
-            command, cwd=PROJECT, env=os.environ | {"DATABASE_URL": url}, stderr=subprocess.PIPE, text=True
+            command, cwd=ROOT, env=os.environ | {"DATABASE_URL": url}, stderr=subprocess.PIPE, text=True
         ) as process:
             assert process.stderr
             try:

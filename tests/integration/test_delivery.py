@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import threading
 import time
 import uuid
-from collections.abc import Iterable
 from datetime import timedelta
 from types import ModuleType
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 import pytest
+from django.contrib.auth import get_user_model
 from django.db import OperationalError, connection, transaction
 
 from notifications.broker.redis_client import RedisGateway, gateway
@@ -22,11 +23,13 @@ from notifications.conf import service_options
 from notifications.delivery import engine as engine_module, settle as settle_module
 from notifications.delivery.claim import claim
 from notifications.delivery.engine import Engine, RetryResult
-from notifications.delivery.locks import HeldLocks, Locks
+from notifications.delivery.locks import KeyLock, Locks
+from notifications.delivery.senders import attempt
 from notifications.delivery.settle import settle_batch
 from notifications.delivery.settlement import build_settlement
-from notifications.models import DeliveryAttempt, NotificationRecord
-from notifications.providers.base import Endpoint, SendRequest, SendResult
+from notifications.delivery.wakeup import Wakeup
+from notifications.models import DeliveryAttempt, NotificationRecord, UserNotificationChannel
+from notifications.providers.base import MAY_HAVE_ARRIVED, Endpoint, SendRequest, SendResult
 from notifications.providers.memory import MemoryProvider
 from notifications.states import Cause, ErrorCode, Outcome, Status
 from tests.support.delivery import (
@@ -39,11 +42,22 @@ from tests.support.delivery import (
     make_locking_engine,
     options_with,
 )
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.django_db
 
 
 class TestClaim:
+    def test_a_date_that_python_cannot_hold_stops_no_delivery(self, memory: MemoryProvider, clock: Clock) -> None:
+        for key, date in (("a", "4713-01-02 BC"), ("b", "-infinity"), ("c", "0001-01-01 BC")):
+            row = make_due_record(key)
+            with connection.cursor() as cursor:
+                cursor.execute("UPDATE notification_records SET next_attempt_at = %s WHERE id = %s", [date, row.pk])
+        for number in range(20):
+            make_due_record(f"k{number}")
+
+        assert make_engine(memory, clock, send_slots=4).deliver_due().sent == 23
+
     def test_longest_overdue_record_is_claimed_first(self, memory: MemoryProvider, clock: Clock) -> None:
         for key, minutes in (("late", 1), ("later", 2), ("latest", 3)):
             make_due_record(key, next_attempt_at=NOW - timedelta(minutes=minutes))
@@ -107,27 +121,32 @@ class TestClaim:
 
 
 class TestLock:
-    def test_record_with_a_held_key_is_released_unchanged(self, memory: MemoryProvider, clock: Clock) -> None:
-        row = make_due_record(status=Status.FAILED, attempt_count=2)
-        held = Locks(gateway(), ttl=60).acquire(["feishu|k1"])
+    def test_expired_lease_is_not_sent_again_while_the_lock_of_its_claim_lasts(
+        self, memory: MemoryProvider, clock: Clock
+    ) -> None:
+        lease = uuid.uuid4()
+        row = make_due_record(status=Status.SENDING, attempt_count=2, lease_token=lease)
+        Locks(gateway(), ttl=60).hold_claim(str(lease), seconds=60)
 
         result = make_locking_engine(memory, clock).deliver_due()
 
         row.refresh_from_db()
-        assert (result.scanned, result.retried, result.skipped) == (1, 0, 1)
-        assert (row.status, row.attempt_count, row.lease_token) == (Status.FAILED, 2, None)
+        assert (result.scanned, result.retried, result.skipped, memory.requests) == (1, 0, 1, [])
+        assert (row.status, row.attempt_count, row.lease_token) == (Status.SENDING, 2, lease)
         assert row.next_attempt_at == NOW + timedelta(seconds=service_options().held_key_delay)
+        assert not DeliveryAttempt.objects.exists()
 
-        Locks(gateway(), ttl=60).release(held)
+        gateway().run(lambda client: client.delete(gateway().key(f"claim:{lease}")))
         clock.forward(seconds=service_options().held_key_delay)
         assert make_locking_engine(memory, clock).deliver_due().sent == 1
 
-    def test_expired_lease_is_not_sent_again_while_its_worker_holds_the_key(
+    def test_expired_lease_is_not_sent_again_while_another_process_holds_the_key(
         self, memory: MemoryProvider, clock: Clock
     ) -> None:
+        """So does an event that is delivered inline, and a worker of the version before claim locks."""
         lease = uuid.uuid4()
         row = make_due_record(status=Status.SENDING, attempt_count=5, lease_token=lease)
-        Locks(gateway(), ttl=60).acquire(["feishu|k1"])
+        Locks(gateway(), ttl=60).acquire("feishu|k1")
 
         make_locking_engine(memory, clock).deliver_due()
 
@@ -136,12 +155,40 @@ class TestLock:
         assert (row.status, row.attempt_count, row.lease_token) == (Status.SENDING, 5, lease)
         assert not DeliveryAttempt.objects.exists()
 
-    def test_keys_are_released_after_the_result_is_stored(self, memory: MemoryProvider, clock: Clock) -> None:
-        make_due_record()
+    def test_claim_is_locked_while_its_records_are_sent(self, memory: MemoryProvider, clock: Clock) -> None:
+        row = make_due_record()
+        held = []
 
+        class LookingProvider(MemoryProvider):
+            def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
+                row.refresh_from_db()
+                held.append(Locks(gateway(), ttl=60).is_claim_held(str(row.lease_token)))
+                return super().send(request, endpoint)
+
+        engine = make_locking_engine(LookingProvider(), clock)
+
+        assert engine.deliver_one(row.pk)
+        assert held == [True]
+
+    def test_key_of_a_recovered_record_is_released_however_its_delivery_ends(
+        self, memory: MemoryProvider, clock: Clock
+    ) -> None:
+        user = get_user_model().objects.create(username="held")
+        UserNotificationChannel.objects.create(user=user, channel="feishu")
+        make_due_record(status=Status.SENDING, lease_token=uuid.uuid4(), user_id=user.pk)
         make_locking_engine(memory, clock).deliver_due()
+        assert len(memory.requests) == 1
+        lock = Locks(gateway(), ttl=60).acquire("feishu|k1")
+        assert lock
+        Locks(gateway(), ttl=60).release(lock)
 
-        assert Locks(gateway(), ttl=60).acquire(["feishu|k1"]).keys
+        NotificationRecord.objects.update(
+            status=Status.SENDING, lease_token=uuid.uuid4(), next_attempt_at=NOW, sent_at=None
+        )
+        UserNotificationChannel.objects.update(paused_at=NOW)
+        make_locking_engine(memory, clock).deliver_due()
+        assert len(memory.requests) == 1
+        assert Locks(gateway(), ttl=60).acquire("feishu|k1")
 
     def test_claim_alone_guards_without_redis(self, memory: MemoryProvider, clock: Clock, away: RedisGateway) -> None:
         make_due_record()
@@ -235,7 +282,7 @@ class TestSettle:
 
         flights = drain._claim(2, ["feishu"], RetryResult())
         for flight in flights:
-            drain._send(flight)
+            attempt(flight, drain.providers, drain.options)
         drain._finish(flights, RetryResult())
 
         odd.refresh_from_db()
@@ -263,6 +310,15 @@ class TestSettle:
         assert (poison.last_error_code, poison.last_error) == ("internal_error", "ZeroDivisionError in the provider")
 
 
+def find_possible_duplicates() -> set[int]:
+    """Run the query of docs/reliability.md."""
+    text = (ROOT / "docs/reliability.md").read_text()
+    [query] = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    with connection.cursor() as cursor:
+        cursor.execute(query.replace("%", "%%"), [])
+        return {row[0] for row in cursor.fetchall()}
+
+
 class TestRecovery:
     def test_record_of_a_lost_worker_is_sent_by_another_worker(self, memory: MemoryProvider, clock: Clock) -> None:
         row = make_due_record(status=Status.SENDING, attempt_count=1)
@@ -285,17 +341,42 @@ class TestRecovery:
         assert (row.status, row.last_error_code, row.attempt_count) == (Status.DEAD, ErrorCode.LEASE_EXPIRED, 5)
         assert list(row.attempts.values_list("number", "outcome")) == [(5, Outcome.LOST)]
 
-    def test_late_result_replaces_the_lost_attempt(self, clock: Clock, memory: MemoryProvider) -> None:
+    @pytest.mark.parametrize(
+        ("late", "other", "status", "may_be_double"),
+        [
+            (OK, OK, Status.SENT, True),
+            (OK, TRY_LATER, Status.SENT, True),
+            (TRY_LATER, OK, Status.SENT, False),
+            (dataclasses.replace(TRY_LATER, error_message=f"reset; {MAY_HAVE_ARRIVED}"), OK, Status.SENT, True),
+        ],
+    )
+    def test_late_result_replaces_the_lost_attempt_and_keeps_that_it_was_lost(
+        self,
+        clock: Clock,
+        memory: MemoryProvider,
+        late: SendResult,
+        other: SendResult,
+        status: Status,
+        *,
+        may_be_double: bool,
+    ) -> None:
         row = make_due_record()
         [slow] = claim(1, channels=["feishu"], options=options_with(), clock=clock)
         clock.forward(hours=1)
+        memory.script(other)
         make_engine(memory, clock).deliver_due()
+        assert find_possible_duplicates() == {row.pk}
 
-        settle_batch([build_settlement(slow, TRY_LATER, options_with(), duration=1, age=1)], clock)
+        settle_batch([build_settlement(slow, late, options_with(), duration=1, age=1)], clock)
 
-        assert list(row.attempts.values_list("number", "outcome")) == [(1, "temporary_fail"), (2, "success")]
+        row.refresh_from_db()
+        first, second = row.attempts.all()
+        assert (row.status, first.outcome, second.outcome) == (status, late.outcome, other.outcome)
+        assert "recorded as lost" in first.error
+        assert late.error_message in first.error
+        assert find_possible_duplicates() == ({row.pk} if may_be_double else set())
 
-    def test_success_settled_between_claim_and_lock_is_not_sent_again(
+    def test_success_settled_between_claim_and_second_check_is_not_sent_again(
         self, memory: MemoryProvider, clock: Clock
     ) -> None:
         row = make_due_record()
@@ -303,9 +384,9 @@ class TestRecovery:
         clock.forward(hours=1)
 
         class LocksThatSettleFirst(Locks):
-            def acquire(self, keys: Iterable[str]) -> HeldLocks:
+            def acquire(self, key: str) -> KeyLock | None:
                 settle_batch([build_settlement(slow, OK, options_with(), duration=1, age=1)], clock)
-                return super().acquire(keys)
+                return super().acquire(key)
 
         second = make_engine(memory, clock)
         second.locks = LocksThatSettleFirst(gateway(), ttl=60)
@@ -316,7 +397,7 @@ class TestRecovery:
         assert memory.requests == []
         assert (result.scanned, result.retried, result.skipped, row.status) == (1, 0, 1, Status.SENT)
         assert list(row.attempts.values_list("number", "outcome")) == [(1, "success")]
-        assert second.locks.acquire(["feishu|k1"]).keys
+        assert second.locks.acquire("feishu|k1")
 
     def test_nothing_is_sent_if_too_little_of_the_lease_is_left(self, memory: MemoryProvider, clock: Clock) -> None:
         row = make_due_record()
@@ -325,7 +406,7 @@ class TestRecovery:
             [flight] = engine._claim(1, ["feishu"], RetryResult())
             flight.row = dataclasses.replace(flight.row, lease_deadline=time.monotonic() + seconds_left)
 
-            engine._send(flight)
+            attempt(flight, engine.providers, engine.options)
             engine._finish([flight], RetryResult())
 
             row.refresh_from_db()
@@ -372,7 +453,7 @@ class TestDrain:
     @pytest.mark.parametrize(
         ("answer", "order"),
         [
-            (OK, "claim claim settle_batch claim settle_batch"),
+            (OK, "claim claim settle_batch settle_batch claim"),
             (TRY_LATER, "claim settle_batch claim settle_batch claim"),
         ],
         ids=["success", "failure"],
@@ -428,7 +509,7 @@ class TestDrain:
         self, memory: MemoryProvider, clock: Clock
     ) -> None:
         make_due_record("a")
-        wakeup = threading.Event()
+        wakeup = Wakeup()
         wakeup.set()
 
         spent = Engine(
@@ -477,3 +558,49 @@ class TestDrain:
 
         row.refresh_from_db()
         assert (row.status, row.attempt_count, len(cutting.requests)) == (Status.SENT, 1, 1)
+
+
+class TestInactiveUsers:
+    def make_user(self, *, is_active: bool) -> int:
+        user = get_user_model().objects.create_user(f"user-{is_active}", is_active=is_active)
+        UserNotificationChannel.objects.create(user=user, channel="feishu", webhook_url="https://example.com")
+        return int(user.pk)
+
+    @pytest.mark.parametrize(
+        ("setting", "is_active", "outcome"),
+        [
+            ("send", True, (Status.SENT, "")),
+            ("send", False, (Status.SENT, "")),
+            ("skip", True, (Status.SENT, "")),
+            ("skip", False, (Status.SKIPPED, ErrorCode.USER_INACTIVE)),
+        ],
+    )
+    def test_messages_to_inactive_users_are_skipped_if_the_setting_says_so(
+        self, memory: MemoryProvider, clock: Clock, setting: str, outcome: tuple[str, str], *, is_active: bool
+    ) -> None:
+        row = make_due_record(user_id=self.make_user(is_active=is_active))
+
+        make_engine(memory, clock, inactive_users=setting).deliver_due()
+
+        row.refresh_from_db()
+        assert (row.status, row.last_error_code) == outcome
+        assert len(memory.requests) == (row.status == Status.SENT)
+
+    def test_message_to_an_inactive_user_does_not_wait_for_the_endpoint(
+        self, memory: MemoryProvider, clock: Clock
+    ) -> None:
+        row = make_due_record(user_id=self.make_user(is_active=False))
+        UserNotificationChannel.objects.update(paused_at=clock())
+
+        make_engine(memory, clock, inactive_users="skip").deliver_due()
+
+        row.refresh_from_db()
+        assert (row.status, row.last_error_code) == (Status.SKIPPED, ErrorCode.USER_INACTIVE)
+
+    def test_unknown_user_has_no_channel_as_before(self, memory: MemoryProvider, clock: Clock) -> None:
+        row = make_due_record(user_id=999)
+
+        make_engine(memory, clock, inactive_users="skip").deliver_due()
+
+        row.refresh_from_db()
+        assert row.last_error_code != ErrorCode.USER_INACTIVE

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import redis
-from celery import current_app
 from cryptography.fernet import Fernet
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
 from notifications.models import UserNotificationChannel
+from notifications.monitoring.diagnostics import redis_and_broker
 from notifications.monitoring.diagnostics.redis_and_broker import LONG_QUEUE_MESSAGES
 from notifications.states import HeartbeatKind
 from notifications.telemetry import heartbeats
@@ -65,8 +65,8 @@ def test_a_healthy_site_has_no_error() -> None:
 
     assert {name for name, group in results.items() if group[0]["state"] == "error"} == set()
     assert list(results) == [
-        "settings", "database", "keys", "migrations", "sweep", "due", "workers", "beat", "dead", "paused", "rejected",
-        "redis", "broker", "alerts",
+        "settings", "database", "keys", "nudges", "migrations", "sweep", "due", "workers", "beat", "dead", "paused",
+        "rejected", "redis", "broker", "alerts",
     ]  # fmt: skip
 
 
@@ -126,14 +126,6 @@ def test_an_unreachable_redis_is_reported_without_its_password(change: Callable[
     assert "canary" not in json.dumps(results)
 
 
-def test_a_short_visibility_timeout_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = current_app.conf.broker_transport_options
-    monkeypatch.setitem(options, "visibility_timeout", 30)
-
-    assert worst_state("broker") == "error"
-    assert "LOCK_WAIT and LEASE together, 65 s" in run_doctor()["broker"][0]["remedy"]
-
-
 def test_a_long_queue_is_an_error(redis_client: redis.Redis) -> None:
     redis_client.rpush("notifications", *(["x"] * LONG_QUEUE_MESSAGES))
     try:
@@ -165,3 +157,32 @@ def test_an_unreachable_postgresql_is_reported_without_a_traceback() -> None:
     assert "redis: " in done.stdout
     assert "Traceback" not in done.stderr
     assert "canary" not in done.stdout + done.stderr
+
+
+class TestNudges:
+    def test_the_way_in_use_is_named(
+        self, change: Callable[..., None], redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def text() -> str:
+            [result] = run_doctor()["nudges"]
+            assert result["state"] == "ok"
+            return result["text"]
+
+        assert text() == "No worker listens: workers are woken by messages of Celery."
+        redis_client.set("smartmate:listeners", "1", ex=60)
+        assert text() == "Workers are woken through Redis."
+        monkeypatch.setattr(redis_and_broker, "count_notify_listeners", lambda: 2)
+        assert text() == "2 workers listen for notifications of PostgreSQL."
+        change(NUDGE="none")
+        assert text() == "NUDGE is none: new notifications wait for the sweep."
+
+    def test_nobody_who_listens_is_a_warning_if_there_is_no_other_way(self, change: Callable[..., None]) -> None:
+        for way in ("notify", "redis"):
+            change(NUDGE=way)
+
+            [result] = run_doctor()["nudges"]
+
+            assert (result["state"], result["text"]) == (
+                "warning",
+                "No worker listens: new notifications wait for the sweep.",
+            )

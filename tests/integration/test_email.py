@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 import smtplib
+import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 from aiosmtpd.smtp import AuthResult
 from django.core import mail
+from django.core.mail.utils import DNS_NAME
 from pytest_django import Settings
 
 from notifications.delivery.engine import Engine
@@ -88,6 +91,22 @@ class TestMail:
         assert re.fullmatch(r"<[0-9a-f-]{36}@xn--bcher-kva\.example>", message["Message-ID"])
         assert message.get_content().split()[-1].endswith("/a%20b")
 
+    def test_mail_programs_find_the_page_where_users_switch_mails_off(
+        self, mailbox: Mailbox, change: Callable[..., None]
+    ) -> None:
+        values = (
+            "",
+            "https://app.example.com/settings",
+            "mailto:off@example.com?subject=off",
+            f"https://a/{'x' * 300}",
+        )
+        for value in values:
+            change(UNSUBSCRIBE_URL=value)
+            send()
+
+        headers = [message.get("List-Unsubscribe", "").strip() for message in mailbox.mails]  # a long one is folded
+        assert headers == [f"<{value}>" if value else "" for value in values]
+
     def test_the_users_own_address_is_used_if_the_channel_has_none(self, mailbox: Mailbox) -> None:
         send(endpoint("", user_email="own@example.com"))
         send(endpoint(user_email="own@example.com"))
@@ -106,6 +125,18 @@ class TestErrorReplies:
         rows = [
             ("RCPT", "550 5.1.1 no such user", Outcome.PERMANENT_FAIL, "provider_config"),
             ("RCPT", "550 5.7.1 relaying denied", Outcome.PERMANENT_FAIL, "provider_auth_failed"),
+            ("RCPT", "552 5.2.2 mailbox full", Outcome.TEMPORARY_FAIL, "provider_5xx"),
+            ("RCPT", "552 too many recipients", Outcome.TEMPORARY_FAIL, "provider_5xx"),
+            ("RCPT", "550 the mailbox is full", Outcome.TEMPORARY_FAIL, "provider_5xx"),
+            ("RCPT", "550 User's mailbox is out of space", Outcome.TEMPORARY_FAIL, "provider_5xx"),
+            ("RCPT", "550 recipient has exceeded the quota", Outcome.TEMPORARY_FAIL, "provider_5xx"),
+            ("RCPT", "554 insufficient system storage", Outcome.TEMPORARY_FAIL, "provider_5xx"),
+            ("RCPT", "554 5.3.2 not accepting messages", Outcome.TEMPORARY_FAIL, "provider_5xx"),
+            ("RCPT", "554 5.4.5 congestion", Outcome.TEMPORARY_FAIL, "provider_5xx"),
+            ("RCPT", "550 5.4.1 address rejected: access denied", Outcome.PERMANENT_FAIL, "provider_config"),
+            ("RCPT", "550 5.2.1 mailbox disabled", Outcome.PERMANENT_FAIL, "provider_config"),
+            ("DATA", "554 5.2.2 over quota", Outcome.TEMPORARY_FAIL, "provider_5xx"),
+            ("DATA", "552 5.3.1 system full", Outcome.TEMPORARY_FAIL, "provider_5xx"),
             ("RCPT", "450 4.2.0 greylisted", Outcome.TEMPORARY_FAIL, "provider_5xx"),
             ("MAIL", "550 5.1.8 bad sender", Outcome.PERMANENT_FAIL, "provider_auth_failed"),
             ("MAIL", "451 4.3.0 later", Outcome.TEMPORARY_FAIL, "provider_5xx"),
@@ -121,9 +152,16 @@ class TestErrorReplies:
             result = send()
 
             assert (result.outcome, result.error_code) == (outcome, code), (command, reply)
+            assert result.project_at_fault == (code == "provider_auth_failed"), (command, reply)
             assert reply[4:] in result.error_message
             assert not result.maybe_delivered, (command, reply)
             assert mailbox.mails == [], (command, reply)
+
+    def test_every_reply_of_the_class_of_success_to_a_message_means_accepted(self, mailbox: Mailbox) -> None:
+        for code in (200, 250, 251, 299):
+            mailbox.replies = {"DATA": f"{code} taken"}
+
+            assert send().outcome == Outcome.SUCCESS, code
 
     def test_errors_of_the_projects_own_server_are_temporary(self) -> None:
         rows: list[tuple[smtplib.SMTPException, str]] = [
@@ -132,12 +170,14 @@ class TestErrorReplies:
             (smtplib.SMTPHeloError(504, b"who"), "provider_5xx"),
             (smtplib.SMTPNotSupportedError("no STARTTLS"), "provider_auth_failed"),
             (smtplib.SMTPException("odd"), "provider_5xx"),
+            (smtplib.SMTPConnectError(-1, b"no number"), "provider_5xx"),
         ]
 
         for error, code in rows:
             result = smtp_failure_result(error)
 
             assert (result.outcome, result.error_code) == (Outcome.TEMPORARY_FAIL, code), error
+            assert result.project_at_fault == (code == "provider_auth_failed"), error
 
     def test_the_last_rule_matches_every_error(self) -> None:
         last = SMTP_RULES[-1]
@@ -193,6 +233,58 @@ class TestTimeouts:
         assert (result.outcome, result.error_code) == (Outcome.TEMPORARY_FAIL, "provider_timeout")
         assert result.maybe_delivered
         assert "the message may have arrived" in result.error_message
+
+    def test_a_reply_without_a_number_is_an_error_of_the_server(self, serve: Callable[..., StallingMailServer]) -> None:
+        before = {
+            "as the greeting": [b"hello\r\n"],
+            "to the sender": [b"220 here\r\n", b"250 hi\r\n", b"well\r\n"],
+            "to the recipient": [b"220 here\r\n", b"250 hi\r\n", b"250 ok\r\n", b"well\r\n"],
+            "before the message": [b"220 here\r\n", b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"well\r\n"],
+        }
+        for name, lines in before.items():
+            serve(*lines)
+
+            result = send()
+
+            assert (result.outcome, result.error_code) == (Outcome.TEMPORARY_FAIL, "provider_5xx"), name
+            assert not result.maybe_delivered, name
+
+    def test_an_unclear_reply_to_the_message_means_that_it_may_have_arrived(
+        self, serve: Callable[..., StallingMailServer]
+    ) -> None:
+        for reply in (b"well\r\n", b"354 go on\r\n", b"100 wait\r\n", b"999 odd\r\n"):
+            serve(b"220 here\r\n", b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n", reply)
+
+            result = send()
+
+            assert (result.outcome, result.error_code) == (Outcome.TEMPORARY_FAIL, "provider_5xx"), reply
+            assert result.maybe_delivered, reply
+
+    @pytest.mark.parametrize("slow", ["the name of this host", "the name of the mail server"])
+    def test_total_timeout_bounds_the_lookup_of(
+        self,
+        slow: str,
+        settings: Settings,
+        change: Callable[..., None],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        configure_mail(settings, 1)
+        change(TOTAL_TIMEOUT=0.3)
+        ended = threading.Event()
+
+        def look_up(*args: Any, **kwargs: Any) -> Any:
+            ended.wait(60)
+            raise OSError
+
+        monkeypatch.delattr(DNS_NAME, "_fqdn", raising=False)
+        monkeypatch.setattr(socket, "getfqdn" if "this host" in slow else "getaddrinfo", look_up)
+        result = send()
+        still_looking = not ended.is_set()
+        ended.set()
+
+        assert still_looking
+        assert (result.outcome, result.error_code) == (Outcome.TEMPORARY_FAIL, "provider_timeout")
+        assert not result.maybe_delivered
 
     def test_total_timeout_bounds_a_slow_reply(self, serve: Callable[..., StallingMailServer]) -> None:
         server = serve(b"220 here", drip=True)

@@ -12,21 +12,14 @@ import pytest
 from django.core.checks import run_checks
 from django.db import connection
 
-ROOT = Path(__file__).resolve().parents[2]
-PRODUCTION = {
-    "SECRET_KEY": "production-like-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJ",
-    "NOTIFICATIONS_ENCRYPTION_KEYS": "cHJvZHVjdGlvbi1saWtlLTAxMjM0NTY3ODktYWJjZGU=",
-    "DATABASE_URL": "postgres://user:pw@db.example:5432/name",
-    "REDIS_URL": "redis://redis.example:6379/0",
-    "ALLOWED_HOSTS": "notifications.example.com",
-}
+from tests.support.paths import ROOT
+from tests.support.settings_reader import PRODUCTION
 
 
 def read(*names: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Import the settings under `env` alone and print the named ones as JSON."""
-    program = (
-        f"import json; from smartmate import settings; print(json.dumps([getattr(settings, n) for n in {names!r}]))"
-    )
+    values = f"[getattr(settings, n) for n in {names!r}]"
+    program = f"import json; from smartmate import settings; print(json.dumps({values}, default=str))"
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "COV_"))}
     return subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=kept | env, capture_output=True, text=True, check=False
@@ -92,7 +85,7 @@ def test_timeouts_are_a_startup_parameter() -> None:
 def test_behind_pgbouncer_no_session_parameter_is_set() -> None:
     [databases] = json.loads(read("DATABASES", env=PRODUCTION | {"DATABASE_POOLED": "true"}).stdout)
 
-    assert databases["default"]["OPTIONS"].keys() == {"connect_timeout", "application_name"}
+    assert databases["default"]["OPTIONS"].keys() == {"connect_timeout", "application_name", "connection_factory"}
     assert databases["default"]["DISABLE_SERVER_SIDE_CURSORS"] is True
 
 

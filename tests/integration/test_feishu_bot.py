@@ -16,7 +16,7 @@ from notifications.conf import ServiceOptions, service_options
 from notifications.providers.attempt import attempt_send
 from notifications.providers.base import Provider
 from notifications.providers.feishu.bot import MAX_TEXT_LENGTH, FeishuBotProvider, sign_message
-from notifications.providers.http.ssrf_guard import request_deadline
+from notifications.providers.http.connection import Connection
 from notifications.states import Outcome
 from notifications.testing.conformance import REQUEST, ProviderConformance
 from notifications.testing.sandbox.server import Sandbox
@@ -121,17 +121,18 @@ class TestFeishuBotConformance(ProviderConformance):
         assert result.outcome == Outcome.SUCCESS
         assert len(sandbox.deliveries()) == 3
 
-    def test_all_requests_of_an_attempt_share_one_deadline(self, sandbox: Sandbox) -> None:
+    def test_all_requests_of_an_attempt_share_one_deadline(
+        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         sandbox.script(KEY, "code:11246", "ok")
         provider = FeishuBotProvider(self.options(sandbox))
-        post, deadlines = provider.poster.post, []
+        send, deadlines = Connection.send, []
 
-        def spy(*args: Any, **kwargs: Any) -> Any:
-            answer = post(*args, **kwargs)
-            deadlines.append(request_deadline.at)
-            return answer
+        def spy(self: Connection, data: bytes, *, timeout: float, deadline: float) -> Any:
+            deadlines.append(deadline)
+            return send(self, data, timeout=timeout, deadline=deadline)
 
-        provider.poster.post = spy  # type: ignore[method-assign]
+        monkeypatch.setattr(Connection, "send", spy)
         attempt_send(provider, REQUEST, self.endpoint(sandbox))
 
         assert len(deadlines) == 2
@@ -161,6 +162,22 @@ class TestFeishuBotConformance(ProviderConformance):
             assert "<at" not in text.lower().replace(" ", "").replace("/", ""), mention
             assert text.endswith("查看并确认调整: https://app.example.com/meetings/9")
 
+    def test_a_text_that_is_cut_ends_in_an_ellipsis_and_is_logged(
+        self, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        longest = "字" * MAX_TEXT_LENGTH
+        cases = {
+            longest: longest,
+            f"{longest}字": f"{longest[:-1]}…",
+            f"{longest[:-2]}🇨🇳字": f"{longest[:-2]}…",  # no half of a flag
+        }
+        for given, posted in cases.items():
+            caplog.clear()
+            message = self.post_message(sandbox, "post", given)
+
+            assert message["content"]["post"]["zh_cn"]["content"][0] == [{"tag": "text", "text": posted}]
+            assert [getattr(line, "event", "") for line in caplog.records].count("message.cut") == (given != posted)
+
     def test_every_format_stays_below_the_vendors_size_limit(self, sandbox: Sandbox) -> None:
         for message_format in ("text", "post", "card"):
             body = self.post_message(sandbox, message_format, "𝕏" * 10_000)
@@ -179,7 +196,7 @@ def test_the_signature_has_the_documented_key_and_an_empty_message() -> None:
 
 class TestAddress:
     def test_bot_addresses_are_accepted(self) -> None:
-        urls = [GOOD, GOOD.replace("feishu.cn", "larksuite.com")]
+        urls = [GOOD, GOOD.replace("feishu.cn", "larksuite.com"), GOOD.replace("feishu.cn", "larkoffice.com")]
 
         assert [url for url in urls if FeishuBotProvider().address_problem(url)] == []
 

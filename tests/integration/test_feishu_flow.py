@@ -14,7 +14,7 @@ from notifications.providers.attempt import attempt_send
 from notifications.providers.base import Provider
 from notifications.providers.feishu.flow import FeishuFlowProvider, check_webhook_url
 from notifications.providers.http.client import HttpPoster
-from notifications.security.secrets import mask_url
+from notifications.security.address_secrets import mask_url
 from notifications.states import Outcome
 from notifications.testing.conformance import REQUEST, TOKEN, ProviderConformance
 from notifications.testing.sandbox.server import Sandbox

@@ -13,6 +13,7 @@ import pytest
 from cryptography.fernet import Fernet
 from django.contrib.auth.models import User
 from django.db import connection, transaction
+from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -21,6 +22,8 @@ from hypothesis import given, settings as hypothesis_settings, strategies as st
 from dev.waiting import wait_until
 from notifications.channels import test_message as trial
 from notifications.conf import service_options
+from notifications.delivery.engine import Engine
+from notifications.delivery.held_records import release_and_probe_channels
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.providers import get_provider
 from notifications.providers.base import SendResult
@@ -32,6 +35,7 @@ from notifications.web_api.errors import VALIDATION_MESSAGES
 from tests.support.factories import make_record
 from tests.support.query_plans import all_nodes, executed_plan, fill_table
 
+MEMORY = {"feishu": "notifications.providers.memory.MemoryProvider"}
 pytestmark = pytest.mark.django_db
 
 URL = "/api/channels/feishu"
@@ -75,7 +79,7 @@ def stored(alice: User) -> UserNotificationChannel:
 @pytest.fixture
 def provider(change: Callable[..., None]) -> MemoryProvider:
     """The in-memory provider that receives the messages of this test."""
-    change(PROVIDERS={"feishu": "notifications.providers.memory.MemoryProvider"})
+    change(PROVIDERS=MEMORY)
     found = get_provider("feishu")
     assert isinstance(found, MemoryProvider)
     return found
@@ -141,6 +145,29 @@ class TestShow:
         assert "no-store" in Client().get(URL).headers["Cache-Control"]
 
 
+class TestHeldRecords:
+    def test_records_that_wait_for_a_deleted_channel_are_released_when_it_is_entered_again(
+        self, browser: Client, stored: UserNotificationChannel
+    ) -> None:
+        make_record("pending", user_id=stored.user_id, hold_reason="channel_paused")
+        browser.delete(URL)
+
+        save(browser, webhook_url=ADDRESS)
+
+        assert UserNotificationChannel.objects.get().release_at is not None
+        release_and_probe_channels(service_options())
+        record = NotificationRecord.objects.get()
+        assert record.hold_reason == ""
+        assert NotificationRecord.objects.filter(next_attempt_at__lte=Now()).exists()
+
+    def test_a_channel_for_which_nothing_waits_releases_nothing(self, browser: Client, alice: User) -> None:
+        make_record("pending", user_id=alice.pk)
+
+        save(browser, webhook_url=ADDRESS)
+
+        assert UserNotificationChannel.objects.get().release_at is None
+
+
 class TestSave:
     def test_save_creates_a_channel(self, browser: Client, alice: User) -> None:
         response = save(browser, webhook_url=ADDRESS)
@@ -150,6 +177,12 @@ class TestSave:
         assert (channel.user, channel.channel, channel.enabled, channel.auth_type) == (alice, "feishu", True, "none")
         assert secrets(channel) == (ADDRESS, "")
         assert response.json() == browser.get(URL).json()
+
+    def test_white_space_around_an_address_or_a_token_is_no_part_of_it(self, browser: Client) -> None:
+        response = save(browser, webhook_url=f" {ADDRESS}\r\n", auth_type="bearer", bearer_token=f"\t{TOKEN}\n")
+
+        assert response.status_code == 200
+        assert secrets(UserNotificationChannel.objects.get()) == (ADDRESS, TOKEN)
 
     @pytest.mark.parametrize("fields", [{}, {"enabled": False}, {"auth_type": "bearer"}, {"enabled": True}])
     def test_omitted_fields_keep_their_value(
@@ -212,7 +245,6 @@ class TestSave:
         cases: list[tuple[dict[str, Any], set[str]]] = [
             ({"webhook_url": "http://www.feishu.cn/flow/api/trigger-webhook/abcdefgh"}, {"webhook_url"}),
             ({"webhook_url": "https://evil.example/flow/api/trigger-webhook/abcdefgh"}, {"webhook_url"}),
-            ({"webhook_url": f" {ADDRESS}"}, {"webhook_url"}),
             ({"webhook_url": "x" * 2049}, {"webhook_url"}),
             ({"webhook_url": "\ud800"}, {"webhook_url"}),
             ({"webhook_url": 7}, {"webhook_url"}),
@@ -407,6 +439,48 @@ class TestSendTest:
         assert "测试" in sent.message_text
         assert browser.get(URL).json()["last_test_status"] == "success"
 
+    @pytest.mark.django_db(transaction=True)
+    def test_result_of_a_test_message_that_another_process_sends_is_waited_for(
+        self,
+        browser: Client,
+        stored: UserNotificationChannel,
+        provider: MemoryProvider,
+        monkeypatch: pytest.MonkeyPatch,
+        change: Callable[..., None],
+    ) -> None:
+        change(PROVIDERS=MEMORY, HELD_KEY_DELAY=0.1)
+
+        def drain() -> None:
+            wait_until(lambda: Engine().deliver_due().sent, "the other process sends the message")
+            connection.close()
+
+        def lose_the_claim(*args: Any, **kwargs: Any) -> None:
+            other.start()
+
+        other = threading.Thread(target=drain)
+        monkeypatch.setattr(Engine, "deliver_one", lose_the_claim)
+        answer = browser.post(TEST).json()
+        other.join()
+
+        assert (answer["status"], answer["delivered"]) == ("sent", True)
+        assert browser.get(URL).json()["last_test_status"] == "success"
+
+    def test_test_message_that_takes_too_long_is_reported_as_on_its_way(
+        self,
+        browser: Client,
+        stored: UserNotificationChannel,
+        provider: MemoryProvider,
+        monkeypatch: pytest.MonkeyPatch,
+        change: Callable[..., None],
+    ) -> None:
+        change(PROVIDERS=MEMORY, TOTAL_TIMEOUT=0.2)
+        monkeypatch.setattr(Engine, "deliver_one", lambda *args, **kwargs: None)
+
+        answer = browser.post(TEST).json()
+
+        assert (answer["status"], answer["delivered"], answer["problem"]) == ("pending", False, "")
+        assert browser.get(URL).json()["last_test_status"] == "success"  # that of the last test
+
     def test_failed_test_message_is_reported_stored_and_not_retried(
         self, browser: Client, stored: UserNotificationChannel, provider: MemoryProvider
     ) -> None:
@@ -600,6 +674,8 @@ class TestList:
             {"before": 2**63},
             {"before": "x"},
             {"limit": "9" * 9999},
+            {"limti": 5},
+            {"Limit": 5, "befor": 7},
         ]
         for query in cases:
             response = browser.get(LIST, query)
@@ -610,7 +686,7 @@ class TestList:
     def test_list_reads_only_the_rows_of_its_page(self, alice: User) -> None:
         fill_table("others", "sent", 50_000)
         with connection.cursor() as cursor:  # the rows of one user lie between those of the others
-            cursor.execute("UPDATE notification_records SET user_id = %s WHERE id %% 2 = 0", [alice.pk])
+            cursor.execute("UPDATE notification_records SET user_id = %s WHERE id %% 500 = 0", [alice.pk])
         newest = NotificationRecord.objects.filter(user_id=alice.pk, id__lt=2**63 - 1).order_by("-id")[:21]
         statement, parameters = newest.query.sql_with_params()
 

@@ -19,7 +19,7 @@ from notifications.ingest.triggers import Trigger
 from notifications.ingest.validation import InvalidNotification
 from notifications.maintenance.job_scheduler import claim_jobs, run_due_jobs
 from notifications.maintenance.pruner import PurgeCounts, purge
-from notifications.management.commands.deliver_due import _handle_trigger
+from notifications.management.commands.deliver_due import handle_trigger
 from notifications.models import DueJob, NotificationRecord, RejectedRequest
 from tests.support.broker_queues import purge_queue
 from tests.support.payloads import trigger
@@ -223,9 +223,9 @@ class TestScanner:
         self, change: Callable[..., None]
     ) -> None:
         schedule("good")
-        _handle_trigger(TRIGGERED, trigger(source="api_dry_run"))
+        handle_trigger(TRIGGERED, trigger(source="api_dry_run"))
 
-        assert run_due_jobs(_handle_trigger) == 1
+        assert run_due_jobs(handle_trigger) == 1
         assert NotificationRecord.objects.get().trigger_id == "trg-1"
         assert RejectedRequest.objects.get().source == TRIGGERED
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +19,9 @@ from notifications.conf import RENAMED, service_options
 from notifications.ingest.validation import InvalidNotification
 from notifications.models import RejectedRequest
 from notifications.providers import configured_providers
+from tests.support.paths import ROOT
 from tests.support.payloads import trigger
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXTS: dict[str, str] = {
     "OWNER_MAIL_FROM": "noreply@example.com", "ALERT_LANGUAGE": "zh-hans", "METRICS_TOKEN": "token",
     "ALERT_FEISHU_WEBHOOK": "https://open.feishu.cn/open-apis/bot/v2/hook/0123456789",

@@ -93,6 +93,12 @@ def test_producer_cancels_a_message_by_its_key() -> None:
     assert NotificationRecord.objects.get(pk=other.record_id).status == Status.PENDING
 
 
+def test_white_space_around_a_key_is_no_part_of_it_for_a_cancellation_too() -> None:
+    request_notification(payload(dedupe_key=" k1\u3000"))
+
+    assert cancel_notification("\tk1 ")
+
+
 def test_claimed_final_and_unknown_messages_cannot_be_cancelled() -> None:
     statuses = (Status.SENDING, Status.SENT, Status.DEAD, Status.SKIPPED)
     for status in statuses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,11 +11,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
+from notifications.conf import service_options
 from notifications.models import RejectedRequest, UserNotificationChannel
-from notifications.monitoring.indicators import Indicators
+from notifications.monitoring.indicators import MAX_ENDPOINTS, Indicators
 from notifications.monitoring.prometheus import NAMES, exposition
 from notifications.states import HeartbeatKind, Measure, Status
-from notifications.telemetry import heartbeats
+from notifications.telemetry import heartbeats, loop_lag
 from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
 from tests.support.counter_rows import make_counter
 from tests.support.factories import make_record
@@ -98,6 +100,31 @@ def test_gauges_show_what_the_tables_hold() -> None:
     assert 0 <= samples["notifications_heartbeat_age_seconds,name=sweep"] < 60
 
 
+def test_the_endpoints_with_the_most_records_are_named_and_no_others() -> None:
+    for number in range(MAX_ENDPOINTS + 1):
+        make_record(Status.PENDING, user_id=5000 + number)
+    make_record(Status.SENDING, user_id=5001)
+    make_record(Status.FAILED, user_id=5001)
+
+    samples = scrape()
+
+    endpoints = {name for name in samples if name.startswith("notifications_endpoint_waiting,")}
+    assert len(endpoints) == MAX_ENDPOINTS
+    assert samples["notifications_endpoint_waiting,channel=feishu,user=5001"] == 2
+    assert samples["notifications_endpoint_in_flight,channel=feishu,user=5001"] == 1
+
+
+def test_the_lag_of_the_loop_is_the_largest_of_the_workers_since_their_last_heartbeat() -> None:
+    loop_lag.take_largest_lag()
+    for seconds in (0.2, 0.7, 0.1):
+        loop_lag.note_lag(seconds)
+    heartbeats.write_heartbeat(HeartbeatKind.WORKER)
+    assert scrape()["notifications_loop_lag_seconds"] == 0.7
+
+    heartbeats.write_heartbeat(HeartbeatKind.WORKER)
+    assert "notifications_loop_lag_seconds" not in scrape()
+
+
 def user() -> int:
     """Return the key of a new user."""
     from django.contrib.auth.models import User
@@ -110,12 +137,17 @@ def test_an_empty_database_gives_zeros_and_no_error() -> None:
 
     assert samples["notifications_oldest_due_age_seconds"] == 0
     assert samples["notifications_workers"] == 0
+    for channel in service_options().providers:  # Prometheus sees no increase in a counter that begins with 1
+        for status in ("sent", "dead", "skipped"):
+            assert samples[f"notifications_deliveries_total,channel={channel},status={status}"] == 0
+        for name in ("due", "in_flight", "paused_channels"):
+            assert samples[f"notifications_{name},channel={channel}"] == 0
 
 
 INDEXES = {
     "oldest_due_age": "notification_due",
     "unfinished": "notification_due",
-    "dead": "notification_dead",
+    "dead": "notification_(dead|undelivered)",  # both have dead records in this order
     "rejected": "notification_rejected",
     "paused": "channel_paused",
 }
@@ -140,6 +172,7 @@ def test_each_indicator_of_a_large_table_is_read_by_its_index() -> None:
             " SELECT id, 'feishu', true, '', 'none', '', '', '', '', now(), CASE WHEN id % 1000 = 0 THEN now() END"
             " FROM auth_user"
         )
+        cursor.execute("REINDEX TABLE notification_records")  # other tests leave entries of rows that are gone
         cursor.execute("ANALYZE notification_records, notification_rejected_requests, user_notification_channels")
 
     for name, index in INDEXES.items():
@@ -149,7 +182,7 @@ def test_each_indicator_of_a_large_table_is_read_by_its_index() -> None:
         with connection.cursor() as cursor:
             cursor.execute("EXPLAIN " + query)
             plan = "\n".join(row[0] for row in cursor.fetchall())
-        assert index in plan, name
+        assert re.search(index, plan), name
         assert "Seq Scan" not in plan, name
 
 

@@ -58,6 +58,16 @@ def test_the_owner_of_an_active_channel_gets_no_mail() -> None:
     assert email_channel_owners() == 0
 
 
+def test_an_inactive_owner_gets_no_mail_if_messages_are_skipped_too(change: Change) -> None:
+    channel = paused()
+    get_user_model().objects.filter(pk=channel.user_id).update(is_active=False)
+    change(OWNER_MAIL_FROM="notifications@example.com", INACTIVE_USERS="skip")
+
+    email_channel_owners()
+
+    assert mail.outbox == []
+
+
 def test_a_failed_mail_is_sent_by_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
     paused()
     with monkeypatch.context() as broken:

@@ -9,13 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test import Client
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from notifications.models import Heartbeat
 from notifications.monitoring import conditions
@@ -23,8 +22,7 @@ from notifications.monitoring.readiness import PARTS
 from notifications.states import HeartbeatKind, Status
 from notifications.telemetry import heartbeats
 from tests.support.factories import make_record
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
 
 
 @pytest.fixture
@@ -163,3 +161,11 @@ def test_metrics_need_the_token_where_one_is_set(client: Client, db: None, chang
         assert client.get("/metrics", headers=header).status_code == 401
 
     assert client.get("/metrics", headers={"Authorization": "Bearer t0ken-密"}).status_code == 200
+
+
+@pytest.mark.django_db
+def test_probe_answers_in_the_language_of_the_project_whatever_the_thread_served_before(client: Client) -> None:
+    expected = client.get("/readyz").json()["parts"]
+    with translation.override("zh-hans"):
+        assert client.get("/readyz").json()["parts"].keys() == expected.keys()
+        assert client.get("/readyz").content.isascii()

@@ -15,6 +15,7 @@ from django.db import connection, transaction
 from django.test import override_settings
 
 from notifications import api
+from notifications.broker import nudge
 from notifications.broker.redis_client import RedisGateway, RedisUnavailable
 from notifications.conf import service_options
 from notifications.delivery.claim import claim
@@ -53,10 +54,12 @@ def broker(url: str, **conf: Any) -> Iterator[None]:
     wanted = {"broker_url": url, "broker_write_url": url} | conf
     kept = {name: app.conf[name] for name in wanted}
     app.conf.update(wanted)
+    nudge.broker.cache_clear()  # a test before may have opened a connection to the real broker
     try:
         yield
     finally:
         app.conf.update(kept)
+        nudge.broker.cache_clear()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -16,8 +16,8 @@ from notifications.conf import service_options
 from notifications.delivery.claim import CLAIM
 from notifications.maintenance.pruner import BATCH_ROWS, retention_cutoff
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
-from notifications.sql import FORBID_SORT, load_sql
-from notifications.states import FINAL
+from notifications.sql import FORBID_SORT, PRIORITY_STEP_SECONDS, load_sql
+from notifications.states import FINAL, Priority
 from tests.support.query_plans import all_nodes, executed_plan, fill_table, pages_read
 
 FILL_ATTEMPTS = """
@@ -33,11 +33,14 @@ def plan_of_claim(*, analyze: bool = True) -> dict[str, Any]:
     parameters = {
         "now": None,
         "channels": ["feishu"],
+        "priorities": Priority.values,
         "limit": 100,
         "max_attempts": 5,
         "lease": service_options().lease,
         "token": "00000000-0000-0000-0000-000000000001",
-        "record_id": None,
+        "ids": None,
+        "since": None,
+        "step": PRIORITY_STEP_SECONDS,
     }
     return executed_plan(CLAIM, parameters, before=FORBID_SORT, analyze=analyze)
 
@@ -58,7 +61,7 @@ def test_claim_reads_the_due_index_and_its_cost_does_not_grow_with_finished_rows
     plan_nodes = all_nodes(plan_of_claim())
 
     many = next(node for node in plan_nodes if node.get("Subplan Name") == "CTE due")
-    assert "notification_due" in {node.get("Index Name") for node in all_nodes(many)}
+    assert "notification_due_by_priority" in {node.get("Index Name") for node in all_nodes(many)}
     assert not [node for node in plan_nodes if node["Node Type"] == "Seq Scan" and node["Alias"] != "endpoint"]
     assert many["Actual Rows"] == 100
     assert pages_read(many) <= pages_read(few) * 1.2
@@ -73,9 +76,34 @@ def test_claim_reads_the_due_index_in_its_order_without_statistics() -> None:
 
     due = next(node for node in all_nodes(plan_of_claim(analyze=False)) if node.get("Subplan Name") == "CTE due")
 
-    assert "Sort" not in {node["Node Type"] for node in all_nodes(due)}
-    assert [node["Index Name"] for node in all_nodes(due) if "Index Name" in node] == ["notification_due"]
+    assert [node["Index Name"] for node in all_nodes(due) if "Index Name" in node] == ["notification_due_by_priority"]
+    nodes = [node for node in all_nodes(due) if node["Node Type"] in ("Index Scan", "Sort")]
+    assert {node["Actual Rows"] * node["Actual Loops"] for node in nodes} == {100}
     assert due["Actual Rows"] == 100
+
+
+@pytest.mark.django_db
+def test_claim_reads_no_due_record_of_a_channel_without_a_provider() -> None:
+    fill_table("due", "pending", 1000)
+    alone = next(node for node in all_nodes(plan_of_claim()) if node.get("Subplan Name") == "CTE due")
+
+    fill_table("other", "pending", 50_000, channel="pager")
+    beside_others = next(node for node in all_nodes(plan_of_claim()) if node.get("Subplan Name") == "CTE due")
+
+    assert beside_others["Actual Rows"] == 100
+    assert pages_read(beside_others) <= pages_read(alone) * 1.2
+
+
+@pytest.mark.django_db
+def test_claim_reads_a_backlog_of_other_priorities_no_further_than_its_own() -> None:
+    fill_table("due", "pending", 1000)
+    alone = next(node for node in all_nodes(plan_of_claim()) if node.get("Subplan Name") == "CTE due")
+
+    fill_table("low", "pending", 50_000, priority=0)
+    beside_others = next(node for node in all_nodes(plan_of_claim()) if node.get("Subplan Name") == "CTE due")
+
+    assert beside_others["Actual Rows"] == 100
+    assert pages_read(beside_others) <= pages_read(alone) * 2.4, "100 rows of each priority"
 
 
 @pytest.mark.django_db

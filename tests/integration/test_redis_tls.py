@@ -6,19 +6,15 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from kombu import Connection
 
 from notifications.broker.redis_client import open_client
+from tests.support.certificates import write_certificate
 from tests.support.settings_reader import read_settings
 
 pytestmark = pytest.mark.processes
@@ -30,7 +26,7 @@ class Impostor:
     def __init__(self, directory: Path) -> None:
         self.received: list[bytes] = []
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.certificate = write_certificate(directory)
+        self.certificate = write_certificate(directory / "impostor.pem", "localhost")
         self._context.load_cert_chain(self.certificate)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -51,31 +47,6 @@ class Impostor:
 
     def close(self) -> None:
         self._listener.close()
-
-
-def write_certificate(directory: Path) -> Path:
-    """Write a key and its self-signed certificate for localhost into one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file = directory / "impostor.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    file.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
-    return file
 
 
 @pytest.fixture

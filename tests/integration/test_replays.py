@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +20,7 @@ from notifications.clock import database_now
 from notifications.models import NotificationRecord, ReplayOperation
 from notifications.replay import runner as replay_runner
 from notifications.replay.criteria import Criteria, InvalidCriteria, breakdown
-from notifications.replay.operations import cancel_operation, create_operation
+from notifications.replay.operations import OperationExists, cancel_operation, create_operation
 from notifications.replay.runner import batch_size_and_pause, run_next_batch
 from tests.support.factories import make_record
 from tests.support.query_plans import all_nodes, fill_table
@@ -239,6 +240,39 @@ class TestCreating:
         assert operation.status == "done"
 
 
+class TestSameOrder:
+    def test_criteria_of_an_unfinished_operation_are_refused_until_it_has_ended(self) -> None:
+        make_record()
+        criteria = Criteria(statuses=("dead",))
+        running = create_operation(criteria, None, "one")
+
+        with pytest.raises(OperationExists) as same:
+            create_operation(criteria, None, "two", rate=5)
+        assert same.value.operation == running
+        create_operation(Criteria(statuses=("skipped",)), None, "another")
+
+        cancel_operation(running, None)
+        assert create_operation(criteria, None, "three").pk != running.pk
+
+    @pytest.mark.django_db(transaction=True)
+    def test_two_people_at_the_same_moment_start_one_operation(self) -> None:
+        barrier = threading.Barrier(2)
+
+        def start() -> str:
+            barrier.wait()
+            try:
+                create_operation(Criteria(statuses=("dead",)), None, "x")
+            except OperationExists:
+                return "refused"
+            finally:
+                connection.close()
+            return "started"
+
+        with ThreadPoolExecutor(2) as pool:
+            outcomes = sorted(future.result() for future in [pool.submit(start) for _ in range(2)])
+        assert outcomes == ["refused", "started"]
+
+
 class TestSelectionTime:
     def test_records_created_or_changed_after_creation_are_not_replayed(self) -> None:
         old, changed = make_old(), make_old()
@@ -355,7 +389,7 @@ class TestRunning:
 
     def test_invalid_operation_fails_and_other_operations_continue(self, monkeypatch: pytest.MonkeyPatch) -> None:
         make_old()
-        invalid, valid = create(), create()
+        invalid, valid = create(channel="email"), create()
         ReplayOperation.objects.filter(pk=invalid.pk).update(criteria={"colour": "red"})
 
         tasks.run_replays()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -62,16 +64,17 @@ class TestHandle:
     def test_request_with_locked_key_is_stored_and_delivered_by_sweep(self, memory: MemoryProvider) -> None:
         options = dataclasses.replace(service_options(), lock_wait=0.1)
         service = NotificationService(options=options, providers={"feishu": memory})
-        lock = Locks(gateway(), ttl=60).acquire(["feishu|42:important_urgent_task:1"])
+        lock = Locks(gateway(), ttl=60).acquire("feishu|42:important_urgent_task:1")
 
         result = service.handle_feishu_requested(payload())
 
         assert (result.status, result.delivered, memory.requests) == ("pending", False, [])
+        assert lock
         Locks(gateway(), ttl=60).release(lock)
         assert service.retry_feishu_notifications().sent == 1
 
     def test_waits_for_key_that_is_locked_briefly(self, service: NotificationService, memory: MemoryProvider) -> None:
-        lock = Locks(gateway(), ttl=60).acquire(["feishu|42:important_urgent_task:1"])
+        lock = Locks(gateway(), ttl=60).acquire("feishu|42:important_urgent_task:1")
         timer = threading.Timer(0.2, Locks(gateway(), ttl=60).release, [lock])
         timer.start()
 
@@ -83,7 +86,7 @@ class TestHandle:
     def test_key_lock_is_released_after_delivery(self, service: NotificationService) -> None:
         service.handle_feishu_requested(payload())
 
-        assert Locks(gateway(), ttl=60).acquire(["feishu|42:important_urgent_task:1"]).keys
+        assert Locks(gateway(), ttl=60).acquire("feishu|42:important_urgent_task:1")
 
     def test_works_without_redis(self, memory: MemoryProvider) -> None:
         service = NotificationService(providers={"feishu": memory}, use_redis=False)
@@ -154,6 +157,19 @@ class TestReject:
         rejected = RejectedRequest.objects.get()
         assert "\\u0000 \\ud800 <b>" in rejected.payload
         assert [item["field"] for item in rejected.errors] == ["user_id", "target_url"]
+
+    def test_of_a_long_payload_the_beginning_the_size_and_the_hash_are_kept(self, service: NotificationService) -> None:
+        long = {"text": "x" * 3_000_000}
+
+        service.reject("test", long, InvalidNotification([("payload", "is larger than 128 KiB")]))
+
+        kept = json.loads(RejectedRequest.objects.get().payload)
+        text = json.dumps(long)
+        assert kept == {
+            "beginning": text[: 256 * 1024],
+            "size": len(text),
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        }
 
 
 class TestReplay:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import shlex
 import uuid
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +19,7 @@ from notifications.ingest.payload import IDENTIFIER_LENGTHS, TEXT_LENGTHS
 from notifications.models import DeliveryAttempt, NotificationRecord, RejectedRequest, UserNotificationChannel
 from notifications.states import CLAIMABLE, FINAL, SCHEDULED, AuthType, Cause, ErrorCode, Outcome, Status, TestStatus
 from smartmate.celery import app
-
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
 
 
 class TestStatuses:

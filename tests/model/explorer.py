@@ -95,10 +95,11 @@ class Explorer:
         return steps[::-1]
 
 
-def explore(rules: Rules, *promises: str) -> Explored:
+def explore(rules: Rules, *promises: str, at_most: int | None = None) -> Explored:
     """Visit every state within the bounds and check each step against the promises, all of them by default.
 
-    Raises BrokenPromise with a shortest trace.
+    `at_most` ends the visit after this many states, the nearest ones. Whether a state is stuck is then not known, and
+    not checked. Raises BrokenPromise with a shortest trace.
     """
     explorer = Explorer(rules)
     checks = {name: PROMISES[name] for name in promises or PROMISES}
@@ -111,6 +112,8 @@ def explore(rules: Rules, *promises: str) -> Explored:
                 raise BrokenPromise(name, [*explorer.trace(before), step])
         if step.kind.source in (StepSource.WORK, StepSource.TIME):
             predecessors.setdefault(after, []).append(before)
+        if at_most is not None and len(explorer.reached_by) >= at_most:
+            return Explored(states=len(explorer.reached_by), steps=steps)
     stuck = explorer.reached_by.keys() - _states_that_can_end(explorer, predecessors)
     if stuck and not promises:
         raise BrokenPromise(STUCK, min((explorer.trace(state) for state in stuck), key=len))

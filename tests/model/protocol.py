@@ -1,14 +1,15 @@
 """The protocol as a pure function: every step that can happen next, and the state after it.
 
 Claim, lock, send and settle are those of `notifications/delivery`; each step is one of its statements. Time is a choice
-of the model: a lease or a lock can end at any moment, but no lock ends before its lease.
+of the model: a lease or a lock can end at any moment, but no lock ends before its lease, and no lease that was taken
+over ends before the lock of the claim before it, because a lock lasts at most twice as long as its lease.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.model.world import GONE, IN_FLIGHT, Kind, Record, Rules, Send, Stage, State, Step, Worker
+from tests.model.world import GONE, IN_FLIGHT, ORPHANED, Kind, Record, Rules, Send, Stage, State, Step, Worker
 
 SCHEDULED = ("pending", "sending", "failed")
 FINAL = ("sent", "dead", "skipped")
@@ -33,6 +34,8 @@ def successors(state: State, rules: Rules) -> Steps:
             case Stage.CLAIMED:
                 yield from _lock(state, w, rules)
             case Stage.LOCKED:
+                yield _find_former_lock(state, w, rules)
+            case Stage.UNLOCKED:
                 yield _recheck(state, w)
             case Stage.READY:
                 yield from _begin(state, w, rules)
@@ -40,13 +43,11 @@ def successors(state: State, rules: Rules) -> Steps:
                 yield from _answer(state, w)
             case Stage.ANSWERED:
                 yield _settle(state, w, rules)
-            case Stage.SETTLED:
-                yield Step(Kind.RELEASE, w), _make_idle(state, w)
-        yield from _time_of_worker(state, w)
+        yield from _time_of_worker(state, w, rules)
         if worker.stage >= Stage.CLAIMED and state.crashes:
-            crashed = _make_idle(_allow_repeat(state, w), w, crashed=True)
+            crashed = _make_idle(_allow_repeat(state, w), w)
             yield Step(Kind.CRASH, w), crashed._replace(crashes=state.crashes - 1)
-    yield from _time(state)
+    yield from _time(state, rules)
     if rules.locked:
         yield from _redis(state)
     yield from _operator(state, rules)
@@ -70,25 +71,37 @@ def _claim(state: State, w: int, seen: Record, rules: Rules) -> State:
 def _lock(state: State, w: int, rules: Rules) -> Steps:
     worker = state.workers[w]
     recovers = worker.before is not None and worker.before.status == "sending"
-    locked = worker._replace(stage=Stage.LOCKED if recovers and rules.rechecked else Stage.READY)
+    unlocked = Stage.UNLOCKED if recovers and rules.rechecked else Stage.READY
     if recovers:
         yield Step(Kind.RELEASE_SECOND_RECOVERY, w), _make_idle(_release_claim(state, w, due=True), w)
     if not rules.locked:
-        yield Step(Kind.SKIP_LOCK, w), _with_worker(state, w, locked)
-    elif state.redis_away:  # no lock stops this worker
-        others = tuple(other._replace(lock_failed=other.stage in IN_FLIGHT) for other in state.workers)
-        blind = _with_worker(state._replace(workers=others), w, locked._replace(lock_failed=True))
+        yield Step(Kind.SKIP_LOCK, w), _with_worker(state, w, worker._replace(stage=unlocked))
+        return
+    locked = worker._replace(stage=Stage.LOCKED if recovers else Stage.READY)
+    if state.redis_away:
+        blind = _with_worker(state, w, locked._replace(lock_failed=True))
         yield Step(Kind.CONTINUE_WITHOUT_LOCK, w), _allow_repeats_of_unguarded(blind)
-    elif state.lock is None:
-        yield Step(Kind.TAKE_LOCK, w), _with_worker(state._replace(lock=w), w, locked)
     else:
-        yield Step(Kind.FIND_KEY_HELD, w), _make_idle(_release_claim(state, w, due=False), w)
+        yield Step(Kind.TAKE_LOCK, w), _with_worker(state, w, locked._replace(holds=True))
+
+
+def _find_former_lock(state: State, w: int, rules: Rules) -> tuple[Step, State]:
+    worker = state.workers[w]
+    former = worker.before.lease if worker.before else None
+    unlocked = worker._replace(stage=Stage.UNLOCKED if rules.rechecked else Stage.READY)
+    if state.redis_away:  # no lock stops this worker
+        others = tuple(other._replace(lock_failed=other.stage in IN_FLIGHT) for other in state.workers)
+        blind = _with_worker(state._replace(workers=others), w, unlocked._replace(lock_failed=True))
+        return Step(Kind.CANNOT_FIND_LOCK, w), _allow_repeats_of_unguarded(blind)
+    if former == ORPHANED or (former not in (None, GONE) and state.workers[former or 0].holds):
+        return Step(Kind.FIND_LOCK_HELD, w), _make_idle(_release_claim(state, w, due=False), w)
+    return Step(Kind.FIND_LOCK_GONE, w), _with_worker(state, w, unlocked)
 
 
 def _recheck(state: State, w: int) -> tuple[Step, State]:
     if state.record.status == "sending" and state.record.lease == w:
         return Step(Kind.RECORD_LOST_ATTEMPT, w), _with_worker(state, w, state.workers[w]._replace(stage=Stage.READY))
-    return Step(Kind.FIND_CLAIM_INVALID, w), _store_result(state, w)
+    return Step(Kind.FIND_CLAIM_INVALID, w), _make_idle(state, w)
 
 
 def _begin(state: State, w: int, rules: Rules) -> Steps:
@@ -98,7 +111,8 @@ def _begin(state: State, w: int, rules: Rules) -> Steps:
         answered = worker._replace(stage=Stage.ANSWERED, answer="permanent_fail")
         yield Step(Kind.FIND_BUDGET_SPENT, w), _with_worker(state, w, answered)
         return
-    yield Step(Kind.FIND_LEASE_TOO_SHORT, w), _store_result(_release_claim(state, w, due=True), w)
+    yield Step(Kind.HOLD, w), _make_idle(_release_claim(state, w, due=False, held=True), w)
+    yield Step(Kind.FIND_LEASE_TOO_SHORT, w), _make_idle(_release_claim(state, w, due=True), w)
     if not worker.past_lease:
         made = tuple(number + (at == worker.round) for at, number in enumerate(state.made))
         yield Step(Kind.BEGIN, w), _with_worker(state._replace(made=made), w, worker._replace(stage=Stage.SENDING))
@@ -131,39 +145,47 @@ def _settle(state: State, w: int, rules: Rules) -> tuple[Step, State]:
     if may_settle:
         record = record._replace(status=status, lease=None, due=False, cancelled=False)
     kind = Kind.SETTLE_SUCCESS if status == "sent" else Kind.SETTLE_FAILURE
-    return Step(kind, w), _store_result(state._replace(record=record), w)
+    return Step(kind, w), _make_idle(state._replace(record=record), w)
 
 
-def _release_claim(state: State, w: int, *, due: bool) -> State:
-    """Undo the claim if it is still valid."""
+def _release_claim(state: State, w: int, *, due: bool, held: bool = False) -> State:
+    """Undo the claim if it is still valid. A record that is held has no lease: its lost attempt was recorded."""
     before, record = state.workers[w].before, state.record
     if before and record.status == "sending" and record.lease == w:
+        if held and before.status == "sending":
+            before = before._replace(status="failed", lease=None)
         record = record._replace(status=before.status, attempts=before.attempts, lease=before.lease, due=due)
     return state._replace(record=record)
 
 
-def _time_of_worker(state: State, w: int) -> Steps:
+def _time_of_worker(state: State, w: int, rules: Rules) -> Steps:
     worker, record = state.workers[w], state.record
-    if worker.stage in IN_FLIGHT and not worker.past_lease:
+    taken_over = record.lease == w and _former_lock_lasts(state, w, rules)
+    if worker.stage in IN_FLIGHT and not worker.past_lease and not taken_over:
         ended = record._replace(due=record.due or record.lease == w)
         late = _with_worker(state._replace(record=ended), w, worker._replace(past_lease=True))
         yield Step(Kind.LEASE_ENDS, w), _allow_repeats_of_unguarded(late)
-    may_hold = worker.stage in IN_FLIGHT[1:] and worker.past_lease and not worker.past_lock
-    if may_hold or (worker.stage == Stage.SETTLED and state.lock == w):
-        later = _with_worker(state, w, worker._replace(past_lock=may_hold))
-        yield (
-            Step(Kind.LOCK_ENDS, w),
-            _allow_repeats_of_unguarded(later._replace(lock=None if state.lock == w else state.lock)),
-        )
+    if worker.stage in IN_FLIGHT[1:] and worker.past_lease and not worker.past_lock:
+        later = _with_worker(state, w, worker._replace(past_lock=True, holds=False))
+        yield Step(Kind.LOCK_ENDS, w), _allow_repeats_of_unguarded(later)
 
 
-def _time(state: State) -> Steps:
+def _time(state: State, rules: Rules) -> Steps:
     record = state.record
-    leased = record.lease not in (None, GONE) and not state.workers[record.lease or 0].past_lease
-    if record.status in SCHEDULED and not record.due and not leased:
+    leased = record.lease not in (None, GONE, ORPHANED) and not state.workers[record.lease or 0].past_lease
+    taken_over = record.status == "sending" and _former_lock_lasts(state, record.lease, rules)
+    if record.status in SCHEDULED and not record.due and not leased and not taken_over:
         yield Step(Kind.BECOME_DUE), state._replace(record=record._replace(due=True))
-    if state.lock == GONE:
-        yield Step(Kind.ORPHAN_LOCK_ENDS), state._replace(lock=None)
+    if _orphaned_locks(state):
+        yield Step(Kind.ORPHAN_LOCK_ENDS), _rename_tokens(state, ORPHANED, GONE)
+
+
+def _former_lock_lasts(state: State, lease: int | None, rules: Rules) -> bool:
+    """Return whether the lock of a claim lasts whose lease ended before this one began."""
+    return rules.locks_are_short and any(
+        other.holds and other.past_lease and w != lease and other.stage in IN_FLIGHT
+        for w, other in enumerate(state.workers)
+    )
 
 
 def _redis(state: State) -> Steps:
@@ -172,12 +194,10 @@ def _redis(state: State) -> Steps:
     elif state.redis_faults:
         faulty = state._replace(redis_faults=state.redis_faults - 1)
         yield Step(Kind.REDIS_FAILS), faulty._replace(redis_away=True)
-        if state.lock is not None:
-            failed = tuple(other._replace(lock_failed=other.stage in IN_FLIGHT) for other in state.workers)
-            yield (
-                Step(Kind.REDIS_RESTARTS_EMPTY),
-                _allow_repeats_of_unguarded(faulty._replace(lock=None, workers=failed)),
-            )
+        if _orphaned_locks(state) or any(worker.holds for worker in state.workers):
+            failed = tuple(other._replace(lock_failed=other.stage in IN_FLIGHT, holds=False) for other in state.workers)
+            empty = _rename_tokens(faulty._replace(workers=failed), ORPHANED, GONE)
+            yield Step(Kind.REDIS_RESTARTS_EMPTY), _allow_repeats_of_unguarded(empty)
 
 
 def _operator(state: State, rules: Rules) -> Steps:
@@ -198,32 +218,28 @@ def _with_worker(state: State, w: int, worker: Worker) -> State:
     return state._replace(workers=(*state.workers[:w], worker, *state.workers[w + 1 :]))
 
 
-def _store_result(state: State, w: int) -> State:
-    """The result is stored; the worker may still hold the lock."""
-    if state.lock != w:
-        return _make_idle(state, w)
-    return _with_worker(_retire_tokens(state, w)._replace(lock=w), w, Worker(Stage.SETTLED))
+def _make_idle(state: State, w: int) -> State:
+    """Make the worker idle. Nobody deletes the lock of its claim: no row under that claim is left, or it crashed."""
+    token = ORPHANED if state.workers[w].holds else GONE
+    return _close_rounds(_with_worker(_rename_tokens(state, w, token), w, Worker()))
 
 
-def _make_idle(state: State, w: int, *, crashed: bool = False) -> State:
-    """Make the worker idle. Its lock is released unless it crashed or Redis is unavailable."""
-    if state.lock == w and not crashed and not state.redis_away:
-        state = state._replace(lock=None)
-    return _close_rounds(_with_worker(_retire_tokens(state, w), w, Worker()))
-
-
-def _retire_tokens(state: State, w: int) -> State:
-    """Replace the worker's tokens, which are never used again, by GONE. This keeps the model finite."""
+def _rename_tokens(state: State, token: int, by: int) -> State:
+    """Replace a token that is never used again. This keeps the model finite."""
 
     def renamed(record: Record) -> Record:
-        return record._replace(lease=GONE) if record.lease == w else record
+        return record._replace(lease=by) if record.lease == token else record
 
     return state._replace(
         record=renamed(state.record),
-        lock=GONE if state.lock == w else state.lock,
         workers=tuple(other._replace(before=other.before and renamed(other.before)) for other in state.workers),
-        sends=tuple(sorted(send._replace(worker=GONE) if send.worker == w else send for send in state.sends)),
+        sends=tuple(sorted(send._replace(worker=GONE) if send.worker == token else send for send in state.sends)),
     )
+
+
+def _orphaned_locks(state: State) -> bool:
+    befores = [worker.before for worker in state.workers if worker.before]
+    return any(record.lease == ORPHANED for record in [state.record, *befores])
 
 
 def _close_rounds(state: State) -> State:

@@ -1,4 +1,4 @@
-"""One real record in PostgreSQL and its real lock in Valkey, which follow the steps of the model."""
+"""One real record in PostgreSQL and the real locks of its claims in Valkey, which follow the steps of the model."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import redis
 
 from notifications.broker.redis_client import RedisGateway, gateway
 from notifications.conf import ServiceOptions, service_options
+from notifications.delivery.admission import hold
 from notifications.delivery.claim import Claimed, claim, release_claims
-from notifications.delivery.locks import HeldLocks, Locks, lock_key
+from notifications.delivery.locks import Locks
 from notifications.delivery.settle import record_lost_attempts, settle_batch
 from notifications.delivery.settlement import build_settlement, unsendable_result
 from notifications.models import NotificationRecord
 from notifications.providers.base import SendResult
 from notifications.querysets import NotificationQuerySet
 from notifications.service import NotificationService
-from notifications.states import CLAIMABLE, FINAL, ErrorCode, Outcome
-from tests.model.world import GONE, Kind, Stage, State, Step
+from notifications.states import CLAIMABLE, FINAL, ErrorCode, HoldReason, Outcome
+from tests.model.world import GONE, ORPHANED, Kind, Stage, State, Step
 from tests.support.factories import make_record
 
 ANSWERS = {
@@ -33,7 +34,7 @@ ANSWERS = {
 class RealRecord:
     """Performs the steps of the model with the functions of the project, and compares the results with the model.
 
-    max_attempts: as in the model's rules. client: reads the lock, and deletes it where the model ends it.
+    max_attempts: as in the model's rules. client: reads the locks, and deletes them where the model ends them.
     """
 
     def __init__(self, client: redis.Redis, *, max_attempts: int) -> None:
@@ -42,9 +43,7 @@ class RealRecord:
         self.options: ServiceOptions = dataclasses.replace(service_options(), max_attempts=max_attempts)
         self.service = NotificationService(options=self.options, clock=self.clock)
         self.row = make_record("pending", next_attempt_at=self.now, max_attempts=max_attempts)
-        self.key = lock_key(self.row.channel, self.row.dedupe_key)
         self.claims: dict[int, Claimed] = {}
-        self.held: dict[int, HeldLocks] = {}
         self.answers: dict[int, SendResult] = {}
 
     def clock(self) -> datetime:
@@ -63,8 +62,10 @@ class RealRecord:
         match step.kind:
             case Kind.BECOME_DUE:
                 self._let_time_pass()
-            case Kind.ORPHAN_LOCK_ENDS | Kind.REDIS_RESTARTS_EMPTY:
-                self.client.delete(gateway().key(f"lock:{self.key}"))
+            case Kind.ORPHAN_LOCK_ENDS:
+                self._end_locks(self._locks() - {claimed.lease_token for claimed in self.claims.values()})
+            case Kind.REDIS_RESTARTS_EMPTY:
+                self._end_locks(self._locks())
             case Kind.REPLAY:
                 assert self.service.replay(self.record, None, "model") == 1
             case Kind.FORCE_REPLAY:
@@ -80,11 +81,14 @@ class RealRecord:
                 [self.claims[w]] = self._claim()
                 assert self._seen(w) == self._expected(w, before, after)
             case Kind.TAKE_LOCK | Kind.CONTINUE_WITHOUT_LOCK:
-                self.held[w] = locks.acquire([self.key])
-                assert self.held[w].keys == {self.key}
-            case Kind.FIND_KEY_HELD:
-                assert not locks.acquire([self.key]).keys
+                locks.hold_claim(self.claims[w].lease_token, seconds=600)
+            case Kind.FIND_LOCK_GONE | Kind.CANNOT_FIND_LOCK:
+                assert not locks.is_claim_held(self.claims[w].previous_lease or "")
+            case Kind.FIND_LOCK_HELD:
+                assert locks.is_claim_held(self.claims[w].previous_lease or "")
                 release_claims([self.claims[w]], delay=self.options.held_key_delay, clock=self.clock)
+            case Kind.HOLD:
+                hold([self.claims[w]], HoldReason.RATE_LIMITED, delay=60, clock=self.clock)
             case Kind.RECORD_LOST_ATTEMPT:
                 assert record_lost_attempts([self.claims[w]], self.clock) == set()
             case Kind.FIND_CLAIM_INVALID:
@@ -102,24 +106,23 @@ class RealRecord:
                 assert taken == ({self.row.pk} if before.record != after.record else set())
             case Kind.LEASE_ENDS if before.record.lease == w and not before.record.due:
                 self._let_time_pass()
-            case Kind.LOCK_ENDS if before.lock == w:
-                self.client.delete(gateway().key(f"lock:{self.key}"))
+            case Kind.LOCK_ENDS if before.workers[w].holds:
+                self._end_locks({self.claims[w].lease_token})
             case _ if kind in ANSWERS:
                 self.answers[w] = ANSWERS[kind]
-        if after.workers[w].stage in (Stage.SETTLED, Stage.IDLE):
+        if after.workers[w].stage == Stage.IDLE:
             self.claims.pop(w, None)
-        if after.workers[w].stage == Stage.IDLE and (held := self.held.pop(w, None)) and kind != Kind.CRASH:
-            locks.release(held)
 
     def check(self, state: State) -> None:
-        """Compare the record and its lock with the model."""
+        """Compare the record and the locks of its claims with the model."""
         row, model = self.row, state.record
         row.refresh_from_db()
         cancelled = row.status == "skipped" and row.last_error_code == ErrorCode.CANCELLED
         due = row.next_attempt_at is not None and row.next_attempt_at <= self.now
         seen = (row.status, row.attempt_count, row.round, self._lease_owner(row.lease_token), due, cancelled)
         assert seen == (model.status, model.attempts, model.round, model.lease, model.due, model.cancelled)
-        assert self._lock_owner() == state.lock
+        holders = {w for w, claimed in self.claims.items() if claimed.lease_token in self._locks()}
+        assert holders == {w for w, worker in enumerate(state.workers) if worker.holds}
 
     def check_refusals(self, state: State) -> None:
         """Check that the functions refuse what the model forbids, and that a sent record has a successful attempt."""
@@ -134,7 +137,7 @@ class RealRecord:
             assert self.row.attempts.filter(outcome=Outcome.SUCCESS).exists()
 
     def _claim(self) -> list[Claimed]:
-        return claim(1, channels=["feishu"], options=self.options, clock=self.clock, record_id=self.row.pk)
+        return claim(1, channels=["feishu"], options=self.options, clock=self.clock, ids=[self.row.pk])
 
     def _let_time_pass(self) -> None:
         self.row.refresh_from_db()
@@ -154,11 +157,13 @@ class RealRecord:
     def _lease_owner(self, token: object) -> int | None:
         if token is None:
             return None
-        return next((w for w, claimed in self.claims.items() if claimed.lease_token == str(token)), GONE)
+        former = ORPHANED if str(token) in self._locks() else GONE
+        return next((w for w, claimed in self.claims.items() if claimed.lease_token == str(token)), former)
 
-    def _lock_owner(self) -> int | None:
-        token = self.client.get(gateway().key(f"lock:{self.key}"))
-        if token is None:
-            return None
-        assert isinstance(token, bytes)
-        return next((w for w, claimed in self.held.items() if claimed.token == token.decode()), GONE)
+    def _locks(self) -> set[str]:
+        """Return the tokens of the claims whose lock is in Redis."""
+        return {name.decode().rpartition(":")[2] for name in self.client.scan_iter(gateway().key("claim:*"))}
+
+    def _end_locks(self, tokens: set[str]) -> None:
+        for token in tokens:
+            self.client.delete(gateway().key(f"claim:{token}"))

@@ -8,21 +8,25 @@ from typing import NamedTuple
 
 GONE = -1
 """Stands for any worker whose token is never used again: it crashed, or it has finished."""
+ORPHANED = -2
+"""The same, while the lock of its claim is still in Redis."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """The guards of the protocol that are on, and the bounds of the model.
 
-    claim_is_atomic: a claim reads and takes the row in one step. locked: the Redis lock is taken before a send.
-    rechecked: the claim of an expired lease is checked again under the lock. fenced: a failure needs its lease token
-    to settle. The other fields are bounds; crashes and redis_faults are per run.
+    claim_is_atomic: a claim reads and takes the row in one step. locked: each claim takes a Redis lock, and whoever
+    takes over an expired lease asks for the lock of the former claim. rechecked: the claim of an expired lease is
+    checked again after that. fenced: a failure needs its lease token to settle. locks_are_short: a lock lasts at most
+    twice as long as its lease. The other fields are bounds; crashes and redis_faults are per run.
     """
 
     claim_is_atomic: bool = True
     locked: bool = True
     rechecked: bool = True
     fenced: bool = True
+    locks_are_short: bool = True
     workers: int = 2
     max_attempts: int = 2
     replays: int = 1
@@ -48,13 +52,16 @@ class Kind(enum.Enum):
 
     LOOK = "{} sees that the row is due", StepSource.WORK
     CLAIM = "{} claims the row", StepSource.WORK
-    TAKE_LOCK = "{} takes the lock", StepSource.WORK
-    FIND_KEY_HELD = "{} finds the key held and releases its claim", StepSource.WORK
+    TAKE_LOCK = "{} takes the lock of its claim", StepSource.WORK
     CONTINUE_WITHOUT_LOCK = "{} finds Redis unavailable and continues without a lock", StepSource.WORK
+    FIND_LOCK_GONE = "{} finds the lock of the former claim gone", StepSource.WORK
+    FIND_LOCK_HELD = "{} finds the lock of the former claim held and releases its own claim", StepSource.WORK
+    CANNOT_FIND_LOCK = "{} finds Redis unavailable and takes the lock of the former claim as gone", StepSource.WORK
     SKIP_LOCK = "{} continues without a lock, because locks are switched off", StepSource.WORK
     RELEASE_SECOND_RECOVERY = "{} has another row to recover and releases this claim", StepSource.WORK
     RECORD_LOST_ATTEMPT = "{} finds its claim still valid and records the lost attempt", StepSource.WORK
     FIND_CLAIM_INVALID = "{} finds its claim no longer valid and stops", StepSource.WORK
+    HOLD = "{} finds the endpoint paused or at its limit and releases its claim", StepSource.WORK
     FIND_LEASE_TOO_SHORT = "{} finds too little of its lease left and releases its claim", StepSource.WORK
     FIND_BUDGET_SPENT = "{} finds no attempt left and sends nothing", StepSource.WORK
     BEGIN = "{} begins to send", StepSource.WORK
@@ -64,11 +71,10 @@ class Kind(enum.Enum):
     BE_SKIPPED = "the provider skips the message of {}", StepSource.WORK
     SETTLE_SUCCESS = "{} settles its success", StepSource.WORK
     SETTLE_FAILURE = "{} settles its failure", StepSource.WORK
-    RELEASE = "{} releases the lock", StepSource.WORK
 
     LEASE_ENDS = "the lease of {} ends", StepSource.TIME
     LOCK_ENDS = "the lock of {} ends", StepSource.TIME
-    ORPHAN_LOCK_ENDS = "the lock of a crashed worker ends", StepSource.TIME
+    ORPHAN_LOCK_ENDS = "the locks of former workers end", StepSource.TIME
     BECOME_DUE = "the row becomes due", StepSource.TIME
 
     LOSE_ANSWER = "the receiver accepts the message of {}, and the answer is lost", StepSource.FAULT
@@ -100,17 +106,17 @@ class Stage(enum.IntEnum):
     """Has read that the row is due and has not taken it yet. Only if the claim is not atomic."""
     CLAIMED = 2
     LOCKED = 3
-    """Has the lock, and a claim of an expired lease, whose former worker may have settled meanwhile."""
-    READY = 4
-    SENDING = 5
+    """Has taken over an expired lease and locked its claim, and has not asked for the lock of the former claim yet."""
+    UNLOCKED = 4
+    """Has found the lock of the former claim gone. The former worker may have settled meanwhile."""
+    READY = 5
+    SENDING = 6
     """Has checked its lease; bytes may have been sent."""
-    ANSWERED = 6
+    ANSWERED = 7
     """Has a result that is not stored yet."""
-    SETTLED = 7
-    """Has stored the result and still holds the lock."""
 
 
-IN_FLIGHT = (Stage.CLAIMED, Stage.LOCKED, Stage.READY, Stage.SENDING, Stage.ANSWERED)
+IN_FLIGHT = (Stage.CLAIMED, Stage.LOCKED, Stage.UNLOCKED, Stage.READY, Stage.SENDING, Stage.ANSWERED)
 
 
 class Record(NamedTuple):
@@ -120,7 +126,7 @@ class Record(NamedTuple):
     attempts: int = 0
     round: int = 0
     lease: int | None = None
-    """The worker whose token it has."""
+    """The worker whose token it has; GONE or ORPHANED if that worker has ended."""
     due: bool = True
     cancelled: bool = False
 
@@ -133,6 +139,8 @@ class Worker(NamedTuple):
     """The row as it was when it was claimed."""
     answer: str = ""
     """The outcome to settle."""
+    holds: bool = False
+    """The lock of its claim is in Redis."""
     past_lease: bool = False
     past_lock: bool = False
     """Its lock has ended, or would have ended. The lock lasts longer than the lease."""
@@ -159,11 +167,9 @@ class Send(NamedTuple):
 
 
 class State(NamedTuple):
-    """The state of the record, the lock, Redis and all workers at one moment."""
+    """The state of the record, Redis and all workers at one moment."""
 
     record: Record = Record()
-    lock: int | None = None
-    """The worker that holds the key in Redis."""
     redis_away: bool = False
     workers: tuple[Worker, ...] = ()
     sends: tuple[Send, ...] = ()

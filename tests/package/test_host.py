@@ -11,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from dev.waiting import wait_until
+from notifications.beat import DELIVER_DUE, beat_schedule
 from notifications.testing.sandbox.server import Sandbox
 from tests.support.host_project import CELERY, Host
 
@@ -232,3 +233,39 @@ def test_a_celery_app_of_the_projects_own_delivers_from_its_default_queue(site_p
         finally:
             worker.terminate()
             worker.wait(60)
+
+
+def test_the_database_scheduler_of_django_celery_beat_keeps_what_our_messages_need(
+    site_packages: Path, tmp_path: Path
+) -> None:
+    redis_url = urlunsplit(urlsplit(os.environ["REDIS_URL"])._replace(path="/13"))
+    settings = (
+        "from notifications.beat import beat_schedule\n"
+        "INSTALLED_APPS += ['django_celery_beat']\n"
+        f"CELERY_BROKER_URL = NOTIFICATIONS['REDIS_URL'] = {redis_url!r}\n"
+        "CELERY_BEAT_SCHEDULE = beat_schedule(NOTIFICATIONS)\n"
+    )
+    scheduler = Path(sys.prefix) / "celery-beat"
+    with Host.started(tmp_path, site_packages, scheduler, settings=settings, celery=CELERY) as host:
+        host.manage("migrate", "--verbosity", "0")
+        sent = host.shell(
+            """
+import json, redis
+from mysite.celery import app
+from django_celery_beat.schedulers import DatabaseScheduler
+with redis.Redis.from_url(app.conf.broker_url) as queues:
+    queues.flushdb()
+    scheduler = DatabaseScheduler(app=app)
+    for name, entry in scheduler.schedule.items():
+        if name in app.conf.beat_schedule:
+            scheduler.apply_async(entry, advance=False)
+    headers = [json.loads(message)["headers"] for message in queues.lrange("celery", 0, -1)]
+    queues.flushdb()
+result = {one["task"]: [one.get("period"), one.get("by_beat"), one["expires"]] for one in headers}
+"""
+        )
+
+    entries = beat_schedule().values()
+    assert sent == {
+        entry["task"]: [entry["schedule"], True if entry["task"] == DELIVER_DUE else None, None] for entry in entries
+    }

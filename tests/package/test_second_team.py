@@ -124,10 +124,13 @@ INSTALLED_APPS.remove('django.contrib.admin')
 NOTIFICATIONS['PROVIDERS'] = {'feishu': 'notifications.providers.memory.MemoryProvider'}
 """
 COMMANDS = (
+    ("deliver", "--help"),  # these two run until they are stopped
+    ("run_workers", "--help"),
     ("deliver_due",),
     ("notifications_doctor",),
     ("purge_notifications", "--days", "30"),
     ("replay_notifications", "--code", "provider_config", "--reason", "fixed", "--actor", "eve"),
+    ("redact_stored_answers",),
     ("rotate_notification_keys",),
     ("send_test_notification", "eve"),
 )

@@ -8,28 +8,37 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import requests
 from django.contrib.auth.models import User
 from django.test import Client
 
 from notifications.conf import service_options
 from notifications.delivery.engine import Engine
 from notifications.models import NotificationRecord, UserNotificationChannel
+from notifications.monitoring.alerting.receivers import ReceiverError, configured_receivers
 from notifications.providers.attempt import attempt_send
 from notifications.providers.base import Endpoint, SendResult
 from notifications.providers.feishu import flow
+from notifications.providers.feishu.base_automation import FeishuBaseProvider
+from notifications.providers.feishu.bot import FeishuBotProvider
 from notifications.providers.feishu.flow import FeishuFlowProvider, check_webhook_url
-from notifications.providers.http.client import HttpPoster, HttpResponse
-from notifications.providers.http.ssrf_guard import DeadlineSocket, is_public
+from notifications.providers.http import connection
+from notifications.providers.http.client import HttpPoster
+from notifications.providers.http.messages import HttpResponse
+from notifications.providers.http.session import GuardedSession
+from notifications.providers.http.ssrf_guard import is_public
+from notifications.providers.standard_webhooks import StandardWebhookProvider
+from notifications.providers.webhook_base import WebhookProvider
 from notifications.security.secrets import Secret
 from notifications.states import Outcome
 from notifications.testing.conformance import REQUEST
 from notifications.testing.sandbox.server import Sandbox
 from tests.support.factories import make_record
 from tests.support.listeners import LoopbackListener
-from tests.support.refused_addresses import GOOD, PATH, REFUSED
+from tests.support.refused_addresses import GOOD, KEY, PATH, REFUSED
 
 CHANNELS = "/admin/notifications/usernotificationchannel/"
 PUBLIC = "93.184.215.14"
@@ -75,11 +84,11 @@ def attempted_connections(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The addresses of all connection attempts; none succeeds."""
     addresses: list[str] = []
 
-    def connect(self: socket.socket, address: Any) -> None:
+    def begin_connecting(sock: socket.socket, address: Any) -> None:
         addresses.append(address[0])
         raise ConnectionRefusedError
 
-    monkeypatch.setattr(DeadlineSocket, "connect", connect)
+    monkeypatch.setattr(connection, "begin_connecting", begin_connecting)
     return addresses
 
 
@@ -167,6 +176,24 @@ class TestRefusedAddresses:
         ]
 
         assert Outcome.SUCCESS not in {result.outcome for result in results}
+
+    def test_a_session_reaches_none_of_them(self, monkeypatch: pytest.MonkeyPatch, listener: LoopbackListener) -> None:
+        real = socket.getaddrinfo
+
+        def resolve_names_to_the_loopback(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
+            return real("127.0.0.1", port, type=socket.SOCK_STREAM)
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve_names_to_the_loopback)
+        session = GuardedSession()
+        reached = []
+
+        for url in REFUSED:
+            try:
+                reached.append(session.post(url.replace("PORT", str(listener.port)), data=b"{}"))
+            except (ValueError, requests.RequestException):  # an address that is none, or one that is not public
+                pass
+
+        assert reached == []
 
     def test_the_listener_notices_a_connection(self) -> None:
         with LoopbackListener() as listener:
@@ -348,3 +375,74 @@ class TestRedirectsAndProxies:
 
             assert getattr(response, "status", None) == 200
             assert len(sandbox.deliveries()) == 1
+
+
+class TestPrivateFeishu:
+    """The hosts of FEISHU_HOSTS are accepted, may be in a private network, and nothing else changes."""
+
+    NAMED = ("feishu.corp.example", "feishu.corp.example:8443")
+    PATHS: ClassVar[dict[type[WebhookProvider], str]] = {
+        FeishuFlowProvider: "/flow/api/trigger-webhook/",
+        FeishuBotProvider: "/open-apis/bot/v2/hook/",
+        FeishuBaseProvider: "/base/automation/webhook/event/",
+    }
+
+    def test_each_feishu_channel_accepts_named_hosts_and_no_other(self) -> None:
+        options = dataclasses.replace(service_options(), feishu_hosts=self.NAMED)
+        hosts = {
+            **dict.fromkeys(self.NAMED, True),
+            "feishu.corp.example:443": False,
+            "x.feishu.corp.example": False,
+            "feishu.corp.example.evil.example": False,
+            "FEISHU.corp.example": False,
+            "u@feishu.corp.example": False,
+        }
+
+        for kind, path in self.PATHS.items():
+            for host, accepted in hosts.items():
+                url = f"https://{host}{path}{KEY}"
+                assert (not kind(options).address_problem(url)) == accepted, url
+                assert kind(service_options()).address_problem(url), url
+                assert kind(options).address_problem(url.replace("https", "http")), url
+                assert kind(options).address_problem(f"https://{host}/elsewhere/{KEY}"), url
+
+    def test_only_the_feishu_channels_reach_a_private_address_of_a_named_host(
+        self, resolve: Callable[..., LookedUp], attempted_connections: list[str]
+    ) -> None:
+        resolve(["10.0.0.5"])
+        options = dataclasses.replace(service_options(), feishu_hosts=self.NAMED)
+
+        for kind, path in self.PATHS.items():
+            result = attempt_send(kind(options), REQUEST, endpoint(f"https://feishu.corp.example{path}{KEY}"))
+            assert result.error_code == "network_error"
+            assert attempted_connections.pop() == "10.0.0.5", kind
+
+        secret = Secret.of(f"whsec_{'A' * 32}")
+        target = dataclasses.replace(
+            endpoint("https://feishu.corp.example/hook"), auth_type="signature", bearer_token=secret
+        )
+        result = attempt_send(StandardWebhookProvider(options), REQUEST, target)
+        assert (result.error_code, attempted_connections) == ("network_error", [])
+        assert "not public" in result.error_message
+
+    def test_a_vendors_host_must_still_be_public(
+        self, resolve: Callable[..., LookedUp], attempted_connections: list[str]
+    ) -> None:
+        resolve(["10.0.0.5"])
+        options = dataclasses.replace(service_options(), feishu_hosts=self.NAMED)
+
+        result = attempt_send(FeishuFlowProvider(options), REQUEST, endpoint(GOOD))
+
+        assert (result.error_code, attempted_connections) == ("network_error", [])
+
+    def test_alerts_go_to_a_named_host(
+        self, change: Callable[..., None], resolve: Callable[..., LookedUp], attempted_connections: list[str]
+    ) -> None:
+        resolve(["10.0.0.5"])
+        url = f"https://feishu.corp.example/open-apis/bot/v2/hook/{KEY}"
+        change(FEISHU_HOSTS=list(self.NAMED), ALERT_FEISHU_WEBHOOK=url)
+
+        with pytest.raises(ReceiverError):
+            configured_receivers()["feishu"]("subject", "text")
+
+        assert attempted_connections == ["10.0.0.5"]

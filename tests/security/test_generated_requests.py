@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,6 +25,7 @@ from schemathesis.specs.openapi.checks import (
 
 from smartmate.wsgi import application
 from tests.support.canaries import ADDRESS, TOKEN, find_canaries
+from tests.support.depth import PART
 from tests.support.factories import make_record
 
 pytestmark = pytest.mark.django_db
@@ -35,7 +35,7 @@ TRUE = [
     *(response_headers_conformance, negative_data_rejection, unsupported_method),
 ]
 """Checks of every response. Valid data may be rejected, because the document does not contain the providers' rules."""
-EXAMPLES = 800 // (10 if os.environ.get("FAST") else 1)
+EXAMPLES = 800 // PART
 """Random requests per operation with parameters, in addition to requests with boundary values."""
 document = schemathesis.openapi.from_wsgi("/api/openapi.json", application)
 document.config.generation.with_security_parameters = (

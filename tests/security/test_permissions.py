@@ -144,7 +144,7 @@ def rows(db: None, monkeypatch: pytest.MonkeyPatch) -> Rows:
             paused_at=timezone.now(),
         ),
         rejected=RejectedRequest.objects.create(source="x", payload="{}", errors=[]),
-        operation=replays.create_operation(Criteria(), None, "mended"),
+        operation=replays.create_operation(Criteria(channel="feishu"), None, "mended"),
         job=DueJob.objects.create(
             key="job", event="active_schedule.triggered", payload={}, run_at=timezone.now(), next_run_at=timezone.now()
         ),

@@ -42,7 +42,7 @@ from notifications.providers.attempt import attempt_send
 from notifications.providers.feishu.flow import FeishuFlowProvider
 from notifications.security.secrets import Secret, SecretUnreadable
 from notifications.service import NotificationService
-from notifications.tasks import FEISHU_REQUESTED, handle_feishu_requested
+from notifications.tasks import FEISHU_REQUESTED, deliver_due, handle_feishu_requested
 from notifications.testing.sandbox.server import Sandbox
 from tests.support.canaries import (
     ADDRESS,
@@ -132,9 +132,10 @@ Store = Callable[..., UserNotificationChannel]
 
 
 def deliver(channel: UserNotificationChannel) -> NotificationRecord:
-    """Handle one event in the Celery task and return its record."""
+    """Handle one event in the Celery tasks and return its record."""
     result = handle_feishu_requested(payload(user_id=channel.user_id, dedupe_key=f"{channel.pk}"))
     assert find_canaries(repr(result)) == []
+    deliver_due.run()
     return NotificationRecord.objects.get(dedupe_key=f"{channel.pk}")
 
 

@@ -22,6 +22,8 @@ class AlertBot:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
+        """The same requests as a whole."""
         self.answer: tuple[int, bytes] = (200, b'{"code": 0, "msg": "success"}')
         self.asked = threading.Event()
         self.may_answer = threading.Event()
@@ -32,6 +34,7 @@ class AlertBot:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 assert body["msg_type"] == "text"
+                bot.bodies.append(body)
                 bot.texts.append(body["content"]["text"])
                 bot.asked.set()
                 bot.may_answer.wait(TIMEOUT_SECONDS)

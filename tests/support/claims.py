@@ -34,6 +34,7 @@ def make_claim(
         user_id=42,
         trace_id="",
         attempt_count=attempt,
+        priority=1,
         max_attempts=limit,
         round=replay,
         exhausted=exhausted,

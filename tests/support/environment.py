@@ -172,6 +172,13 @@ def database() -> Iterator[str]:
         yield url
 
 
+@contextlib.contextmanager
+def empty_database() -> Iterator[str]:
+    """Make a database without tables on the server of DATABASE_URL, and drop it afterwards."""
+    with _database("template1") as url:
+        yield url
+
+
 @cache
 def _migrated() -> str:
     """Return the name of the database that others are copies of: migrating each would take seconds."""

@@ -91,8 +91,8 @@ class FaultEnvironment(ProjectEnvironment):
     def locks_run_out(self) -> None:
         """Let every lock end now, as if its time had passed."""
         with self.redis() as client:
-            if keys := list(client.scan_iter("smartmate:lock:*")):
-                client.delete(*keys)
+            if names := [name for kind in ("claim", "lock") for name in client.scan_iter(f"smartmate:{kind}:*")]:
+                client.delete(*names)
 
     def retries_are_due(self) -> None:
         """Let every backoff end now, as if its time had passed."""

@@ -135,6 +135,7 @@ class CaseRun:
                 return dataclasses.asdict(self.service.handle_feishu_requested(step["payload"]))
             case "sweep":
                 counts = dataclasses.asdict(self.service.retry_feishu_notifications(at, step["limit"]))
+                del counts["sends"]  # not one of the Go service's counters
                 del counts["has_more"]
                 return counts
             case "retry_due":

@@ -12,20 +12,24 @@ TABLES = ("notification_records", "notification_delivery_attempts", "notificatio
 INSERT_RECORDS = """
 INSERT INTO notification_records (
     channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
-    summary_text, fallback_text, fallback_used, trace_id, status, attempt_count, max_attempts, round, next_attempt_at,
-    last_error_code, last_error, provider_message_id, created_at, updated_at
+    summary_text, fallback_text, fallback_used, trace_id, priority, status, attempt_count, max_attempts, round,
+    next_attempt_at, last_error_code, last_error, provider_message_id, created_at, updated_at
 )
-SELECT 'feishu', n, '', '', '', '', 0, %(prefix)s || n, '/a', 'text', '', false, '', %(status)s, 0, 5, 0,
-       CASE WHEN %(status)s = 'pending' THEN now() - n * interval '1 second' END, '', '', '',
+SELECT %(channel)s, n, '', '', '', '', 0, %(prefix)s || n, '/a', 'text', '', false, '', %(priority)s,
+       %(status)s, 0, 5, 0, CASE WHEN %(status)s = 'pending' THEN now() - n * interval '1 second' END, '', '', '',
        now() - %(days)s * interval '1 day', now() - %(days)s * interval '1 day'
 FROM generate_series(1, %(count)s) AS n
 """
 
 
-def fill_table(prefix: str, status: str, count: int, *, days: int = 0) -> None:
+def fill_table(
+    prefix: str, status: str, count: int, *, days: int = 0, channel: str = "feishu", priority: int = 1
+) -> None:
     """Insert records of this age in days."""
+    parameters: dict[str, Any] = {"prefix": prefix, "status": status, "count": count, "days": days, "channel": channel}
+    parameters["priority"] = priority
     with connection.cursor() as cursor:
-        cursor.execute(INSERT_RECORDS, {"prefix": prefix, "status": status, "count": count, "days": days})
+        cursor.execute(INSERT_RECORDS, parameters)
 
 
 def executed_plan(

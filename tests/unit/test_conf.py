@@ -183,6 +183,22 @@ class TestChecks:
 
         assert reported() == {"E002": "settings.NOTIFICATIONS: MAX_ATTEMPTS must be a whole number"}
 
+    def test_a_number_that_does_not_apply_is_reported(self, change: Change) -> None:
+        applied = {"MAX_ATTEMPTS": 5, "RETENTION_DAYS": 0, "RETRY_JITTER": 0, "LEASE": timedelta(minutes=2)}
+        applied |= {"RETRY_BASE_DELAY": 600, "RETRY_MAX_DELAY": 600}
+        cases: dict[tuple[str, Any], str] = {
+            ("MAX_ATTEMPTS", 0): "MAX_ATTEMPTS is 0, but 5 applies: zero or less means unset.",
+            ("RETENTION_DAYS", -1): "RETENTION_DAYS is -1, but 0 applies: zero or less means unset.",
+            ("LEASE", timedelta(0)): "LEASE is 0, but 60 applies: zero or less means unset.",
+            ("RETRY_MAX_DELAY", 60): "RETRY_MAX_DELAY is 60, but 600 applies: RETRY_BASE_DELAY is longer.",
+        }
+
+        for (name, value), text in cases.items():
+            change(**applied | {name: value})
+            assert reported() == {"W006": text}, name
+        change(**applied)
+        assert reported() == {}
+
     def test_e003_lease_must_outlast_a_send_and_its_settling(self, change: Change) -> None:
         ids: dict[object, list[str]] = {}
         for lease in (10, 13.3, timedelta(seconds=9.9), 13.4):
@@ -237,6 +253,60 @@ class TestChecks:
         change(ALERT_FEISHU_WEBHOOK="https://open.feishu.cn/elsewhere")
 
         assert reported() == {"E009": "ALERT_FEISHU_WEBHOOK must be /open-apis/bot/v2/hook/ and a key."}
+
+    def test_e009_accepts_every_host_of_bots(self, change: Change) -> None:
+        for host in ("open.feishu.cn", "open.larksuite.com", "open.larkoffice.com"):
+            change(ALERT_FEISHU_WEBHOOK=f"https://{host}/open-apis/bot/v2/hook/canary0123456789")
+
+            assert reported() == {}, host
+
+    def test_e020_inactive_users_is_one_of_two_words(self, change: Change) -> None:
+        change(INACTIVE_USERS="Skip")
+
+        assert reported() == {"E020": "INACTIVE_USERS must be send or skip."}
+
+    def test_e024_senders_is_one_of_two_words(self, change: Change) -> None:
+        change(SENDERS="processes")
+
+        assert reported() == {"E024": "SENDERS must be loop or threads."}
+
+    def test_e026_nudge_is_one_of_five_words(self, change: Change) -> None:
+        change(NUDGE="listen")
+
+        assert reported() == {"E026": "NUDGE must be auto, notify, redis, celery or none."}
+
+    def test_e025_share_and_reserve_are_parts_of_the_slots(self, change: Change) -> None:
+        change(RECIPIENT_SHARE=1.5)
+        assert reported() == {"E025": "RECIPIENT_SHARE is a part of the slots: at most 1."}
+
+        change(RECIPIENT_SHARE=1.0, SLOT_RESERVE=1.0)
+        assert reported() == {"E025": "SLOT_RESERVE is a part of the slots: less than 1."}
+
+    @pytest.mark.parametrize("value", ["http://example.com", "example.com", "https://a b", "https://a>", "https://"])
+    def test_e021_unsubscribe_url_is_an_address_that_a_header_can_have(self, change: Change, value: str) -> None:
+        change(UNSUBSCRIBE_URL=value)
+
+        assert list(reported()) == ["E021"]
+
+    @pytest.mark.parametrize(
+        "host", ["https://a.example", "a.example/x", "A.example", "10.0.0.1", "u@a.example", "a", ""]
+    )
+    def test_e022_feishu_hosts_are_names(self, change: Change, host: str) -> None:
+        change(FEISHU_HOSTS=["feishu.corp.example:8443", host])
+
+        assert reported() == {
+            "E022": f"FEISHU_HOSTS: {host!r} must be a host name in small letters, without https:// and path."
+        }
+
+    @pytest.mark.parametrize(
+        "value",
+        ["proxy:3128", "https://proxy:3128", "socks5://proxy:1080", "http://proxy", "http://:3128", "http://proxy:0",
+         "http://proxy:99999", "http://proxy:3128/path", "http://u:canary@proxy", "http://proxy:3128?a=canary"],
+    )  # fmt: skip
+    def test_e023_http_proxy_is_an_address_and_is_not_shown(self, change: Change, value: str) -> None:
+        change(HTTP_PROXY=value)
+
+        assert reported()["E023"] == "HTTP_PROXY must be http://host:port or http://user:password@host:port."
 
     def test_e010_database_must_be_postgresql(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Sqlite:

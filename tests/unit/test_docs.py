@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import re
 import tomllib
-from pathlib import Path
 
 from notifications.conf import ServiceOptions
 from notifications.ingest.payload import FIELDS
@@ -15,8 +14,9 @@ from notifications.monitoring.readiness import PARTS
 from notifications.states import Cause, ErrorCode, Outcome, Status
 from notifications.web_api import api
 from notifications.web_api.schemas import ChannelIn, ChannelOut, NotificationOut, PageOut, TestOut
+from tests.support.paths import ROOT
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = ROOT / "docs"
 
 
 def text(name: str) -> str:
@@ -165,6 +165,20 @@ def metrics_of(page: str) -> set[str]:
 
 def test_the_alert_rules_use_only_metrics_that_exist() -> None:
     assert metrics_of("observability/alerts.yml") <= set(NAMES)
+
+
+def test_messages_that_are_not_sent_on_purpose_are_no_failures_in_rules_and_dashboard() -> None:
+    failing = [line for page in ("alerts.yml", "dashboard.json") for line in text(f"observability/{page}").splitlines()]
+    shares = [line for line in failing if "attempts_total{" in line]
+    assert shares
+    assert [line for line in shares if "skipped" not in line] == []
+
+
+def test_a_failed_scrape_has_an_alert_rule_of_its_own() -> None:
+    rules = dict(re.findall(r"- alert: (\w+)\n +expr: ([^\n]+)", text("observability/alerts.yml")))
+
+    assert rules["NotificationsNoMetrics"] == "absent(notifications_workers)"
+    assert "absent" not in rules["NotificationsNotSwept"]
 
 
 def test_the_observability_page_and_the_dashboard_have_every_metric_and_no_other() -> None:

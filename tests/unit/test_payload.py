@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from notifications.ingest.payload import IDENTIFIER_LENGTHS, TEXT_LENGTHS, NotificationRequest, parse_payload
-from notifications.ingest.validation import MAX_INT64, DedupeConflict, InvalidNotification
+from notifications.ingest.validation import MAX_INT64, DedupeConflict, InvalidNotification, parse_time
 from tests.support.payloads import payload
 
 STRINGS = sorted({*IDENTIFIER_LENGTHS, *TEXT_LENGTHS})
@@ -36,7 +36,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=8,
 )
-NEAR = st.dictionaries(st.sampled_from([*payload(), "event_version", "notification_id", "\x00"]), JSON)
+NEAR = st.dictionaries(st.sampled_from([*payload(), "event_version", "notification_id", "priority", "\x00"]), JSON)
 """Objects whose fields have known names and anything for a value."""
 
 
@@ -80,8 +80,21 @@ class TestAccepts:
             assert getattr(parse_payload(payload(**{name: f"  {longest}  "})), name) == longest, name
 
     def test_a_time_with_its_zone_is_accepted(self) -> None:
-        for value in ("2026-05-01T08:00:00Z", "2026-05-01T16:00:00.123456789+08:00", "1970-01-01T00:00Z"):
+        values = ["2026-05-01T08:00:00Z", "2026-05-01T16:00:00.123456789+08:00", "1970-01-01T00:00Z"]
+        values += ["2026-05-01t08:00:00z", "2026-05-01 08:00:00Z"]  # RFC 3339, section 5.6
+        values += ["2016-12-31T23:59:60Z", "2017-01-01T07:59:60.5+08:00", "1990-12-31T15:59:60-08:00"]
+        for value in values:
             assert not refusals(payload(requested_at=value)), value
+
+    def test_a_second_60_counts_only_at_the_end_of_a_month_in_utc(self) -> None:
+        assert parse_time("2016-12-31T23:59:60Z") == datetime(2017, 1, 1, tzinfo=UTC)
+        for value in (
+            "2016-12-30T23:59:60Z",
+            "2016-12-31T23:58:60Z",
+            "2016-12-31T23:59:60+08:00",
+            "2016-12-31T23:59:61Z",
+        ):
+            assert refusals(payload(requested_at=value)), value
 
     def test_a_datetime_is_accepted(self) -> None:
         assert not refusals(payload(requested_at=datetime(2026, 5, 1, tzinfo=UTC)))
@@ -108,6 +121,11 @@ REFUSED: tuple[tuple[str, object, str], ...] = (
     ("target_id", "9", "must be a whole number"),
     ("target_id", 9.5, "must be a whole number"),
     ("target_id", MAX_INT64 + 1, "is too large"),
+    ("priority", -1, "must be from 0 to 3"),
+    ("priority", 4, "must be from 0 to 3"),
+    ("priority", True, "must be a whole number"),
+    ("priority", "2", "must be a whole number"),
+    ("priority", MAX_INT64 + 1, "is too large"),
     ("target_id", -MAX_INT64 - 2, "is too large"),
     ("notification_id", "5", "must be a whole number"),
     ("notification_id", False, "must be a whole number"),

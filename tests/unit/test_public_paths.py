@@ -66,7 +66,8 @@ MOVED = {
 }
 COMMANDS = (
     *("deliver_due", "notifications_doctor", "purge_notifications", "replay_notifications"),
-    *("rotate_notification_keys", "send_test_notification"),
+    *("redact_stored_answers", "rotate_notification_keys", "send_test_notification"),
+    *("deliver", "run_workers"),
 )
 
 

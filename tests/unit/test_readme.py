@@ -8,8 +8,8 @@ from pathlib import Path
 from django.utils import translation
 
 from notifications.states import Status
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("README.md", "README.zh-Hans.md")
 ENGLISH, CHINESE = ((ROOT / name).read_text(encoding="utf-8") for name in NAMES)
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
 from http.client import HTTPException
-from typing import cast
 
 import pytest
 
@@ -50,41 +46,15 @@ INVALID = {
 }
 
 
-class DrippingSocket:
-    """A socket that returns one byte per read."""
-
-    def __init__(self, data: bytes) -> None:
-        self.unread = data
-
-    def recv_into(self, buffer: memoryview) -> int:
-        count = min(1, len(self.unread))
-        buffer[:count], self.unread = self.unread[:count], self.unread[count:]
-        return count
-
-
 def read(response: bytes, *, dripping: bool = False) -> ResponseReader:
-    """Read a response after which the other end closes the connection, at once or byte by byte."""
+    """Read a response after which the other end closes the connection, in large pieces or byte by byte."""
     reader = ResponseReader(MAX_BODY_BYTES)
-    if dripping:
-        reader.read(cast(socket.socket, DrippingSocket(response)))
-        return reader
-    client, server = socket.socketpair()
-    with client, server:
-        client.settimeout(10)
-        writer = threading.Thread(target=_write, args=(server, response))
-        writer.start()
-        try:
-            reader.read(client)
-        finally:
-            client.close()
-            writer.join()
+    size = 1 if dripping else 16 * 1024
+    pieces = [response[start : start + size] for start in range(0, len(response), size)]
+    if not any(reader.feed(piece) for piece in pieces):
+        reader.end()
+    reader.close()
     return reader
-
-
-def _write(server: socket.socket, response: bytes) -> None:
-    with contextlib.suppress(OSError):  # the reader closes its end when it has read enough
-        server.sendall(response)
-        server.shutdown(socket.SHUT_WR)
 
 
 @pytest.mark.parametrize("dripping", [False, True])
@@ -100,7 +70,7 @@ class TestResponseReader:
             reader = read(response, dripping=dripping)
 
             assert (reader.status, bytes(reader.body)) == (200, b"hi"), name
-            # Byte by byte, the reader stops before the extra data. `is_connected` sees it before the next request.
+            # Byte by byte, the reader stops before the extra data. The connection pool sees it before the next request.
             assert not reader.reusable or (dripping and response.startswith(OK + TWO)), name
 
     def test_invalid_and_incomplete_responses_raise(self, dripping: bool) -> None:

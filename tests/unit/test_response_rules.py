@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -12,7 +13,7 @@ from notifications.delivery.settlement import decide
 from notifications.providers.attempt import normalize_result
 from notifications.providers.base import SendResult
 from notifications.providers.feishu.error_codes import CODE_RULES, FEISHU_RULES
-from notifications.providers.http.client import HttpResponse, _retry_after
+from notifications.providers.http.messages import HttpResponse, _retry_after
 from notifications.providers.response_rules import interpret_response
 from notifications.providers.standard_webhooks import STANDARD_WEBHOOK_RULES
 from notifications.states import Outcome, Status
@@ -34,6 +35,14 @@ OBSERVED_RESPONSES: list[tuple[int, str, int, tuple[str, str]]] = [
     (9499, "fail to parse content", 200, MESSAGE_REFUSED),
     (9499, "too many request", 200, RATE_LIMITED),
     (9499, "Too Many Requests", 400, RATE_LIMITED),
+    (9499, "frequency limited psm[lark.oapi.app_platform_runtime]", 200, RATE_LIMITED),
+    (9499, "request too frequent", 200, RATE_LIMITED),
+    (9499, "rate limit exceeded", 200, RATE_LIMITED),
+    (9499, "Request Throttled", 200, RATE_LIMITED),
+    (9499, "请求过于频繁", 200, RATE_LIMITED),
+    (9499, "request body over the limit of 20 KB", 200, MESSAGE_REFUSED),
+    (10002, "text is nil", 200, MESSAGE_REFUSED),
+    (19036, "the message is larger than 30 KB", 200, MESSAGE_REFUSED),
     (11232, "frequency limited psm[lark.oapi.app_platform_runtime]appID[1500]", 200, RATE_LIMITED),
     (2200, "internal error", 200, SERVER_ERROR),
     (11246, "parse card json err", 200, MESSAGE_REFUSED),
@@ -117,14 +126,74 @@ class TestFeishu:
 
         assert outcomes == dict.fromkeys(bodies, Outcome.SUCCESS)
 
-    def test_a_code_may_be_a_text_or_have_the_older_name(self) -> None:
-        for body in ('{"code": "19001"}', '{"StatusCode": 19001}'):
-            assert interpret_response(respond(body), None, FEISHU_RULES).error_code == "provider_config", body
+    def test_a_word_and_json_are_no_web_page_whatever_their_type(self) -> None:
+        bodies = [
+            "",
+            "ok",
+            '"ok"',
+            "code: 0",
+            "1 < 2",
+            "{}",
+            '{"code": 0, "msg": "<html>"}',
+            '{"data": {"tip": "a<b>"}}',
+        ]
+
+        results = {
+            body: interpret_response(respond(body, Content_Type="text/html"), None, FEISHU_RULES) for body in bodies
+        }
+
+        assert {body: result.outcome for body, result in results.items()} == dict.fromkeys(bodies, Outcome.SUCCESS)
+
+    def test_a_code_is_found_in_every_form_that_gateways_give_it(self) -> None:
+        bodies = [
+            *('{"code": "19001"}', '{"code": " 19001 "}', '{"code": 19001.0}', '{"code": "19001.0"}'),
+            *('{"StatusCode": 19001}', '{"code": null, "StatusCode": 19001}', '{"code": "", "StatusCode": "19001"}'),
+            *('\ufeff{"code": 19001}', ' \r\n{"code": 19001}', '{"Code": 19001}', '{"CODE": "19001"}'),
+            '"{\\"code\\": 19001}"',
+            *(f'{{"code": {blank}, "StatusCode": 19001}}' for blank in ("false", "[]", "{}", '" "')),
+        ]
+
+        codes = {body: interpret_response(respond(body), None, FEISHU_RULES).error_code for body in bodies}
+
+        assert codes == dict.fromkeys(bodies, "provider_config")
+
+    def test_a_response_that_cannot_be_the_vendors_is_repeated_and_marked_as_maybe_delivered(self) -> None:
+        bodies = [
+            *("<html>Sign in</html>", "\ufeff <!DOCTYPE html>", "<?xml version='1.0'?><a/>", '{"code": 19', "[1,"),
+            *(
+                'data: {"code": 19001}',
+                'callback({"code": 0})',
+                '"{\\"code\\": 19"',
+                "Warning: old certificate\n<HTML lang=zh>",
+                "moved <script>location='/login'</script>",
+                "\x01\x02",
+                "a\x03",
+            ),
+        ]
+        responses = {body: respond(body) for body in bodies}
+        responses["a page by its type"] = respond("Please <a href=/login>sign in</a>", Content_Type="text/HTML; q=1")
+        responses["br"] = dataclasses.replace(respond(""), unknown_coding="br")
+
+        for name, response in responses.items():
+            result = interpret_response(response, None, FEISHU_RULES)
+
+            assert (result.outcome, result.error_code) == UNMAPPED_CODE, name
+            assert (result.max_attempts, result.maybe_delivered) == (3, True), name
+            assert "response" in result.error_message, name
+
+    def test_a_web_page_with_an_error_status_has_the_meaning_of_its_status(self) -> None:
+        results = {
+            status: interpret_response(respond("<html>", status), None, FEISHU_RULES).error_code
+            for status in (404, 429, 502)
+        }
+
+        assert results == {404: "payload_invalid", 429: "provider_rate_limited", 502: "provider_5xx"}
 
     def test_a_code_that_is_not_a_number_is_unmapped(self) -> None:
-        result = interpret_response(respond('{"code": {"a": 1}}'), None, FEISHU_RULES)
+        for code in ('{"a": 1}', "true", '"no"', "0.5", "1e999", "NaN"):
+            result = interpret_response(respond(f'{{"code": {code}}}'), None, FEISHU_RULES)
 
-        assert (result.error_code, result.unmapped) == ("provider_unmapped", "-1")
+            assert (result.error_code, result.unmapped) == ("provider_unmapped", "-1"), code
 
     def test_a_message_that_is_still_being_sent_is_dead_and_maybe_delivered(self) -> None:
         response = respond('{"code": 230049, "msg": "message is being sent"}')
@@ -151,6 +220,10 @@ class TestUnmappedCode:
             assert decide(make_claim(record_limit, record_limit), result, ServiceOptions())[0] == Status.DEAD, row
 
 
+def test_a_web_page_is_no_concern_of_receivers_whose_body_has_no_meaning() -> None:
+    assert interpret_response(respond("<html>"), None, STANDARD_WEBHOOK_RULES).outcome == Outcome.SUCCESS
+
+
 def test_standard_webhooks_use_the_status_only() -> None:
     expected = {
         200: SENT,
@@ -158,6 +231,9 @@ def test_standard_webhooks_use_the_status_only() -> None:
         410: ENDPOINT_CONFIG,
         401: ("permanent_fail", "provider_auth_failed"),
         429: RATE_LIMITED,
+        408: SERVER_ERROR,
+        421: SERVER_ERROR,
+        425: SERVER_ERROR,
         502: SERVER_ERROR,
         404: MESSAGE_REFUSED,
         302: MESSAGE_REFUSED,
@@ -170,6 +246,45 @@ def test_standard_webhooks_use_the_status_only() -> None:
     }
 
     assert {status: (result.outcome, result.error_code) for status, result in results.items()} == expected
+
+
+def test_a_receiver_that_refuses_our_clock_is_told_from_one_that_refuses_our_secret() -> None:
+    clock = [
+        "Message timestamp too old",
+        "Message timestamp too new",
+        '{"error": "timestamp_too_old"}',
+        '{"detail": "Timestamp outside the tolerance zone"}',
+        "webhook-timestamp expired",
+        "the timestamp is not within 300 seconds",
+        "Timestamp is in the future",
+        "stale timestamp",
+        "request refused: clock skew",
+        "<Code>RequestTimeTooSkewed</Code>",
+        "时间戳已过期",
+    ]
+    other = ["", "No matching signature found", "Invalid Signature Headers", "missing timestamp", '{"timestamp": 17}']
+
+    for status in (400, 401, 403, 422):
+        for body in clock:
+            result = interpret_response(respond(body, status), None, STANDARD_WEBHOOK_RULES)
+            meaning = (result.outcome, result.error_code, result.project_at_fault, result.holds_endpoint)
+            assert meaning == ("temporary_fail", "provider_auth_failed", True, True), (status, body)
+            assert "check the clock" in result.error_message, (status, body)
+        for body in other:
+            result = interpret_response(respond(body, status), None, STANDARD_WEBHOOK_RULES)
+            assert (result.outcome, result.holds_endpoint) == ("permanent_fail", False), (status, body)
+    assert interpret_response(respond(clock[0], 200), None, STANDARD_WEBHOOK_RULES).outcome == Outcome.SUCCESS
+    assert interpret_response(respond(clock[0], 500), None, STANDARD_WEBHOOK_RULES).error_code == "provider_5xx"
+
+
+def test_every_table_repeats_the_statuses_that_ask_for_it() -> None:
+    for table in (FEISHU_RULES, STANDARD_WEBHOOK_RULES):
+        for status in (408, 421, 425, 429, 500, 503, 599):
+            assert interpret_response(respond("", status), None, table).outcome == Outcome.TEMPORARY_FAIL, status
+        for wait, outcome in ((0.0, Outcome.PERMANENT_FAIL), (120.0, Outcome.TEMPORARY_FAIL)):
+            response = dataclasses.replace(respond("", 413), retry_after=wait)
+            result = interpret_response(response, None, table)
+            assert (result.outcome, result.retry_after) == (outcome, wait), "413 is temporary if it names a time"
 
 
 class TestRetryAfter:

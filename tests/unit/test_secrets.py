@@ -12,7 +12,8 @@ from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
 
-from notifications.security.secrets import Secret, SecretUnreadable, mask_key, mask_url
+from notifications.security.address_secrets import mask_url
+from notifications.security.secrets import Secret, SecretUnreadable, mask_key
 
 PLAIN = "https://open.feishu.cn/open-apis/bot/v2/hook/canary-4b1e"
 OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()
@@ -122,11 +123,27 @@ class TestMask:
         assert mask_url(url.replace("?", "/?")) == mask_url(url)
 
     def test_a_masked_address_does_not_show_the_user(self) -> None:
-        users = ["canary", "a:canary", "a@canary", "a/canary"]
+        users = ["canary", "a:canary", "a@canary"]
 
         masked = {user: mask_url(f"https://{user}@feishu.cn/flow/0123456789abcdef") for user in users}
 
-        assert masked == dict.fromkeys(users, "https://********@feishu.cn/flow/0123...cdef")
+        assert masked == dict.fromkeys(users, "https://********@feishu.cn/flow...cdef")
+
+    def test_a_masked_address_shows_the_host_and_no_key_wherever_it_stands(self) -> None:
+        expected = {
+            "https://host.example": "https://host.example",
+            "https://host.example/": "https://host.example/",
+            "https://host.example/?token=canary": "https://host.example/",
+            "https://host.example/canary": "https://host.example/********",
+            "https://host.example/canary/": "https://host.example/********",
+            "https://host.example:8443/hooks/canary": "https://host.example:8443/********",
+            "https://ping.example/3f2a8b1c-canary-4d5e/start": "https://ping.example/3f2a...tart",
+            "https://host.example/a@b/0123456789abcdef": "https://host.example/a@b/...cdef",
+            "https://open.feishu.cn/open-apis/bot/v2/hook/": "https://open.feishu.cn/open-apis/bot/v2/hook/",
+            "https://open.feishu.cn/open-apis/bot/v2/hook/canary": "https://open.feishu.cn/open-apis/bot/v2/hook/********",
+        }
+
+        assert {url: mask_url(url) for url in expected} == expected
 
     def test_a_text_that_is_not_an_address_is_hidden(self) -> None:
         assert mask_url("secret") == "********"

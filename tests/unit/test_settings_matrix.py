@@ -76,6 +76,7 @@ def test_a_list_is_taken_literally_also_with_a_dollar_sign(tmp_path: Path) -> No
     file = tmp_path / "list"
     file.write_text("$a, b\n")
     names = {"ALLOWED_HOSTS": "", "CSRF_TRUSTED_ORIGINS": "", "NOTIFICATIONS_ALERT_EMAILS": "ALERT_EMAILS"}
+    names["NOTIFICATIONS_FEISHU_HOSTS"] = "FEISHU_HOSTS"
     names |= {"NOTIFICATIONS_SANDBOX_ORIGINS": "SANDBOX_ORIGINS", "NOTIFICATIONS_ENCRYPTION_KEYS": "ENCRYPTION_KEYS"}
 
     answers = read_settings([*({name: "$a, b"} for name in names), *({f"{name}_FILE": str(file)} for name in names)])

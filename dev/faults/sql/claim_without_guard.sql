@@ -1,19 +1,35 @@
 -- The service's claim.sql without its guards: no row lock, and the record stays due.
 WITH due AS (
-    SELECT
-        id,
-        status,
-        lease_token,
-        attempt_count,
-        next_attempt_at,
-        CASE WHEN max_attempts > 0 THEN max_attempts ELSE %(max_attempts)s END AS allowed,
-        COALESCE(expires_at <= %(current_time)s, FALSE) AS message_expired
-    FROM notification_records
-    WHERE
-        next_attempt_at <= %(current_time)s
-        AND channel = ANY(%(channels)s)
-        AND (%(record_id)s::bigint IS NULL OR id = %(record_id)s)
-    ORDER BY next_attempt_at, id
+    SELECT record.*
+    FROM UNNEST(%(channels)s::text[]) AS served (channel)
+    CROSS JOIN UNNEST(%(priorities)s::smallint[]) AS level (priority)
+    CROSS JOIN
+        LATERAL (
+            SELECT
+                id,
+                status,
+                lease_token,
+                attempt_count,
+                next_attempt_at,
+                wait_reason,
+                %(turn)s AS turn,
+                CASE WHEN max_attempts > 0 THEN max_attempts ELSE %(max_attempts)s END AS allowed,
+                COALESCE(expires_at <= %(current_time)s, FALSE) AS message_expired
+            FROM notification_records
+            WHERE
+                next_attempt_at IS NOT NULL
+                AND (channel, priority, next_attempt_at)
+                >= (
+                    served.channel,
+                    level.priority,
+                    COALESCE(TO_TIMESTAMP(%(since)s::float8 + %(step)s * level.priority), '-infinity')
+                )
+                AND (channel, priority, next_attempt_at) <= (served.channel, level.priority, %(current_time)s)
+                AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s::bigint[]))
+            ORDER BY channel, priority, next_attempt_at, id
+            LIMIT %(limit)s
+        ) AS record
+    ORDER BY record.turn, record.id
     LIMIT %(limit)s
 ),
 
@@ -42,10 +58,14 @@ claimed AS (
         record.target_id,
         record.dedupe_key,
         record.target_url,
-        record.summary_text,
+        -- Of a summary that was cut within a character, only the whole characters are sent.
+        COALESCE(
+            LEFT(record.summary_text, (record.replaced_texts -> 'summary_text' ->> 'shown')::int), record.summary_text
+        ) AS summary_text,
         record.fallback_text,
         record.fallback_used,
         record.trace_id,
+        record.priority,
         record.attempt_count,
         record.max_attempts,
         record.round,
@@ -53,7 +73,8 @@ claimed AS (
         due.lease_token AS previous_lease,
         due.attempt_count >= due.allowed OR due.message_expired AS exhausted,
         due.message_expired,
-        due.next_attempt_at AS was_due
+        due.wait_reason = 'rate_limited' AS planned,
+        due.turn
 )
 
 SELECT
@@ -69,4 +90,4 @@ SELECT
 FROM claimed
 LEFT JOIN user_notification_channels AS endpoint
     ON claimed.user_id = endpoint.user_id AND claimed.channel = endpoint.channel
-ORDER BY claimed.was_due, claimed.id
+ORDER BY claimed.turn, claimed.id

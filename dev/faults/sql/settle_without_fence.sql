@@ -58,7 +58,11 @@ attempt AS (
             duration_ms = excluded.duration_ms,
             outcome = excluded.outcome,
             error_code = excluded.error_code,
-            error = excluded.error,
+            error = CONCAT_WS(
+                '; ',
+                NULLIF(excluded.error, ''),
+                CASE WHEN excluded.outcome = 'success' THEN %(late_success)s ELSE %(late_failure)s END
+            ),
             http_status = excluded.http_status,
             response_excerpt = excluded.response_excerpt
         WHERE notification_delivery_attempts.outcome = 'lost'
@@ -72,6 +76,10 @@ settled AS (
         next_attempt_at = %(current_time)s + result.delay * interval '1 second',
         lease_token = NULL,
         wait_reason = result.hold_reason,
+        max_attempts = CASE
+            WHEN result.status = 'failed' THEN GREATEST(record.max_attempts, record.attempt_count + 1)
+            ELSE record.max_attempts
+        END,
         last_error_code = result.error_code,
         last_error = result.error,
         provider_message_id = CASE WHEN result.made THEN result.message_id ELSE record.provider_message_id END,

@@ -19,19 +19,21 @@ from django.urls import reverse
 from notifications.content.text import escape_invisible
 from notifications.monitoring.indicators import MAX_COUNTED_ROWS, Indicators
 from notifications.sql import FORBID_SORT, load_sql
-from notifications.states import SCHEDULED, Status
+from notifications.states import HELD_BY_ENDPOINT, SCHEDULED, HoldReason, Status
 
 MAX_RANGE_ROWS = 5000
 """Rows that are read of the due and of the later ones. A larger number is shown as "at least 5,000"."""
 
-_STATES: dict[str, tuple[str, Collection[Status]]] = {
-    "due": ("count_due", SCHEDULED),
-    "vanished": ("count_due", (Status.SENDING,)),
-    "sending": ("count_later", (Status.SENDING,)),
-    "retry": ("count_later", (Status.FAILED,)),
-    "scheduled": ("count_later", (Status.PENDING,)),
+_STATES: dict[str, tuple[str, Collection[Status], Collection[HoldReason]]] = {
+    "due": ("count_due", SCHEDULED, tuple(HoldReason)),
+    "vanished": ("count_due", (Status.SENDING,), tuple(HoldReason)),
+    "sending": ("count_later", (Status.SENDING,), (HoldReason.NONE,)),
+    "retry": ("count_later", (Status.FAILED,), (HoldReason.NONE,)),
+    "scheduled": ("count_later", (Status.PENDING,), (HoldReason.NONE,)),
+    "held": ("count_later", SCHEDULED, HELD_BY_ENDPOINT),
+    "limited": ("count_later", SCHEDULED, (HoldReason.RATE_LIMITED,)),
 }
-"""The statement that reads each current state, and the statuses that belong to it.
+"""The statement that reads each current state, and the statuses and hold reasons that belong to it.
 
 admin/current_states.py has the same states for the lists. "dead" is counted by the indicators.
 """
@@ -43,6 +45,7 @@ class _Group(NamedTuple):
     status: str
     error_code: str
     channel: str
+    hold_reason: str
     number: int
     oldest: datetime | None
 
@@ -80,8 +83,12 @@ def count_records(indicators: Indicators) -> dict[str, StateCount]:
         cursor.execute(FORBID_SORT)
         ranges = {name: _read_groups(cursor, name) for name in ("count_due", "count_later")}
     counts = {
-        name: _count_state(name, [group for group in ranges[statement] if group.status in statuses], ranges[statement])
-        for name, (statement, statuses) in _STATES.items()
+        name: _count_state(
+            name,
+            [group for group in ranges[statement] if group.status in statuses and group.hold_reason in reasons],
+            ranges[statement],
+        )
+        for name, (statement, statuses, reasons) in _STATES.items()
     }
     return counts | {"dead": _count_dead(indicators)}
 

@@ -13,6 +13,7 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from notifications import models
+from notifications.clock import database_now
 from notifications.sql import load_sql
 from notifications.states import Measure
 from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
@@ -52,7 +53,7 @@ class Span:
             "zone": self.zone,
             "measures": Measure.values,
             "since": self.steps[0],
-            "until": timezone.now(),
+            "until": database_now(),
         }
         with connection.cursor() as cursor:
             cursor.execute(load_sql("notifications.admin.overview", "read_counters"), parameters)

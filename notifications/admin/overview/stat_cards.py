@@ -43,6 +43,8 @@ def build_record_cards(data: OverviewData) -> list[StatCard]:
         _count_card("sending", counts["sending"], note=_describe_lost(counts["vanished"])),
         _count_card("retry", counts["retry"], level=CHECK),
         _count_card("scheduled", counts["scheduled"]),
+        _count_card("held", counts["held"]),
+        _count_card("limited", counts["limited"]),
         _count_card("dead", counts["dead"], level=_level(data, ConditionName.DEAD)),
     ]
     if data.rejected:

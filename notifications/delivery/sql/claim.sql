@@ -1,28 +1,51 @@
 -- Take due records under a lease and return them with the endpoint of their user.
 --
 -- This is the compare-and-set of the delivery: SKIP LOCKED and the new `next_attempt_at` prevent every other claim of
--- the same record. A claim with `record_id` takes this record only. The endpoint comes with the claim, so that a send
+-- the same record. A claim with `ids` takes these records only. The endpoint comes with the claim, so that a send
 -- costs no further query.
 --
--- Indexes: notification_due (next_attempt_at, id) for the due records, the primary key for `record_id`,
--- one_channel_per_user for the endpoint.
+-- Each channel is read by itself, so that due records of a channel without a provider are not read at all. So is each
+-- priority, and their records take turns by the time at which they became due and by their priority. A condition on
+-- the three columns and the order by them leave the planner no other index: one without the channel would read them.
+-- IS NOT NULL is said because PostgreSQL does not conclude it from a comparison of rows, and the index is partial.
+-- Records whose turn came before `since` are passed over (`queue_start.py`). The records that are locked but not needed
+-- become free when the statement ends.
+--
+-- Indexes: notification_due_by_priority (channel, priority, next_attempt_at, id) for the due records, the primary key
+-- for `ids`, one_channel_per_user for the endpoint.
 WITH due AS (
-    SELECT
-        id,
-        status,
-        lease_token,
-        attempt_count,
-        next_attempt_at,
-        CASE WHEN max_attempts > 0 THEN max_attempts ELSE %(max_attempts)s END AS allowed,
-        COALESCE(expires_at <= %(current_time)s, FALSE) AS message_expired
-    FROM notification_records
-    WHERE
-        next_attempt_at <= %(current_time)s
-        AND channel = ANY(%(channels)s)
-        AND (%(record_id)s::bigint IS NULL OR id = %(record_id)s)
-    ORDER BY next_attempt_at, id
+    SELECT record.*
+    FROM UNNEST(%(channels)s::text[]) AS served (channel)
+    CROSS JOIN UNNEST(%(priorities)s::smallint[]) AS level (priority)
+    CROSS JOIN
+        LATERAL (
+            SELECT
+                id,
+                status,
+                lease_token,
+                attempt_count,
+                next_attempt_at,
+                wait_reason,
+                %(turn)s AS turn,
+                CASE WHEN max_attempts > 0 THEN max_attempts ELSE %(max_attempts)s END AS allowed,
+                COALESCE(expires_at <= %(current_time)s, FALSE) AS message_expired
+            FROM notification_records
+            WHERE
+                next_attempt_at IS NOT NULL
+                AND (channel, priority, next_attempt_at)
+                >= (
+                    served.channel,
+                    level.priority,
+                    COALESCE(TO_TIMESTAMP(%(since)s::float8 + %(step)s * level.priority), '-infinity')
+                )
+                AND (channel, priority, next_attempt_at) <= (served.channel, level.priority, %(current_time)s)
+                AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s::bigint[]))
+            ORDER BY channel, priority, next_attempt_at, id
+            LIMIT %(limit)s
+            FOR UPDATE SKIP LOCKED
+        ) AS record
+    ORDER BY record.turn, record.id
     LIMIT %(limit)s
-    FOR UPDATE SKIP LOCKED
 ),
 
 claimed AS (
@@ -50,10 +73,14 @@ claimed AS (
         record.target_id,
         record.dedupe_key,
         record.target_url,
-        record.summary_text,
+        -- Of a summary that was cut within a character, only the whole characters are sent.
+        COALESCE(
+            LEFT(record.summary_text, (record.replaced_texts -> 'summary_text' ->> 'shown')::int), record.summary_text
+        ) AS summary_text,
         record.fallback_text,
         record.fallback_used,
         record.trace_id,
+        record.priority,
         record.attempt_count,
         record.max_attempts,
         record.round,
@@ -61,7 +88,8 @@ claimed AS (
         due.lease_token AS previous_lease,
         due.attempt_count >= due.allowed OR due.message_expired AS exhausted,
         due.message_expired,
-        due.next_attempt_at AS was_due
+        due.wait_reason = 'rate_limited' AS planned,
+        due.turn
 )
 
 SELECT
@@ -77,4 +105,4 @@ SELECT
 FROM claimed
 LEFT JOIN user_notification_channels AS endpoint
     ON claimed.user_id = endpoint.user_id AND claimed.channel = endpoint.channel
-ORDER BY claimed.was_due, claimed.id
+ORDER BY claimed.turn, claimed.id

@@ -2,7 +2,8 @@
 --
 -- Returns the ids of the records that were changed by their result. A failure needs its own lease. A success settles
 -- even when its lease is lost, because a proven send must stop further sends. The attempt row is written in both
--- cases. It replaces the row of an attempt that was recorded as lost.
+-- cases. It replaces the row of an attempt that was recorded as lost, and its error says so: another worker may have
+-- sent the message meanwhile.
 --
 -- A result counts for the message that was sent, and for no other: after a failover to a standby that lagged,
 -- PostgreSQL may use the ids of lost rows again, and then `message_uid` differs.
@@ -68,7 +69,11 @@ attempt AS (
             duration_ms = excluded.duration_ms,
             outcome = excluded.outcome,
             error_code = excluded.error_code,
-            error = excluded.error,
+            error = CONCAT_WS(
+                '; ',
+                NULLIF(excluded.error, ''),
+                CASE WHEN excluded.outcome = 'success' THEN %(late_success)s ELSE %(late_failure)s END
+            ),
             http_status = excluded.http_status,
             response_excerpt = excluded.response_excerpt
         WHERE notification_delivery_attempts.outcome = 'lost'
@@ -82,6 +87,10 @@ settled AS (
         next_attempt_at = %(current_time)s + result.delay * interval '1 second',
         lease_token = NULL,
         wait_reason = result.hold_reason,
+        max_attempts = CASE
+            WHEN result.status = 'failed' THEN GREATEST(record.max_attempts, record.attempt_count + 1)
+            ELSE record.max_attempts
+        END,
         last_error_code = result.error_code,
         last_error = result.error,
         provider_message_id = CASE WHEN result.made THEN result.message_id ELSE record.provider_message_id END,

@@ -18,7 +18,7 @@ from notifications.management.commands._base import Command as Base, StopSignal,
 from notifications.models import ReplayOperation
 from notifications.querysets import primary_users
 from notifications.replay.criteria import Criteria, InvalidCriteria, breakdown
-from notifications.replay.operations import create_operation
+from notifications.replay.operations import OperationExists, create_operation
 from notifications.replay.runner import run_due_batches
 from notifications.states import UNDELIVERED, OperationStatus, Status
 
@@ -125,12 +125,16 @@ class Command(Base):
                 self._preview(criteria)
                 return
             operation = create_operation(criteria, actor, reason, rate=options["rate"])
+            self._report_expired(criteria, operation.as_of)
             if options["wait"]:
                 self._wait(operation)
             else:
                 self._report(
                     ngettext("%(count)d will be replayed.", "%(count)d will be replayed.", operation.matched), operation
                 )
+        except OperationExists as error:
+            text = gettext("Nothing was started: replay operation %(number)d has the same criteria.")
+            raise CommandError(text % {"number": error.operation.pk}) from None
         except InvalidCriteria as error:
             options_of = {field: f"--{name.replace('_', '-')}" for name, field in OPTIONS.items()}
             raise CommandError(
@@ -142,7 +146,8 @@ class Command(Base):
             raise CommandError(text % {"error": type(error).__name__}) from None
 
     def _preview(self, criteria: Criteria) -> None:
-        groups = breakdown(criteria, database_now())
+        now = database_now()
+        groups = breakdown(criteria, now)
         count = sum(group.count for group in groups)
         self.stdout.write(
             ngettext("%(count)d would be replayed.", "%(count)d would be replayed.", count) % {"count": count}
@@ -158,6 +163,14 @@ class Command(Base):
             }
             text = gettext("%(status)s, %(code)s, %(channel)s: %(count)d, changed from %(oldest)s to %(newest)s")
             self.stdout.write("  " + text % values)
+        self._report_expired(criteria, now)
+
+    def _report_expired(self, criteria: Criteria, as_of: datetime) -> None:
+        if count := criteria.select(as_of, expired=True).count():
+            text = ngettext(
+                "%(count)d is left out: it has expired.", "%(count)d are left out: they have expired.", count
+            )
+            self.stdout.write(text % {"count": count})
 
     def _wait(self, operation: ReplayOperation) -> None:
         with stop_on_signals() as stop:

@@ -6,20 +6,20 @@ pass the SSRF guard, and a log line must never show it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from functools import lru_cache
+from typing import Any
 
 from django.conf import settings
 from django.core.mail import EmailMessage
-from django.core.signals import setting_changed
-from django.dispatch import receiver
 
-from notifications.conf import service_options
+from notifications.conf import ServiceOptions, service_options
 from notifications.exceptions import NotificationError
 from notifications.providers.base import SendResult
-from notifications.providers.feishu.bot import ADDRESS_RULES
-from notifications.providers.http.client import HttpPoster
+from notifications.providers.feishu.bot import ADDRESS_RULES, FeishuBotProvider, post_signed
+from notifications.providers.http.messages import Exchange
+from notifications.providers.http.session import GuardedSession, perform
+from notifications.providers.response_rules import failure_code, interpret_response
+from notifications.states import Outcome
 
 Receiver = Callable[[str, str], None]
 """Sends an alert; called with subject and text."""
@@ -60,24 +60,14 @@ def _send_to_feishu(subject: str, text: str) -> None:
     if problem := ADDRESS_RULES.problem(options.alert_feishu_webhook, options):
         raise ReceiverError(f"ALERT_FEISHU_WEBHOOK {problem}")
     body = {"msg_type": "text", "content": {"text": f"{_sender_name()}: {text}"}}
-    response = _poster().post(options.alert_feishu_webhook, json.dumps(body, ensure_ascii=False).encode(), {})
+    perform(GuardedSession(options, private_hosts=options.feishu_hosts), _post_to_bot(options, body))
+
+
+def _post_to_bot(options: ServiceOptions, body: dict[str, Any]) -> Exchange:
+    response, _clock = yield from post_signed(options.alert_feishu_webhook, body, options.alert_feishu_secret)
     if isinstance(response, SendResult):
         raise ReceiverError(response.error_message)
-    try:
-        result = json.loads(response.text)
-        code = result.get("code", result.get("StatusCode"))
-    except (ValueError, AttributeError):
-        code = None
-    if code != 0:
-        raise ReceiverError(f"the bot answered HTTP {response.status}, code {code if isinstance(code, int) else '?'}")
-
-
-@lru_cache(maxsize=1)
-def _poster() -> HttpPoster:
-    return HttpPoster(service_options())
-
-
-@receiver(setting_changed)
-def _forget_poster(*, setting: str, **kwargs: object) -> None:
-    if setting == "NOTIFICATIONS":
-        _poster.cache_clear()
+    result = interpret_response(response, None, FeishuBotProvider.table)
+    if result.outcome != Outcome.SUCCESS:
+        raise ReceiverError(f"the bot answered HTTP {response.status}, code {failure_code(response)}")
+    return result

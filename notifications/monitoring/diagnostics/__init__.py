@@ -18,7 +18,7 @@ from notifications.monitoring.conditions import Condition, ConditionName, Severi
 from notifications.monitoring.diagnostics.check_result import ERROR, OK, WARNING, CheckResult
 from notifications.monitoring.diagnostics.conditions import report_condition, report_conditions
 from notifications.monitoring.diagnostics.database import check_clock, check_keys
-from notifications.monitoring.diagnostics.redis_and_broker import check_broker, check_redis
+from notifications.monitoring.diagnostics.redis_and_broker import check_broker, check_nudges, check_redis
 from notifications.monitoring.indicators import Indicators
 
 __all__ = ["ERROR", "OK", "WARNING", "CheckResult", "run_diagnostics"]
@@ -35,7 +35,7 @@ def run_diagnostics() -> Iterator[CheckResult]:
     conditions = evaluate_conditions(indicators)
     held = {condition.name: condition for condition in conditions}
     away = held.get(ConditionName.POSTGRESQL_AWAY)
-    for name, check in (("database", check_clock), ("keys", check_keys)):
+    for name, check in (("database", check_clock), ("keys", check_keys), ("nudges", check_nudges)):
         if away:
             yield report_condition(away, name)
             continue

@@ -1,4 +1,4 @@
-"""Checks of Redis and of Celery's broker: whether they keep stored data, and how many messages are queued."""
+"""Checks of Redis, of Celery's broker and of nudges: whether data is kept, how many messages wait, who listens."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from celery import current_app
 from django.utils.translation import gettext, ngettext
 
 from notifications.beat import beat_schedule
+from notifications.broker.notify_wakeups import count_notify_listeners
 from notifications.broker.nudge import broker
-from notifications.broker.redis_client import RedisAddressError, open_client
+from notifications.broker.redis_client import RedisAddressError, RedisUnavailable, open_client
+from notifications.broker.redis_wakeups import is_redis_listened_to
 from notifications.conf import service_options
+from notifications.conf.options import NUDGE_CELERY, NUDGE_NOTIFY, NUDGE_REDIS
 from notifications.monitoring.diagnostics.check_result import ERROR, OK, WARNING, CheckResult
 
 LONG_QUEUE_MESSAGES = 1000
@@ -53,23 +56,48 @@ def _check_info(info: dict[str, Any]) -> CheckResult:
     return CheckResult(name="redis", state=OK, text=gettext("Redis answers and does not delete queued events."))
 
 
-def check_broker() -> Iterator[CheckResult]:
-    """Check that the broker answers, that its visibility timeout is long enough, and that no queue is long."""
-    options = service_options()
-    try:
-        kind = current_app.connection_for_write().transport.driver_type
-    except Exception as error:  # the address is wrong, or the transport's package is missing
-        yield _report_broker_away(error)
+def check_nudges() -> Iterator[CheckResult]:
+    """Say how new notifications wake a worker.
+
+    Raises:
+        DatabaseError: PostgreSQL is away.
+    """
+    ways = service_options().nudge_ways
+    listeners = count_notify_listeners() if NUDGE_NOTIFY in ways else 0
+    if listeners:
+        text = ngettext(
+            "%(count)d worker listens for notifications of PostgreSQL.",
+            "%(count)d workers listen for notifications of PostgreSQL.",
+            listeners,
+        ) % {"count": listeners}
+    elif NUDGE_REDIS in ways and _is_redis_listened_to():
+        text = gettext("Workers are woken through Redis.")
+    elif NUDGE_CELERY in ways:
+        text = gettext("No worker listens: workers are woken by messages of Celery.")
+    elif not ways:
+        text = gettext("NUDGE is none: new notifications wait for the sweep.")
+    else:
+        text = gettext("No worker listens: new notifications wait for the sweep.")
+        remedy = gettext(
+            "Start workers. If they run, their log says why they do not listen; NUDGE auto has other ways."
+        )
+        yield CheckResult(name="nudges", state=WARNING, text=text, remedy=remedy)
         return
-    timeout = current_app.conf.broker_transport_options.get("visibility_timeout", 3600)
-    needed = options.lock_wait + options.lease
-    if kind == "redis" and timeout <= needed:
-        text = gettext("visibility_timeout is %(timeout)d s: the broker delivers an event again while it is handled.")
-        remedy = gettext("Make it longer than LOCK_WAIT and LEASE together, %(needed)d s.") % {"needed": needed}
-        yield CheckResult(name="broker", state=ERROR, text=text % {"timeout": timeout}, remedy=remedy)
+    yield CheckResult(name="nudges", state=OK, text=text)
+
+
+def _is_redis_listened_to() -> bool:
+    try:
+        return is_redis_listened_to()
+    except RedisUnavailable:
+        return False
+
+
+def check_broker() -> Iterator[CheckResult]:
+    """Check that the broker answers, and that no queue is long."""
     try:
         lengths = {name: _count_messages(name) for name in _queues()}
-    except Exception as error:  # the broker's client may raise anything
+    except Exception as error:  # the broker's client may raise anything, and its package may be missing
         yield _report_broker_away(error)
         return
     for name, length in lengths.items():

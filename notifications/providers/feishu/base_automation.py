@@ -10,13 +10,15 @@ from typing import Any, ClassVar
 
 from django.utils.translation import gettext_noop
 
-from notifications.providers.base import SendRequest, SendResult, stable_id
+from notifications.providers.base import SendRequest, stable_id
 from notifications.providers.feishu.error_codes import FEISHU_RULES
+from notifications.providers.http.messages import Exchange
 from notifications.providers.http.url_rules import AddressRules
-from notifications.providers.webhook_base import WebhookProvider
+from notifications.providers.webhook_base import WebhookProvider, json_request
 from notifications.states import AuthType
 
 ADDRESS_RULES = AddressRules(
+    named_hosts="feishu_hosts",
     hosts=re.compile(r"([a-z0-9-]+\.)+(feishu\.cn|larkoffice\.com|larksuite\.com)"),
     wrong_host=gettext_noop("must be on a host of feishu.cn, larkoffice.com or larksuite.com"),
     path=re.compile(r"/base/automation/webhook/event/[A-Za-z0-9_-]{8,128}"),
@@ -30,6 +32,7 @@ class FeishuBaseProvider(WebhookProvider):
     channel = "feishu_base"
     name = "Feishu Base"
     table = FEISHU_RULES
+    named_hosts = "feishu_hosts"
     auth_types: ClassVar[tuple[AuthType, ...]] = (AuthType.NONE, AuthType.BEARER)
     limits: ClassVar[str] = "5/second"  # the vendor's limit per automation with a bearer token; 1/second without one
 
@@ -37,8 +40,8 @@ class FeishuBaseProvider(WebhookProvider):
         """Return why an address is not the webhook trigger of an automation, or an empty string."""
         return ADDRESS_RULES.problem(url, self.options)
 
-    def deliver(self, request: SendRequest, url: str, secret: str) -> SendResult:
-        """Post the fields with a `Client-Token` that is the same for each retry.
+    def deliver(self, request: SendRequest, url: str, secret: str) -> Exchange:
+        """Ask to post the fields with a `Client-Token` that is the same for each retry.
 
         Args:
             request: The message.
@@ -48,7 +51,9 @@ class FeishuBaseProvider(WebhookProvider):
         headers = {"Client-Token": str(stable_id(request, self.options))}
         if secret:
             headers["Authorization"] = f"Bearer {secret}"
-        return self.post(url, self.payload(request), headers)
+        payload = self.payload(request)
+        response = yield json_request(url, payload, headers)
+        return self.read(response, payload)
 
     def payload(self, request: SendRequest) -> dict[str, Any]:
         """Return the fields of a Flow request without the time of sending, so that a retry is identical."""

@@ -25,6 +25,8 @@ from notifications.providers.response_rules import (
     RuleTable,
 )
 
+_TOO_OFTEN = "too (many|often|fast)|frequen|rate.?limit|throttl|flow.?control|频繁|频率|限流"
+"""Words for "too often". The vendor uses 9499 for malformed requests too; it has several texts for both."""
 _REMOVED = "the bot was removed or the address is wrong: enter the new address"
 _ENABLE = "enable the bot, or add it to its group again"
 _ALLOWLIST = "add our IP address to the allowlist, or disable it"
@@ -37,13 +39,15 @@ _PERMISSION = "check the bot's membership, scope, permissions and muting"
 CODE_RULES = (
     #        code, message, meaning,     remedy,                         source
     CodeRule(2200,      "", SERVER_ERROR,    "",                             "A L openclaw#70879"),
-    CodeRule(9499,      "too many request", RATE_LIMITED, "", "A M kubesphere feishu.go and 4 more"),
+    CodeRule(9499,      _TOO_OFTEN, RATE_LIMITED, "",                        "A M 4 programs; words of 11232"),
     CodeRule(9499,      "", MESSAGE_REFUSED, "over 20 KB, or malformed",     "A H bot guide; at HTTP 400 too"),
+    CodeRule(10002,     "", MESSAGE_REFUSED, "the text is empty",            "A M text is nil"),
     CodeRule(11232,     "", RATE_LIMITED,    "",                             "A D H; frequent at full and half hours"),
     CodeRule(11246,     "", MESSAGE_REFUSED, "Feishu cannot show the card",  "A M; the provider then sends a text"),
     CodeRule(19001,     "", ENDPOINT_CONFIG, _REMOVED,                       "A M very many"),
     CodeRule(19002,     "", MESSAGE_REFUSED, "",                             "A M TrendRadar#998"),
     CodeRule(19007,     "", ENDPOINT_CONFIG, _ENABLE,                        "A M"),
+    CodeRule(19036,     "", MESSAGE_REFUSED, "over 30 KB",                   "A M alertmanager-webhook-feishu#3"),
     CodeRule(19021,     "", ENDPOINT_CONFIG, _SIGNATURE,                     "A H; after a second signature"),
     CodeRule(19022,     "", ENDPOINT_CONFIG, _ALLOWLIST,                     "A H"),
     CodeRule(19024,     "", ENDPOINT_CONFIG, _KEYWORD,                       "A H"),

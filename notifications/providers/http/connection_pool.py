@@ -2,103 +2,80 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from urllib.parse import urlsplit
+from typing import Any
 
-from certifi import where
-from urllib3.connection import HTTPConnection
-
-from notifications.providers.http.ssrf_guard import GuardedHTTPConnection, GuardedHTTPSConnection, tls_context
+from notifications.providers.http.connection import READ, Connection
 
 
 class ConnectionPool:
-    """Idle guarded connections by origin. Safe to use from many threads.
+    """Idle connections by where they lead. A loop has one.
 
-    The connection of an origin that was used last is reused first. When more than `max_idle` connections are idle, the
-    pool closes one of the origin that was used longest ago.
-
-    Args:
-        max_idle: Number of idle connections to keep, over all origins.
-        connect_timeout: Seconds to connect to an endpoint.
+    The connection that was used last is reused first. When more than `max_idle` connections are idle, the pool closes
+    the oldest one of the place that was used longest ago. The selector reports when something arrives on an idle one.
     """
 
-    def __init__(self, *, max_idle: int, connect_timeout: float) -> None:
-        self.max_idle = max_idle
-        self.connect_timeout = connect_timeout
-        self._tls = tls_context()
-        self._idle: OrderedDict[str, list[HTTPConnection]] = OrderedDict()
-        self._idle_count = 0
-        self._lock = threading.Lock()
-        self.close = weakref.finalize(self, _close_all, self._idle)
+    def __init__(self) -> None:
+        self._idle: OrderedDict[Any, list[Connection]] = OrderedDict()
+        self._count = 0
 
-    def acquire(self, origin: str) -> HTTPConnection:
-        """Return an open connection: an idle one that the endpoint has not closed, else a new one.
+    def pop(self, place: Any, *, max_idle_seconds: float) -> Connection | None:
+        """Return an idle connection that is still open and on which nothing has arrived; None if there is none.
 
         Args:
-            origin: scheme://host:port.
-
-        Raises:
-            OSError: The connection failed. urllib3's HTTPError is raised for the same reason.
+            place: Where it leads, and by which way; hashable.
+            max_idle_seconds: A connection that was idle for longer is closed: a router on the way may have forgotten
+                it, and then nobody would answer.
         """
-        while connection := self._pop_idle(origin):
-            if connection.is_connected:
-                return connection
-            connection.close()
-        return self._open(origin)
+        idle = self._idle.get(place, [])
+        found = None
+        while idle and found is None:
+            connection = idle.pop()
+            self._count -= 1
+            if connection.unused and time.monotonic() - connection.idle_since <= max_idle_seconds:
+                found = connection
+            else:
+                connection.close()
+        if not idle:
+            self._idle.pop(place, None)
+        return found
 
-    def release(self, origin: str, connection: HTTPConnection) -> None:
+    def push(self, place: Any, connection: Connection, *, max_idle: int) -> None:
         """Keep a connection for the next request. No unread data may be left on it.
 
         Args:
-            origin: The origin it was acquired for.
+            place: Where it leads, and by which way.
             connection: The connection.
+            max_idle: Number of idle connections to keep, over all places.
         """
-        surplus = None
-        with self._lock:
-            self._idle.setdefault(origin, []).append(connection)
-            self._idle.move_to_end(origin)
-            self._idle_count += 1
-            if self._idle_count > self.max_idle:
-                oldest, idle = next(iter(self._idle.items()))
-                surplus = idle.pop(0)
-                self._idle_count -= 1
+        connection.idle_since = time.monotonic()
+        connection.watch(READ)
+        self._idle.setdefault(place, []).append(connection)
+        self._idle.move_to_end(place)
+        self._count += 1
+        while self._count > max_idle:
+            self.drop(next(iter(self._idle.values()))[0])
+
+    def drop(self, connection: Connection) -> None:
+        """Close an idle connection.
+
+        Args:
+            connection: The connection; nothing happens if it is not idle.
+        """
+        for place, idle in self._idle.items():
+            if connection in idle:
+                idle.remove(connection)
+                self._count -= 1
                 if not idle:
-                    del self._idle[oldest]
-        if surplus:
-            surplus.close()
+                    del self._idle[place]
+                break
+        connection.close()
 
-    def _pop_idle(self, origin: str) -> HTTPConnection | None:
-        with self._lock:
-            idle = self._idle.get(origin)
-            if not idle:
-                return None
-            self._idle_count -= 1
-            connection = idle.pop()
-            if not idle:
-                del self._idle[origin]
-            return connection
-
-    def _open(self, origin: str) -> HTTPConnection:
-        parts = urlsplit(origin)
-        connection: HTTPConnection
-        if parts.scheme == "https":
-            connection = GuardedHTTPSConnection(
-                parts.hostname or "", parts.port, timeout=self.connect_timeout, ssl_context=self._tls, ca_certs=where()
-            )
-        else:
-            connection = GuardedHTTPConnection(parts.hostname or "", parts.port, timeout=self.connect_timeout)
-        try:
-            connection.connect()
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-
-def _close_all(idle: Mapping[str, list[HTTPConnection]]) -> None:
-    for connections in idle.values():
-        while connections:
-            connections.pop().close()
+    def close(self) -> None:
+        """Close all idle connections."""
+        for idle in self._idle.values():
+            for connection in idle:
+                connection.close()
+        self._idle.clear()
+        self._count = 0

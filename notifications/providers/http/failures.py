@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from ssl import SSLError
 
-from urllib3.exceptions import NewConnectionError, TimeoutError as Urllib3Timeout
-
 from notifications.providers.base import SendResult
+from notifications.providers.http.proxy import ProxyRefused
 from notifications.providers.http.ssrf_guard import AddressRefused
 from notifications.states import ErrorCode, Outcome
 
@@ -19,16 +18,15 @@ def network_failure_result(error: Exception) -> SendResult:
     The text of the exception is not used, because it contains the whole address, which is a secret.
 
     Args:
-        error: An exception of socket, ssl, http.client, smtplib or urllib3.
+        error: An exception of socket, ssl, http.client or smtplib.
     """
     causes = _find_causes(error)
     if any(isinstance(cause, AddressRefused) for cause in causes):
         return _temporary_failure(ErrorCode.NETWORK_ERROR, "the host resolves to an address that is not public")
-    if any(
-        isinstance(cause, (Urllib3Timeout, TimeoutError)) and not isinstance(cause, NewConnectionError)
-        for cause in causes  # in urllib3, NewConnectionError is a subclass of its timeouts
-    ):
+    if any(isinstance(cause, TimeoutError) for cause in causes):
         return _temporary_failure(ErrorCode.PROVIDER_TIMEOUT, "no response in time")
+    if refused := next((cause for cause in causes if isinstance(cause, ProxyRefused)), None):
+        return _temporary_failure(ErrorCode.NETWORK_ERROR, f"the HTTP proxy refused the connection (status {refused})")
     if any(isinstance(cause, SSLError) for cause in causes):
         return _temporary_failure(ErrorCode.NETWORK_ERROR, "TLS failed")
     return _temporary_failure(ErrorCode.NETWORK_ERROR, f"network error ({type(causes[-1]).__name__})")
@@ -39,12 +37,12 @@ def _temporary_failure(code: ErrorCode, text: str) -> SendResult:
 
 
 def _find_causes(error: BaseException) -> list[BaseException]:
-    """Return the error and the exceptions it wraps: as cause, context, argument, or urllib3's `reason`."""
+    """Return the error and the exceptions it wraps: as cause, context or argument."""
     causes: list[BaseException] = []
     queue: list[object] = [error]
     while queue and len(causes) < _MAX_CAUSES:
         item = queue.pop(0)
         if isinstance(item, BaseException) and item not in causes:
             causes.append(item)
-            queue += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
+            queue += [item.__cause__, item.__context__, *item.args]
     return causes

@@ -1,50 +1,21 @@
-"""Guard against server-side request forgery (SSRF): sockets that connect only to public addresses.
-
-The sockets also enforce the deadline of the request that the current thread makes.
-"""
+"""Guard against server-side request forgery (SSRF): which addresses may be connected to, and whom TLS trusts."""
 
 from __future__ import annotations
 
 import ipaddress
-import socket
 import ssl
-import threading
-import time
 from functools import cache
-from typing import Any
 
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
-from urllib3.util.ssl_ import create_urllib3_context
+from certifi import where
 
 from notifications.exceptions import NotificationError
 
 
-class AddressRefused(NotificationError, NewConnectionError):
+class AddressRefused(NotificationError, OSError):
     """The host name resolves to no public address."""
 
-
-class RequestDeadline(threading.local):
-    """Bounds of the request that the current thread makes. Each thread has its own values."""
-
-    at: float = 0.0
-    """Time of the monotonic clock at which the request must have ended."""
-    private_allowed: bool = False
-    """True if the request may connect to loopback and private addresses: those of a sandbox."""
-
-    def remaining_seconds(self) -> float:
-        """Return the seconds until the deadline, always more than 0.
-
-        Raises:
-            TimeoutError: The deadline has passed.
-        """
-        remaining = self.at - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError("deadline of the whole request")
-        return remaining
-
-
-request_deadline = RequestDeadline()
+    def __init__(self) -> None:
+        super().__init__("address is not public")
 
 
 def is_public(address: str) -> bool:
@@ -84,80 +55,13 @@ def _is_isatap(ip: ipaddress.IPv6Address) -> bool:
     return int(ip) >> 32 & 0xFCFF_FFFF == 0x5EFE
 
 
-class _DeadlineMixin:
-    """A socket that neither sends nor waits for data after the deadline."""
-
-    def sendall(self, *args: Any) -> None:
-        # A process that was stopped before this line must not send after it resumes: another worker may have
-        # claimed the record meanwhile.
-        request_deadline.remaining_seconds()
-        super().sendall(*args)  # type: ignore[misc]
-
-    def recv_into(self, *args: Any) -> int:
-        # The timeout of a socket bounds one read. This bounds all reads of an answer together.
-        remaining = request_deadline.remaining_seconds()
-        if remaining < (self.gettimeout() or remaining + 1):  # type: ignore[attr-defined]
-            self.settimeout(remaining)  # type: ignore[attr-defined]
-        return super().recv_into(*args)  # type: ignore[misc,no-any-return]
-
-
-class DeadlineSocket(_DeadlineMixin, socket.socket):
-    """A plain socket that enforces `request_deadline`."""
-
-
-class DeadlineSSLSocket(_DeadlineMixin, ssl.SSLSocket):
-    """A TLS socket that enforces `request_deadline`."""
-
-
 @cache
 def tls_context() -> ssl.SSLContext:
-    """Return the TLS context of this process: urllib3's defaults, with sockets that enforce the deadline."""
-    context = create_urllib3_context()
-    context.load_default_certs()
-    context.sslsocket_class = DeadlineSSLSocket
-    return context
+    """Return the TLS context of this process: the system's certificates, and those of certifi.
 
-
-class _GuardedMixin:
-    """Resolves the host once, checks the addresses and connects to a checked one.
-
-    urllib3 would resolve the name itself. A second lookup could return another, private address (DNS rebinding).
+    It is made once, because reading the certificates takes several times as long as a handshake.
     """
-
-    host: str
-    port: int
-    timeout: float
-    _dns_host: str
-    socket_options: Any
-
-    def _new_conn(self) -> socket.socket:
-        try:
-            candidates = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise NameResolutionError(self.host, self, error) from error  # type: ignore[arg-type]
-        allowed = [item for item in candidates if request_deadline.private_allowed or is_public(str(item[4][0]))]
-        if not allowed:
-            raise AddressRefused(self, "address is not public")  # type: ignore[arg-type]
-        failure: OSError = OSError("no address")
-        for family, kind, protocol, _name, address in allowed:
-            sock = DeadlineSocket(family, kind, protocol)
-            try:
-                for option in self.socket_options or ():
-                    sock.setsockopt(*option)
-                sock.settimeout(min(self.timeout, request_deadline.remaining_seconds()))
-                sock.connect(address)
-                return sock
-            except OSError as error:
-                sock.close()
-                failure = error
-        if isinstance(failure, TimeoutError):
-            raise ConnectTimeoutError(self, "connect timed out") from failure
-        raise NewConnectionError(self, "connect failed") from failure  # type: ignore[arg-type]
-
-
-class GuardedHTTPConnection(_GuardedMixin, HTTPConnection):  # type: ignore[misc]
-    """An HTTP connection to a checked address. Only a sandbox has plain HTTP addresses."""
-
-
-class GuardedHTTPSConnection(_GuardedMixin, HTTPSConnection):  # type: ignore[misc]
-    """An HTTPS connection to a checked address."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(where())
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from django.utils.translation import gettext_noop
 
 from notifications.conf import ServiceOptions
-from notifications.providers.http.client import origin_of
+from notifications.providers.http.messages import origin_of
 
 _FORBIDDEN_CHARACTERS = re.compile(r"[\x00-\x20\x7f\\]")
 FORBIDDEN_CHARACTERS = gettext_noop("contains characters that are not allowed in an address")
@@ -34,6 +34,8 @@ class AddressRules:
     """Pattern that must match the whole path."""
     wrong_path: str
     """Text for another path."""
+    named_hosts: str = ""
+    """Name of the option that lists further hosts, which the operator has named."""
     query_allowed: bool = False
     extras: str = EXTRA_PARTS
     """Text for an address with a user, a fragment or a query that is not allowed."""
@@ -54,7 +56,8 @@ class AddressRules:
         if origin_of(url) not in options.sandbox_origins:
             if parts.scheme != "https":
                 return NOT_HTTPS
-            if not self.hosts.fullmatch(parts.netloc):
+            named = getattr(options, self.named_hosts) if self.named_hosts else ()
+            if not self.hosts.fullmatch(parts.netloc) and parts.netloc not in named:
                 return self.wrong_host
         if "@" in parts.netloc or "#" in url or ("?" in url and not self.query_allowed):
             return self.extras

@@ -1,4 +1,4 @@
--- Count the records that become due later by status, error code and channel.
+-- Count the records that become due later by status, error code, channel and hold reason.
 --
 -- At most max_rows are read, the next due first.
 --
@@ -7,6 +7,7 @@ SELECT
     status,
     last_error_code,
     channel,
+    wait_reason,
     count(*),
     min(next_attempt_at)
 FROM (
@@ -14,10 +15,11 @@ FROM (
         status,
         last_error_code,
         channel,
+        wait_reason,
         next_attempt_at
     FROM notification_records
     WHERE next_attempt_at > statement_timestamp()
     ORDER BY next_attempt_at, id
     LIMIT %(max_rows)s
 ) AS soonest
-GROUP BY status, last_error_code, channel
+GROUP BY status, last_error_code, channel, wait_reason
