@@ -244,9 +244,8 @@ def resume_channel(channel_id: int) -> bool:
 
 def _nudge_on_commit() -> None:
     """Nudge once after the commit, however many requests the transaction makes."""
-    planned = connection.run_on_commit[-1:]
-    # Not if a savepoint that is rolled back could take the planned nudge with it.
-    if not any(hook is _nudge and savepoints <= set(connection.savepoint_ids) for savepoints, hook, *_ in planned):
+    # A savepoint that is rolled back takes the planned nudge along only if it takes this request along, too.
+    if not any(planned[1] is _nudge for planned in connection.run_on_commit[-1:]):
         transaction.on_commit(_nudge, robust=True)
 
 

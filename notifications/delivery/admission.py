@@ -55,7 +55,7 @@ def lock_claim(
         The records that were kept, and the lock of the recovered record's key if it was taken here.
     """
     lease_left = rows[0].lease_deadline - time.monotonic()
-    locks.hold_claim(rows[0].lease_token, seconds=lease_left + lock_margin(options), wait=False)
+    locks.hold_claim(rows[0].lease_token, seconds=lease_left + lock_margin(options))
     recovered = next((row for row in rows if row.cause == Cause.RECOVERY), None)
     if recovered is None:
         return rows, None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -23,7 +24,7 @@ from notifications.delivery.prepared import USE_PLAN, forget_prepared, prepare
 from notifications.providers.base import Endpoint, SendRequest
 from notifications.querysets import inactive_users, primary_users
 from notifications.security.secrets import Secret
-from notifications.sql import FORBID_SORT, PRIORITY_STEP_SECONDS, load_sql
+from notifications.sql import FORBID_SORT, load_sql
 from notifications.states import Cause, Priority, Status
 
 TEST_TRIGGER = "test"
@@ -64,8 +65,8 @@ class Claimed:
     """True if nothing may be sent, because the user is inactive and INACTIVE_USERS is "skip"."""
     message_expired: bool = False
     """True if the record's `expires_at` has passed."""
-    turn: float = 0.0
-    """Its place in the queue (`notifications.sql.TURN`)."""
+    due_since: float = 0.0
+    """Unix time at which it became due."""
     planned: bool = False
     """True if a rate limit gave the record the time at which it became due."""
     previous_status: str
@@ -111,7 +112,7 @@ def claim(
     clock: Clock | None,
     ids: Sequence[int] | None = None,
     priorities: Sequence[int] = tuple(Priority.values),
-    since: float | None = None,
+    since: Mapping[int, float] = MappingProxyType({}),
     before: str = "",
 ) -> list[Claimed]:
     """Claim due records for one lease and commit, so that no other process can claim them meanwhile.
@@ -123,7 +124,8 @@ def claim(
         clock: Clock of a test; None for PostgreSQL's clock.
         ids: Claim only these records, and only if they are due.
         priorities: Claim only records of these priorities.
-        since: The turn at which the queue begins; None for its real beginning.
+        since: Where the queue of each priority begins, as Unix time at which its records became due. A priority that
+            is missing begins at its real beginning.
         before: Statement that runs just before, in the same message to the server; it ends with a semicolon.
 
     Returns:
@@ -147,8 +149,7 @@ def claim(
         "lease": options.lease,
         "token": token,
         "ids": None if ids is None else list(ids),
-        "since": since,
-        "step": PRIORITY_STEP_SECONDS,
+        "since": [since.get(priority) for priority in priorities],
     }
     statements = [before, FORBID_SORT, CLAIM] if ids is None else [before, CLAIM]
     # A driver that binds parameters on the server takes one statement at a time.
@@ -190,11 +191,11 @@ def _execute_prepared(cursor: Any, before: str, parameters: dict[str, Any]) -> b
 
     # Sorting is forbidden as in a claim that is not prepared: PostgreSQL plans at the first EXECUTE.
     varying = {name: value for name, value in parameters.items() if name not in ("token", "since")}
-    name = prepare(cursor, statement, key=f"{CLAIM}{varying}", types="uuid, float8")
+    name = prepare(cursor, statement, key=f"{CLAIM}{varying}", types="uuid, float8[]")
     if not name:
         return False
     try:
-        cursor.execute(f"{before}{FORBID_SORT}{USE_PLAN}EXECUTE {name} (%(token)s, %(since)s)", parameters)
+        cursor.execute(f"{before}{FORBID_SORT}{USE_PLAN}EXECUTE {name} (%(token)s, %(since)s::float8[])", parameters)
     except DatabaseError as error:
         if not forget_prepared(error):
             raise
@@ -300,5 +301,5 @@ _REQUEST_COLUMNS = (
 _CLAIMED_COLUMNS = (
     *("channel", "dedupe_key", "user_id", "trace_id", "priority", "attempt_count", "max_attempts", "round"),
     *("previous_status", "exhausted", "message_expired", "user_inactive", "channel_id", "paused", "probe_in"),
-    *("planned", "turn"),
+    *("planned", "due_since"),
 )

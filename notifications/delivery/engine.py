@@ -82,8 +82,10 @@ class RetryResult:
 @contextmanager
 def _rare_garbage_collection() -> Iterator[None]:
     before = gc.get_threshold()
-    if 0 < before[0] < COLLECT_AFTER_OBJECTS:
-        gc.set_threshold(COLLECT_AFTER_OBJECTS, *before[1:])
+    if not 0 < before[0] < COLLECT_AFTER_OBJECTS:
+        yield  # collection is off or rare already, or another drain of this process has changed it
+        return
+    gc.set_threshold(COLLECT_AFTER_OBJECTS, *before[1:])
     try:
         yield
     finally:
@@ -262,7 +264,7 @@ class Engine:
         since = self.queue_start.begin(channels)
         candidates = look_at_due(channels, slots, self.clock, since, before=self.before_claim())
         chosen = shares.choose(candidates, slots)
-        self.queue_start.end(shares.next_turn)
+        self.queue_start.end(shares.left)
         flights = self._claim_chosen(chosen, total) if chosen else []
         total.has_more = len({item.record_id for item in candidates}) > total.scanned - before
         return flights
@@ -289,7 +291,7 @@ class Engine:
         before: str = "",
     ) -> list[Flight]:
         """Claim records and lock the claim. Release the records that may not be sent now."""
-        since = self.queue_start.begin(channels) if ids is None else None
+        since = self.queue_start.begin(channels) if ids is None else {}
         rows = claim(
             limit,
             channels=channels,
@@ -301,7 +303,7 @@ class Engine:
             before=before,
         )
         if ids is None:
-            self.queue_start.end(rows[-1].turn if rows else None)
+            self.queue_start.end({row.priority: row.due_since for row in rows})
         rows = admit_one_recovered(rows, self.clock)
         total.scanned += len(rows)
         claimed = len(rows)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from django.db import connection, transaction
@@ -61,7 +62,12 @@ def share_keys(user_id: int, channel: str) -> tuple[ShareKey, ShareKey]:
 
 
 def look_at_due(
-    channels: Sequence[str], free: int, clock: Clock | None, since: float | None = None, *, before: str = ""
+    channels: Sequence[str],
+    free: int,
+    clock: Clock | None,
+    since: Mapping[int, float] = MappingProxyType({}),
+    *,
+    before: str = "",
 ) -> list[Candidate]:
     """Return the records at both ends of the queue. Claims nothing.
 
@@ -69,17 +75,16 @@ def look_at_due(
         channels: Names of the channels.
         free: Number of free slots.
         clock: Clock of a test; None for PostgreSQL's clock.
-        since: The turn at which the old end of the queue begins. None for its real beginning.
+        since: Where the old end of the queue of each priority begins, as in `claim`.
         before: Statement that runs just before; it ends with a semicolon.
     """
     parameters = {
         "now": clock() if clock else None,
         "channels": list(channels),
         "priorities": Priority.values,
-        "step": PRIORITY_STEP_SECONDS,
         "oldest": free * LOOK_FACTOR,
         "newest": free,
-        "since": since,
+        "since": [since.get(priority) for priority in Priority.values],
     }
     # The statements go to the server in one message, which is one transaction and saves three round trips. A driver
     # that binds parameters on the server takes one statement at a time.
@@ -113,8 +118,9 @@ class Shares:
         """Slots that are given away without a look at who else waits."""
         self._in_flight = 0
         self._used: Counter[ShareKey] = Counter()
-        self.next_turn: float | None = None
-        """The turn of the first record that the last choice left; None if it left none."""
+        self.left: dict[int, float] = {}
+        """Where the queue of each priority begins after the last choice: when its first record that is left became
+        due. A priority that had none is missing."""
         self._newest_credit = 0.0
         """What the newest records have not used of their part yet. Slots often become free one by one."""
 
@@ -164,6 +170,6 @@ class Shares:
         pick(oldest, free, self.share)
         pick(newest, free, self.share)
         pick(oldest, min(free, self.ceiling - self._in_flight), self.slots)
-        left = (item.turn for item in oldest if item.record_id not in chosen)
-        self.next_turn = next(left, oldest[-1].turn if oldest else None)
+        self.left = {item.priority: item.due for item in oldest}  # the last one of each priority
+        self.left |= {item.priority: item.due for item in reversed(oldest) if item.record_id not in chosen}
         return list(chosen.values())

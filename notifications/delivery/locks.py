@@ -69,27 +69,26 @@ class Locks:
         self.ttl = ttl
         self._unanswered: list[Callable[[], None]] = []
 
-    def hold_claim(self, lease_token: str, *, seconds: float, wait: bool = True) -> None:
-        """Lock a claim. This cannot fail, because nobody else has its token.
+    def hold_claim(self, lease_token: str, *, seconds: float) -> None:
+        """Lock a claim without waiting for the answer. This cannot fail, because nobody else has its token.
+
+        Redis is told before anything is sent, and whatever its answer is, the records are sent. Call `receive_answers`
+        later.
 
         The lock is not released: it is asked for only while a record carries the token, and it ends by itself.
 
         Args:
             lease_token: Token of the claim.
             seconds: Time from now until the lock ends.
-            wait: Wait for the answer. Otherwise Redis is told before anything is sent, and `receive_answers` must be
-                called later: whatever the answer is, the records are sent.
         """
         milliseconds = max(int(seconds * 1000), 1)
         with contextlib.suppress(RedisUnavailable):
             self._unanswered.append(
                 self.gateway.start("SET", self._claim_name(lease_token), "1", "PX", str(milliseconds))
             )
-        if wait:
-            self.receive_answers()
 
     def receive_answers(self) -> None:
-        """Receive the answers of `hold_claim` that were not waited for. Never raises."""
+        """Receive the answers of `hold_claim`. Never raises."""
         while self._unanswered:
             self._unanswered.pop()()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 FULL_LOOK_PART = 0.1
 """Part of the time that looks from the beginning of the queue may take."""
@@ -11,11 +11,11 @@ MAX_PAUSE_SECONDS = 5.0
 """Longest time until the next look from the beginning may take place. A look takes long, too, if the connection hangs,
 and then the next one must not be put off for minutes."""
 ROUNDING_SECONDS = 0.00001
-"""A turn loses digits on its way through Python and back."""
+"""A time loses digits on its way through Python and back."""
 
 
 class QueueStart:
-    """The turn before which every due record was claimed, as far as this process has seen.
+    """For each priority the time before which every due record was claimed, as far as this process has seen.
 
     PostgreSQL keeps the index entries of claimed records while an old snapshot is open, for example that of pg_dump,
     and reads all of them in each look from the beginning of the queue. So a look begins where the last one ended.
@@ -24,7 +24,7 @@ class QueueStart:
     """
 
     def __init__(self) -> None:
-        self._turn: float | None = None
+        self._since: dict[int, float] = {}
         self._channels: tuple[str, ...] = ()
         self._began = 0.0
         self._full = True
@@ -37,30 +37,36 @@ class QueueStart:
         """Note a wake-up: the record that it was for may be anywhere in the queue."""
         self._saw_all = False
 
-    def begin(self, channels: Sequence[str]) -> float | None:
-        """Begin a look, and return the turn at which it begins; None for the beginning of the queue.
+    def begin(self, channels: Sequence[str]) -> Mapping[int, float]:
+        """Begin a look.
 
         Args:
             channels: Names of the channels that are looked at.
+
+        Returns:
+            Unix time at which the first records that are looked at became due, by priority. A priority that is missing
+            is looked at from its beginning.
         """
         if self._channels != tuple(channels):
-            self._channels, self._turn = tuple(channels), None
+            self._channels, self._since = tuple(channels), {}
         self._began = time.monotonic()
-        self._full = self._turn is None or self._began >= self._full_look_at
+        self._full = not self._since or self._began >= self._full_look_at
         self._saw_all = self._saw_all or self._full
-        return None if self._full or self._turn is None else self._turn - ROUNDING_SECONDS
+        if self._full:
+            return {}
+        return {priority: since - ROUNDING_SECONDS for priority, since in self._since.items()}
 
-    def end(self, turn: float | None) -> None:
+    def end(self, since: Mapping[int, float]) -> None:
         """Note where a look has ended.
 
         Args:
-            turn: The turn before which nothing is left; None if nothing was found.
+            since: Unix time before which nothing is left, by priority. A priority of which nothing was found is not
+                named.
         """
         if self._full:
             now = time.monotonic()
             self._full_look_at = now + min((now - self._began) * (1 / FULL_LOOK_PART - 1), MAX_PAUSE_SECONDS)
-        if turn is not None:
-            self._turn = turn
+        self._since.update(since)
 
     @property
     def seconds_until_full_look(self) -> float | None:

@@ -24,6 +24,8 @@ from notifications.telemetry.heartbeats import LastHeartbeats, last_heartbeats
 
 MAX_COUNTED_ROWS = 100_000
 """Rows that are read to count something. A larger backlog is shown as this many."""
+MAX_ENDPOINT_ROWS = 10_000
+"""Rows that are read for the counts by endpoint. They are read at each scrape, and only who has the most matters."""
 PROBLEM_PERIOD_SECONDS = 86_400.0
 """A dead notification and a rejected request are a problem for this time."""
 MAX_ENDPOINTS = 20
@@ -136,8 +138,8 @@ class Indicators:
 
     @cached_property
     def endpoints(self) -> list[EndpointCount]:
-        """Counts of the endpoints with the most records, among the MAX_COUNTED_ROWS that are due first."""
-        parameters = {"max_rows": MAX_COUNTED_ROWS, "max_endpoints": MAX_ENDPOINTS}
+        """Counts of the endpoints with the most records, among the MAX_ENDPOINT_ROWS that are due first."""
+        parameters = {"max_rows": MAX_ENDPOINT_ROWS, "max_endpoints": MAX_ENDPOINTS}
         with connection.cursor() as cursor:
             cursor.execute(load_sql("notifications.monitoring", "count_by_endpoint"), parameters)
             return [EndpointCount(*row) for row in cursor.fetchall()]

@@ -14,7 +14,13 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from prometheus_client.utils import floatToGoString
 
 from notifications.conf import service_options
-from notifications.monitoring.indicators import MAX_COUNTED_ROWS, MAX_ENDPOINTS, Indicators, count_rejected
+from notifications.monitoring.indicators import (
+    MAX_COUNTED_ROWS,
+    MAX_ENDPOINT_ROWS,
+    MAX_ENDPOINTS,
+    Indicators,
+    count_rejected,
+)
 from notifications.sql import load_sql
 from notifications.states import FINAL, Measure, Outcome, Status
 from notifications.telemetry.counters import BUCKET_BOUNDS_SECONDS
@@ -103,7 +109,7 @@ def _collect_unfinished(indicators: Indicators) -> Iterator[Metric]:
     busiest = {(item.channel, str(item.user_id)): item for item in indicators.endpoints}
     in_flight_by_endpoint = {key: float(item.in_flight) for key, item in busiest.items()}
     waiting_by_endpoint = {key: float(item.waiting) for key, item in busiest.items()}
-    text = f"Of the same, the {MAX_ENDPOINTS} endpoints with the most: "
+    text = f"Of the {MAX_ENDPOINT_ROWS} that are due first, the {MAX_ENDPOINTS} endpoints with the most: "
     yield _gauge("endpoint_in_flight", text + "claimed by a worker", in_flight_by_endpoint, "channel", "user")
     yield _gauge("endpoint_waiting", text + "waiting or held", waiting_by_endpoint, "channel", "user")
     age = indicators.oldest_due_age

@@ -156,9 +156,12 @@ def without_secrets(result: SendResult, secrets: Collection[str], segments: Coll
         segments: Parts of an address; empty ones are ignored. See `Redactor` for the difference.
     """
     hidden = redactor(tuple(secrets), tuple(segments))
-    texts = (result.provider_message_id, result.error_message, result.response_excerpt)
+    texts = [result.provider_message_id, result.error_message, result.response_excerpt]
+    payload = result.response_payload
     with contextlib.suppress(TypeError):  # what is no text, and what orjson refuses, is looked at value by value
-        if hidden.is_clean(orjson.dumps(result.response_payload).decode()) and all(map(hidden.is_clean, texts)):
+        # A text as it is: it may be cut off within a secret, and JSON would put a quote behind its end.
+        texts.append(payload if isinstance(payload, str) else orjson.dumps(payload).decode())
+        if all(map(hidden.is_clean, texts)):
             return result
     echoes = ("provider_message_id", "error_message", "response_payload", "response_excerpt")
     return _replace_if_changed(result, **{name: hidden.redact(getattr(result, name)) for name in echoes})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from celery.exceptions import Reject
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connection, transaction
 
 from notifications import tasks
 from notifications.api import request_notification, request_notifications
@@ -34,6 +35,10 @@ def provider(change: Callable[..., None]) -> MemoryProvider:
     return configured
 
 
+class Undone(Exception):
+    """Rolls a savepoint back."""
+
+
 @pytest.fixture(autouse=True)
 def _empty_queues() -> None:
     purge_queue("deliver")
@@ -50,6 +55,31 @@ class TestApi:
 
         assert purge_queue("deliver") == 1
         assert NotificationRecord.objects.filter(pk=first.record_id, status="pending").exists()
+
+    def test_many_requests_of_a_transaction_plan_one_nudge(self) -> None:
+        with transaction.atomic():
+            for number in range(20):
+                request_notification(payload(dedupe_key=f"k{number}"))
+                with transaction.atomic():
+                    request_notification(payload(dedupe_key=f"in a savepoint{number}"))
+
+            assert len(connection.run_on_commit) == 1
+
+    def test_a_savepoint_that_is_rolled_back_takes_no_needed_nudge_along(self) -> None:
+        with transaction.atomic():
+            with contextlib.suppress(Undone), transaction.atomic():
+                request_notification(payload(dedupe_key="undone"))
+                raise Undone
+            request_notification(payload(dedupe_key="kept"))
+
+        assert purge_queue("deliver") == 1
+
+    def test_a_request_in_a_savepoint_that_is_rolled_back_nudges_nobody(self) -> None:
+        with transaction.atomic(), contextlib.suppress(Undone), transaction.atomic():
+            request_notification(payload(dedupe_key="undone"))
+            raise Undone
+
+        assert purge_queue("deliver") == 0
 
     def test_channel_argument_selects_the_channel(self) -> None:
         first = request_notification(payload(), channel="email")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import os
 import re
 import threading
@@ -126,7 +127,9 @@ class TestLock:
     ) -> None:
         lease = uuid.uuid4()
         row = make_due_record(status=Status.SENDING, attempt_count=2, lease_token=lease)
-        Locks(gateway(), ttl=60).hold_claim(str(lease), seconds=60)
+        locks = Locks(gateway(), ttl=60)
+        locks.hold_claim(str(lease), seconds=60)
+        locks.receive_answers()
 
         result = make_locking_engine(memory, clock).deliver_due()
 
@@ -604,3 +607,15 @@ class TestInactiveUsers:
 
         row.refresh_from_db()
         assert row.last_error_code != ErrorCode.USER_INACTIVE
+
+
+def test_drains_that_overlap_leave_the_garbage_collection_as_it_was() -> None:
+    before = gc.get_threshold()
+    first, second = (engine_module._rare_garbage_collection() for _ in range(2))
+
+    with contextlib.ExitStack() as ends_last:
+        with first:
+            ends_last.enter_context(second)
+            assert gc.get_threshold()[0] > before[0]
+
+    assert gc.get_threshold() == before

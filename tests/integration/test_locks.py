@@ -40,9 +40,15 @@ def raise_timeout(*args: object, **kwargs: object) -> None:
     raise redis.TimeoutError
 
 
+def hold(locks: Locks, token: str, *, seconds: float) -> None:
+    """Lock a claim, and wait for the answer."""
+    locks.hold_claim(token, seconds=seconds)
+    locks.receive_answers()
+
+
 class TestClaim:
     def test_claim_is_held_under_its_own_token_until_its_lock_ends(self, locks: Locks) -> None:
-        locks.hold_claim("ours", seconds=60)
+        hold(locks, "ours", seconds=60)
 
         assert locks.is_claim_held("ours")
         assert not locks.is_claim_held("other")
@@ -54,8 +60,7 @@ class TestClaim:
         self, locks: Locks
     ) -> None:
         for token in ("first", "second"):
-            locks.hold_claim(token, seconds=60, wait=False)
-            locks.receive_answers()
+            hold(locks, token, seconds=60)
 
         assert locks.is_claim_held("first")
         assert locks.is_claim_held("second")
@@ -63,7 +68,7 @@ class TestClaim:
 
     def test_lost_answer_of_a_claim_counts_as_redis_away(self, locks: Locks, monkeypatch: pytest.MonkeyPatch) -> None:
         locks.acquire("connected")
-        locks.hold_claim("ours", seconds=60, wait=False)
+        locks.hold_claim("ours", seconds=60)
         monkeypatch.setattr(Connection, "read_response", raise_timeout)
 
         locks.receive_answers()
@@ -77,7 +82,7 @@ class TestClaim:
         locks.acquire("connected")
         sent = sent_commands(monkeypatch)
 
-        locks.hold_claim("ours", seconds=60)
+        hold(locks, "ours", seconds=60)
 
         assert len(sent) == 1
         ttl = run("PTTL", gateway().key("claim:ours"))
@@ -85,7 +90,7 @@ class TestClaim:
         assert 59_000 < ttl <= 60_000
 
     def test_lock_of_a_claim_whose_lease_is_long_over_ends_at_once(self, locks: Locks) -> None:
-        locks.hold_claim("late", seconds=-5)
+        hold(locks, "late", seconds=-5)
 
         ttl = run("PTTL", gateway().key("claim:late"))
         assert isinstance(ttl, int)
@@ -153,7 +158,7 @@ class TestRedisAway:
         Locks(away, ttl=60).release(held)
 
     def test_no_claim_is_held_without_redis(self, away: RedisGateway) -> None:
-        Locks(away, ttl=60).hold_claim("ours", seconds=60)
+        hold(Locks(away, ttl=60), "ours", seconds=60)
 
         assert not Locks(away, ttl=60).is_claim_held("ours")
 

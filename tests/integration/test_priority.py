@@ -11,6 +11,7 @@ from django.db import IntegrityError, connection, transaction
 from django.test import Client
 
 from notifications.conf import service_options
+from notifications.delivery import queue_start
 from notifications.delivery.claim import claim
 from notifications.delivery.fairness import look_at_due
 from notifications.models import NotificationRecord
@@ -114,17 +115,30 @@ class TestTurns:
         assert {(item.priority, item.newest) for item in found} == {(p, end) for p in range(4) for end in (True, False)}
         assert len(found) == 4 * (4 + 1)
 
-    def test_a_look_begins_at_the_same_turn_in_each_priority(self, clock: Clock) -> None:
-        for priority in range(4):
-            for minutes in (0, 15, 30, 45):
+    def test_a_look_and_a_claim_pass_over_old_records_of_one_priority_only(self, clock: Clock) -> None:
+        for priority in (1, 3):
+            for minutes in (15, 30, 45):
                 make_due_record(f"{priority}:{minutes}", priority=priority, next_attempt_at=NOW - minutes * MINUTE)
+        since = {1: (NOW - 20 * MINUTE).timestamp()}
 
-        since = (NOW - 30 * MINUTE).timestamp() - 600  # the turn of a normal record that is due for 30 minutes
         found = look_at_due(["feishu"], 1, clock, since)
+        claimed = claim(9, channels=["feishu"], options=service_options(), clock=clock, since=since)
 
-        turns = sorted((item.priority, item.turn) for item in found if not item.newest and item.turn >= since)
-        assert [priority for priority, _turn in turns] == [0, 0, 0, 1, 1, 1, 2, 2, 3]
-        assert min(turn for _priority, turn in turns) == since
+        assert sorted(item.priority for item in found if not item.newest) == [1, 3, 3, 3]
+        assert [row.dedupe_key for row in claimed] == ["3:45", "3:30", "3:15", "1:15"]
+
+    def test_no_claim_passes_over_an_urgent_record_that_is_due_later_than_what_was_claimed(
+        self, memory: MemoryProvider, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(queue_start, "FULL_LOOK_PART", 1e-12)  # a look from the beginning is very slow
+        engine = make_engine(memory, clock)
+        make_due_record("normal", next_attempt_at=NOW - MINUTE)
+        assert engine.deliver_due().sent == 1
+
+        for priority in range(4):
+            make_due_record(f"new{priority}", priority=priority)
+
+        assert engine.deliver_due().sent == 4
 
     def test_urgent_records_overtake_a_backlog(self, memory: MemoryProvider, clock: Clock) -> None:
         for number in range(200):

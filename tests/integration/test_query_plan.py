@@ -16,7 +16,7 @@ from notifications.conf import service_options
 from notifications.delivery.claim import CLAIM
 from notifications.maintenance.pruner import BATCH_ROWS, retention_cutoff
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
-from notifications.sql import FORBID_SORT, PRIORITY_STEP_SECONDS, load_sql
+from notifications.sql import FORBID_SORT, load_sql
 from notifications.states import FINAL, Priority
 from tests.support.query_plans import all_nodes, executed_plan, fill_table, pages_read
 
@@ -39,8 +39,7 @@ def plan_of_claim(*, analyze: bool = True) -> dict[str, Any]:
         "lease": service_options().lease,
         "token": "00000000-0000-0000-0000-000000000001",
         "ids": None,
-        "since": None,
-        "step": PRIORITY_STEP_SECONDS,
+        "since": [None] * len(Priority.values),
     }
     return executed_plan(CLAIM, parameters, before=FORBID_SORT, analyze=analyze)
 

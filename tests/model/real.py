@@ -82,6 +82,7 @@ class RealRecord:
                 assert self._seen(w) == self._expected(w, before, after)
             case Kind.TAKE_LOCK | Kind.CONTINUE_WITHOUT_LOCK:
                 locks.hold_claim(self.claims[w].lease_token, seconds=600)
+                locks.receive_answers()
             case Kind.FIND_LOCK_GONE | Kind.CANNOT_FIND_LOCK:
                 assert not locks.is_claim_held(self.claims[w].previous_lease or "")
             case Kind.FIND_LOCK_HELD:

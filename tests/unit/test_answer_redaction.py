@@ -12,6 +12,8 @@ from urllib.parse import quote
 from hypothesis import given, strategies as st
 
 from notifications.providers.answer_redaction import MASK, Redactor
+from notifications.providers.attempt import without_secrets
+from notifications.providers.base import SendResult
 from notifications.security.address_secrets import mask_url, secret_parts
 
 TOKEN = "canary-7Qx2vL9/+=k3"
@@ -190,3 +192,9 @@ def test_no_place_of_a_token_is_shown_in_a_masked_address() -> None:
 
         assert not leaks(masked, PLAIN_TOKEN), place
         assert re.match(r"https://(\*{8}@)?[a-z.]+", masked), place
+
+
+def test_an_answer_in_text_that_was_cut_off_within_a_secret_hides_its_beginning() -> None:
+    result = SendResult(outcome="success", response_payload=f"received {PLAIN_TOKEN[:9]}", response_excerpt="received")
+
+    assert without_secrets(result, [PLAIN_TOKEN]).response_payload == f"received {MASK}"

@@ -108,10 +108,10 @@ def test_the_next_look_begins_behind_what_was_claimed_but_not_behind_what_waits(
     shares = shares_of(SLOTS)
 
     shares.choose(queue(*range(100), look=32, newest=0), 32)
-    assert shares.next_turn == 31.0
+    assert shares.left == {0: 31.0}
 
     shares.choose(queue(*[A] * 40, *range(100), look=60, newest=0), 32)
-    assert shares.next_turn == 16.0, "the longest due record of a recipient that has its share"
+    assert shares.left == {0: 16.0}, "the longest due record of a recipient that has its share"
 
 
 @given(

@@ -2,7 +2,7 @@
 WITH due AS (
     SELECT record.*
     FROM UNNEST(%(channels)s::text[]) AS served (channel)
-    CROSS JOIN UNNEST(%(priorities)s::smallint[]) AS level (priority)
+    CROSS JOIN UNNEST(%(priorities)s::smallint[], %(since)s::float8[]) AS level (priority, since)
     CROSS JOIN
         LATERAL (
             SELECT
@@ -12,6 +12,7 @@ WITH due AS (
                 attempt_count,
                 next_attempt_at,
                 wait_reason,
+                EXTRACT(EPOCH FROM next_attempt_at)::float8 AS due_since,
                 %(turn)s AS turn,
                 CASE WHEN max_attempts > 0 THEN max_attempts ELSE %(max_attempts)s END AS allowed,
                 COALESCE(expires_at <= %(current_time)s, FALSE) AS message_expired
@@ -19,11 +20,7 @@ WITH due AS (
             WHERE
                 next_attempt_at IS NOT NULL
                 AND (channel, priority, next_attempt_at)
-                >= (
-                    served.channel,
-                    level.priority,
-                    COALESCE(TO_TIMESTAMP(%(since)s::float8 + %(step)s * level.priority), '-infinity')
-                )
+                >= (served.channel, level.priority, COALESCE(TO_TIMESTAMP(level.since), '-infinity'))
                 AND (channel, priority, next_attempt_at) <= (served.channel, level.priority, %(current_time)s)
                 AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s::bigint[]))
             ORDER BY channel, priority, next_attempt_at, id
@@ -74,6 +71,7 @@ claimed AS (
         due.attempt_count >= due.allowed OR due.message_expired AS exhausted,
         due.message_expired,
         due.wait_reason = 'rate_limited' AS planned,
+        due.due_since,
         due.turn
 )
 

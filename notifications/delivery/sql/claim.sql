@@ -8,15 +8,15 @@
 -- priority, and their records take turns by the time at which they became due and by their priority. A condition on
 -- the three columns and the order by them leave the planner no other index: one without the channel would read them.
 -- IS NOT NULL is said because PostgreSQL does not conclude it from a comparison of rows, and the index is partial.
--- Records whose turn came before `since` are passed over (`queue_start.py`). The records that are locked but not needed
--- become free when the statement ends.
+-- Records that became due before the `since` of their priority are passed over (`queue_start.py`). The records that are
+-- locked but not needed become free when the statement ends.
 --
 -- Indexes: notification_due_by_priority (channel, priority, next_attempt_at, id) for the due records, the primary key
 -- for `ids`, one_channel_per_user for the endpoint.
 WITH due AS (
     SELECT record.*
     FROM UNNEST(%(channels)s::text[]) AS served (channel)
-    CROSS JOIN UNNEST(%(priorities)s::smallint[]) AS level (priority)
+    CROSS JOIN UNNEST(%(priorities)s::smallint[], %(since)s::float8[]) AS level (priority, since)
     CROSS JOIN
         LATERAL (
             SELECT
@@ -26,6 +26,7 @@ WITH due AS (
                 attempt_count,
                 next_attempt_at,
                 wait_reason,
+                EXTRACT(EPOCH FROM next_attempt_at)::float8 AS due_since,
                 %(turn)s AS turn,
                 CASE WHEN max_attempts > 0 THEN max_attempts ELSE %(max_attempts)s END AS allowed,
                 COALESCE(expires_at <= %(current_time)s, FALSE) AS message_expired
@@ -33,11 +34,7 @@ WITH due AS (
             WHERE
                 next_attempt_at IS NOT NULL
                 AND (channel, priority, next_attempt_at)
-                >= (
-                    served.channel,
-                    level.priority,
-                    COALESCE(TO_TIMESTAMP(%(since)s::float8 + %(step)s * level.priority), '-infinity')
-                )
+                >= (served.channel, level.priority, COALESCE(TO_TIMESTAMP(level.since), '-infinity'))
                 AND (channel, priority, next_attempt_at) <= (served.channel, level.priority, %(current_time)s)
                 AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s::bigint[]))
             ORDER BY channel, priority, next_attempt_at, id
@@ -89,6 +86,7 @@ claimed AS (
         due.attempt_count >= due.allowed OR due.message_expired AS exhausted,
         due.message_expired,
         due.wait_reason = 'rate_limited' AS planned,
+        due.due_since,
         due.turn
 )
 

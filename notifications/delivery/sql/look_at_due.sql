@@ -1,9 +1,9 @@
 -- Read both ends of the queue of each channel and priority: the records that are due for the longest and for the
 -- shortest time.
 --
--- Nothing is locked. However long the queues are, at most `oldest` + `newest` rows of each are read. Records whose turn
--- came before `since` are passed over. PostgreSQL keeps the index entries of claimed records while an old
--- snapshot is open, for example that of pg_dump, and reads all of them again each time.
+-- Nothing is locked. However long the queues are, at most `oldest` + `newest` rows of each are read. Records that
+-- became due before the `since` of their priority are passed over. PostgreSQL keeps the index entries of claimed
+-- records while an old snapshot is open, for example that of pg_dump, and reads all of them again each time.
 --
 -- Index: notification_due_by_priority (channel, priority, next_attempt_at, id), in its order and backwards.
 SELECT
@@ -15,7 +15,7 @@ SELECT
     ends.turn,
     ends.newest
 FROM UNNEST(%(channels)s::text[]) AS served (channel)
-CROSS JOIN UNNEST(%(priorities)s::smallint[]) AS level (priority)
+CROSS JOIN UNNEST(%(priorities)s::smallint[], %(since)s::float8[]) AS level (priority, since)
 CROSS JOIN
     LATERAL (
         (
@@ -29,11 +29,7 @@ CROSS JOIN
             WHERE
                 next_attempt_at IS NOT NULL
                 AND (channel, priority, next_attempt_at)
-                >= (
-                    served.channel,
-                    level.priority,
-                    COALESCE(TO_TIMESTAMP(%(since)s::float8 + %(step)s * level.priority), '-infinity')
-                )
+                >= (served.channel, level.priority, COALESCE(TO_TIMESTAMP(level.since), '-infinity'))
                 AND (channel, priority, next_attempt_at) <= (served.channel, level.priority, %(current_time)s)
             ORDER BY channel, priority, next_attempt_at, id
             LIMIT %(oldest)s

@@ -45,6 +45,22 @@ def positive_int(text: str) -> int:
     return number
 
 
+class ProcessesCommand(Command):
+    """A command that runs until a signal, in one process or in several that it forks."""
+
+    exit_codes = _(
+        "Exit codes: 0 stopped by a signal; 1 no process could be started, or one had to be killed when it was to "
+        "stop; 2 invalid arguments."
+    )
+    requires_system_checks = ()  # they would load the admin and the API into each process
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Define the option that both have."""
+        parser.add_argument(
+            "--processes", type=positive_int, default=1, metavar="N", help=gettext("Number of processes (%(default)s).")
+        )
+
+
 class StopSignal:
     """Stores whether a stop was requested by SIGTERM or SIGINT, and ends a sleep early."""
 

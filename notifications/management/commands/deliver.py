@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from django.core.management.base import CommandParser
 from django.db import close_old_connections, connection
-from django.utils.translation import gettext, gettext_lazy as _
+from django.utils.translation import gettext_lazy as _
 
 from notifications.beat import (
     DUE_JOBS_INTERVAL_SECONDS,
@@ -27,7 +26,7 @@ from notifications.conf import service_options
 from notifications.delivery.process_drain import ProcessDrain
 from notifications.maintenance.job_scheduler import run_due_jobs
 from notifications.maintenance.pruner import purge, retention_cutoff
-from notifications.management.commands._base import Command as Base, StopSignal, positive_int, stop_on_signals
+from notifications.management.commands._base import ProcessesCommand, StopSignal, stop_on_signals
 from notifications.management.commands.deliver_due import IDLE_INTERVAL_SECONDS, handle_trigger
 from notifications.monitoring.alerting import dispatcher as alerts
 from notifications.processes import run_processes
@@ -57,7 +56,7 @@ class _Periodic:
     """Monotonic clock."""
 
 
-class Command(Base):
+class Command(ProcessesCommand):
     """Runs the same drain as a worker process of Celery."""
 
     about = _(
@@ -65,18 +64,6 @@ class Command(Base):
         "do the work of beat (sweeps, alerts, purge, replays, due jobs) on a schedule of their own. Events of other "
         "Celery apps need a worker. SIGTERM or SIGINT stops all processes; the sends in flight are finished first."
     )
-    exit_codes = _(
-        "Exit codes: 0 stopped by a signal; 1 no process could be started, or one had to be killed when it was to "
-        "stop; 2 invalid arguments."
-    )
-
-    requires_system_checks = ()  # they would load the admin and the API into each process
-
-    def add_arguments(self, parser: CommandParser) -> None:
-        """Define the options."""
-        parser.add_argument(
-            "--processes", type=positive_int, default=1, metavar="N", help=gettext("Number of processes (%(default)s).")
-        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Deliver until a signal."""

@@ -15,7 +15,7 @@ from celery.utils.nodenames import default_nodename, nodename, nodesplit
 from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext, gettext_lazy as _
 
-from notifications.management.commands._base import Command as Base, positive_int
+from notifications.management.commands._base import ProcessesCommand
 from notifications.processes import run_processes
 from notifications.providers import import_providers
 
@@ -45,7 +45,7 @@ class NumberedWorker(Worker):
         signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
 
 
-class Command(Base):
+class Command(ProcessesCommand):
     """Forks the workers from one parent, which watches them."""
 
     about = _(
@@ -53,17 +53,10 @@ class Command(Base):
         "its memory, and restarts a process that ends. SIGTERM to the parent stops all of them; the sends in flight "
         "are finished first. With one process there is no parent."
     )
-    exit_codes = _(
-        "Exit codes: 0 stopped by a signal; 1 no process could be started, or one had to be killed when it was to "
-        "stop; 2 invalid arguments."
-    )
-    requires_system_checks = ()  # they would load the admin and the API into each process
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Define the options."""
-        parser.add_argument(
-            "--processes", type=positive_int, default=1, metavar="N", help=gettext("Number of processes (%(default)s).")
-        )
+        super().add_arguments(parser)
         parser.add_argument(
             "options",
             nargs="*",

@@ -17,7 +17,7 @@ from notifications.exceptions import NotificationError
 from notifications.providers.base import SendResult
 from notifications.providers.feishu.bot import ADDRESS_RULES, FeishuBotProvider, post_signed
 from notifications.providers.http.messages import Exchange
-from notifications.providers.http.session import GuardedSession, perform
+from notifications.providers.http.session import GuardedSession
 from notifications.providers.response_rules import failure_code, interpret_response
 from notifications.states import Outcome
 
@@ -60,7 +60,7 @@ def _send_to_feishu(subject: str, text: str) -> None:
     if problem := ADDRESS_RULES.problem(options.alert_feishu_webhook, options):
         raise ReceiverError(f"ALERT_FEISHU_WEBHOOK {problem}")
     body = {"msg_type": "text", "content": {"text": f"{_sender_name()}: {text}"}}
-    perform(GuardedSession(options, private_hosts=options.feishu_hosts), _post_to_bot(options, body))
+    GuardedSession(options, private_hosts=options.feishu_hosts).run(_post_to_bot(options, body))
 
 
 def _post_to_bot(options: ServiceOptions, body: dict[str, Any]) -> Exchange:

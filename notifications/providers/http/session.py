@@ -53,7 +53,8 @@ class GuardedSession(requests.Session):
         self.trust_env = False
         self.headers = CaseInsensitiveDict({"User-Agent": options.user_agent, "Accept": "*/*"})
         self.adapters.clear()
-        adapter = _LoopAdapter(HttpPoster(options, private_hosts=private_hosts))
+        self._poster = HttpPoster(options, private_hosts=private_hosts)
+        adapter = _LoopAdapter(self._poster)
         self.mount("https://", adapter)
         self.mount("http://", adapter)
 
@@ -73,6 +74,18 @@ class GuardedSession(requests.Session):
             ValueError: The request or an argument is not supported.
         """
         return super().send(request, **{**kwargs, "allow_redirects": False})
+
+    def run(self, exchange: Exchange) -> SendResult:
+        """Make the requests of an exchange, and return its result.
+
+        Args:
+            exchange: What to send, and what the answers mean. A request that gets no answer is sent the failed result.
+                All its requests share one deadline, TOTAL_TIMEOUT from now. Headers of the session are not added.
+
+        Raises:
+            Exception: What the exchange raised.
+        """
+        return self._poster.run(exchange)
 
 
 class _LoopAdapter(BaseAdapter):
@@ -122,36 +135,6 @@ class _LoopAdapter(BaseAdapter):
             return self._poster
         shorter = dataclasses.replace(self._poster.options, total_timeout=max(float(timeout), 0.0))
         return HttpPoster(shorter, private_hosts=self._poster.private_hosts)
-
-
-def perform(session: GuardedSession, exchange: Exchange) -> SendResult:
-    """Make the requests of an exchange with a session, and return its result.
-
-    Args:
-        session: The session.
-        exchange: What to send, and what the answers mean. A request that gets no answer is sent the failed result.
-
-    Raises:
-        Exception: What the exchange raised.
-    """
-    try:
-        request = next(exchange)
-        while True:
-            request = exchange.send(_answer(session, request))
-    except StopIteration as end:
-        result: SendResult = end.value
-        return result
-    finally:
-        exchange.close()
-
-
-def _answer(session: GuardedSession, request: HttpRequest) -> HttpResponse | SendResult:
-    try:
-        response: Any = session.request(request.method, request.url, data=request.body, headers=dict(request.headers))
-    except RequestFailed as error:
-        return error.result
-    answer: HttpResponse = response.raw
-    return answer
 
 
 _NAMES = {name.lower(): name for name in ("Host", "Accept-Encoding", "Content-Type", "Content-Length", "User-Agent")}
