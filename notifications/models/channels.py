@@ -1,4 +1,4 @@
-"""The endpoint of one user on one channel, and the health of that endpoint."""
+"""Endpoints of users, groups and addresses, and the health of each."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from notifications.clock import database_now
+from notifications.content.text import escape_invisible
 from notifications.querysets import PrimaryManager
 from notifications.security.fields import SecretField
 from notifications.states import AuthType, TestStatus
@@ -33,10 +34,29 @@ class ChangeTimeField(models.DateTimeField):  # type: ignore[type-arg]
 
 
 class UserNotificationChannel(models.Model):
-    """The endpoint of one user on one channel: its address, its authentication and its health."""
+    """An endpoint: its address, its authentication and its health.
+
+    It belongs to a user, or to nobody: the bot of a group, an address, an alias such as "on-call".
+    """
 
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notification_channels", verbose_name=_("user")
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        related_name="notification_channels",
+        verbose_name=_("user"),
+        null=True,
+        blank=True,
+    )
+    label = models.CharField(
+        _("label"),
+        max_length=191,
+        blank=True,
+        default="",
+        db_default="",
+        help_text=_(
+            "Tells several endpoints of a user on one channel apart. An endpoint without a user is named by it, such as "
+            "on-call."
+        ),
     )
     channel = models.CharField(_("channel"), max_length=32, default="feishu")
     enabled = models.BooleanField(_("enabled"), default=True)
@@ -70,7 +90,15 @@ class UserNotificationChannel(models.Model):
         db_table = "user_notification_channels"
         verbose_name = _("user's channel")
         verbose_name_plural = _("users' channels")
-        constraints = (models.UniqueConstraint(fields=("user", "channel"), name="one_channel_per_user"),)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("user", "channel", "label"), name="endpoint_of_user", condition=Q(user__isnull=False)
+            ),
+            models.UniqueConstraint(
+                fields=("label", "channel"), name="endpoint_without_user", condition=Q(user__isnull=True)
+            ),
+            models.CheckConstraint(condition=Q(user__isnull=False) | ~Q(label=""), name="endpoint_has_owner_or_label"),
+        )
         indexes = (
             models.Index(
                 fields=("id",),
@@ -82,4 +110,4 @@ class UserNotificationChannel(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.channel} / {self.user_id}"
+        return " / ".join(filter(None, (self.channel, str(self.user_id or ""), escape_invisible(self.label))))

@@ -16,7 +16,11 @@ from notifications.states import SCHEDULED, UNDELIVERED, Cause, HoldReason, Outc
 
 
 class NotificationRecord(models.Model):
-    """One notification to one user: outbox, queue, schedule and audit in one row."""
+    """One message to one recipient: outbox, queue, schedule and audit in one row.
+
+    The recipient is a user, or an endpoint, or both. A record without an endpoint goes to the user's endpoint without
+    a label on its channel, as it is when the message is sent. The event of docs/events.md makes only such records.
+    """
 
     channel = models.CharField(_("channel"), max_length=32, default="feishu")
     user = models.ForeignKey(
@@ -26,6 +30,16 @@ class NotificationRecord(models.Model):
         db_index=False,  # the index notification_user begins with this column
         related_name="+",
         verbose_name=_("user"),
+        null=True,  # an endpoint may belong to nobody
+    )
+    endpoint = models.ForeignKey(
+        "UserNotificationChannel",
+        on_delete=models.DO_NOTHING,  # a row is kept when its endpoint is deleted
+        db_constraint=False,
+        db_index=False,  # few queries begin with it; notification_held_at_endpoint serves them
+        null=True,
+        related_name="+",
+        verbose_name=_("endpoint"),
     )
     message_uid = models.UUIDField(null=True, editable=False)
     """Identifies the message. The id does not: after a failover PostgreSQL may use the id of a lost row again.
@@ -38,7 +52,18 @@ class NotificationRecord(models.Model):
     target_type = models.CharField(_("target type"), max_length=64, blank=True)
     target_id = models.BigIntegerField(_("target id"), default=0)
     dedupe_key = models.CharField(_("dedupe key"), max_length=191)
-    target_url = models.CharField(_("target path"), max_length=1024, blank=True)
+    request_key = models.CharField(_("key"), max_length=191, blank=True, default="", db_default="")
+    """The key of the caller of `notify`, the same for all recipients of the message. An event of docs/events.md has
+    none."""
+    order_key = models.CharField(_("order key"), max_length=191, blank=True, default="", db_default="")
+    """Of the records with the same key at most one is in flight, the first one."""
+    kind = models.CharField(_("kind"), max_length=64, blank=True, default="", db_default="")
+    """Names the templates that the texts were rendered from."""
+    title = models.CharField(_("title"), max_length=255, blank=True, default="", db_default="")
+    content = models.JSONField(_("content"), null=True, editable=False)
+    """The other parts of a message of `notify` (`content.message.MessageContent`). None for an event of docs/events.md,
+    whose text is built by the Go service's rules."""
+    target_url = models.CharField(_("link"), max_length=1024, blank=True)
     summary_text = models.TextField(_("summary"), blank=True)
     fallback_text = models.TextField(_("fallback text"), blank=True)
     fallback_used = models.BooleanField(_("fallback used"), default=False)
@@ -132,6 +157,14 @@ class NotificationRecord(models.Model):
                 name="notification_held_up",
                 condition=Q(hold_reason__in=[HoldReason.CHANNEL_PAUSED, HoldReason.ENDPOINT_FAILING]),
             ),
+            models.Index(
+                fields=("endpoint", "id"),
+                name="notification_held_at_endpoint",
+                condition=Q(endpoint__isnull=False)
+                & Q(hold_reason__in=[HoldReason.CHANNEL_PAUSED, HoldReason.ENDPOINT_FAILING]),
+            ),
+            # Serves the status of a message, and its cancellation for all recipients.
+            models.Index(fields=("request_key", "id"), name="notification_request_key", condition=~Q(request_key="")),
             # Serves a user's own notifications, newest first (web_api/notification_list.py).
             models.Index(fields=("user", "id"), name="notification_user"),
             models.Index(fields=("trace_id",), name="notification_trace", condition=~Q(trace_id="")),
