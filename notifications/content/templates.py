@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from django.template import Context, TemplateDoesNotExist
+from django.conf import settings
+from django.template import Context, TemplateDoesNotExist, TemplateSyntaxError
 from django.template.loader import get_template
 from django.utils import translation
 from django.utils.translation import gettext
@@ -39,7 +40,7 @@ def render_kind(kind: str, context: Mapping[str, Any], language: str) -> Rendere
     Raises:
         TemplateFailed: A template is wrong, or raised an exception.
     """
-    with translation.override(language or None) if language else translation.override(translation.get_language()):
+    with translation.override(language or settings.LANGUAGE_CODE):
         title = _render(kind, "title.txt", context, escape=False)
         text = _render(kind, "text.txt", context, escape=False)
         html = _render(kind, "html.html", context, escape=True)
@@ -56,6 +57,8 @@ def has_templates(kind: str) -> bool:
         get_template(f"{FOLDER}/{kind}/text.txt")
     except TemplateDoesNotExist:
         return False
+    except TemplateSyntaxError:  # rendering it names the line
+        pass
     return True
 
 
