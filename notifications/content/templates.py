@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.template import Context, TemplateDoesNotExist, TemplateSyntaxError
+from django.template.base import Node
 from django.template.loader import get_template
 from django.utils import translation
 from django.utils.translation import gettext
@@ -80,9 +82,13 @@ def _render(kind: str, name: str, context: Mapping[str, Any], *, escape: bool) -
 
 
 def _describe(error: Exception, path: str) -> str:
-    """Return where and how a template failed. The text of a foreign exception may have values of the context."""
-    node = getattr(error, "token", None) or getattr(getattr(error, "_culprit_node", None), "token", None)
-    line = getattr(node, "lineno", None) or getattr(error, "lineno", None)
+    """Return where and how a template failed."""
+    line = getattr(getattr(error, "token", None), "lineno", None) or getattr(error, "lineno", None)
+    # Django notes the place of an error within a tag only if its engine is in debug mode.
+    for frame, _number in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("self")
+        if isinstance(node, Node) and getattr(node, "token", None):
+            line, path = node.token.lineno, getattr(node.origin, "template_name", None) or path
     values = {"template": path, "line": line, "error": f"{type(error).__name__}: {error}"}
     if line is None:
         return gettext("the template %(template)s failed: %(error)s") % values

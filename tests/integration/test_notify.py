@@ -33,6 +33,7 @@ from notifications.api import (
     status_of,
 )
 from notifications.conf import service_options
+from notifications.delivery.engine import Engine
 from notifications.delivery.held_records import release_and_probe_channels
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
 from notifications.providers.base import Endpoint, SendRequest, SendResult
@@ -118,7 +119,7 @@ class TestRecipients:
         [result] = notify(forms[form], "Hello")
 
         record = NotificationRecord.objects.get(pk=result.record_id)
-        assert (record.user_id, record.endpoint_id and record.endpoint.label.partition(":")[0]) == {
+        assert (record.user_id, record.endpoint and record.endpoint.label.partition(":")[0]) == {
             "email": (None, "address"),
             "label": (None, "on-call"),
             "endpoint": (None, "on-call"),
@@ -208,7 +209,8 @@ class TestContent:
         change(FRONTEND_BASE_URL="https://shop.example")
         text = "Shipped: https://carrier.example/t/1\n" + "x" * 5000
         notify(
-            user, text, title="Order 1", url="/orders/1", action="Track", channels=["feishu"], data={"order": 1}, key="k"
+            user, text, title="Order 1", url="/orders/1", action="Track", channels=["feishu"],
+            data={"order": 1}, key="k",
         )  # fmt: skip
         NotificationRecord.objects.update(next_attempt_at=clock())
 
@@ -344,7 +346,7 @@ def sent_request(recipient: Any, text: str = "Hello", **arguments: Any) -> SendR
     """Return the request that a provider receives for a message."""
     memory = MemoryProvider()
     notify(recipient, text, channels=["feishu"], **arguments)
-    make_engine(memory, None).deliver_due()
+    Engine(providers={"feishu": memory}).deliver_due()
     [request] = memory.requests
     return request
 
@@ -409,7 +411,7 @@ class TestEndpoints:
 
         notify(user, "Both")
         notify(Recipient.of_user(user, label="team"), "Team", channels=["feishu"])
-        make_engine(provider, None).deliver_due()
+        Engine(providers={"feishu": provider}).deliver_due()
 
         assert sorted(provider.sent) == [("Both", "default0"), ("Both", "team0000"), ("Team", "team0000")]
 
@@ -465,7 +467,7 @@ class TestLife:
         assert (result.reused, result.changed, result.status) == (True, True, "pending")
         assert (record.summary_text, record.title) == ("At 11", "Moved")
         assert record.next_attempt_at == LATER + timedelta(hours=1)
-        [change] = record.content["changes"]
+        [change] = (record.content or {})["changes"]
         assert (change["what"], change["was"]["text"]) == ("replaced", "At 10")
 
     @pytest.mark.parametrize("code", ["cancelled", "expired"])
@@ -497,7 +499,7 @@ class TestLife:
 
         moved = NotificationRecord.objects.get(user=None)
         assert moved.next_attempt_at == LATER + timedelta(days=1)
-        assert moved.content["changes"][0]["what"] == "rescheduled"
+        assert (moved.content or {})["changes"][0]["what"] == "rescheduled"
 
     def test_status_and_cancel_are_by_key_for_all_recipients(self, user: User) -> None:
         notify([user, "bob@example.com"], "Hello", key="k")
