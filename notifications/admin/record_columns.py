@@ -193,7 +193,7 @@ class RecordColumns:
         return json_block(record.content)
 
     @admin.display(description=_("endpoint"))
-    def endpoint(self, record: NotificationRecord) -> SafeString | str:
+    def endpoint_link(self, record: NotificationRecord) -> SafeString | str:
         """Return a link to the user's channel, with a badge of its state."""
         channels = UserNotificationChannel.objects.of_record(record)
         channel = channels.only("enabled", "paused_at", "channel").first()

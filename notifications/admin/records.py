@@ -76,7 +76,7 @@ class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
                 "fields": (
                     "owner",
                     "channel",
-                    "endpoint",
+                    "endpoint_link",
                     "priority",
                     "message_kind",
                     "heading",
@@ -134,7 +134,7 @@ class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
         if request.user.has_perm("notifications.view_usernotificationchannel"):
             return self.fieldsets
         return [
-            (title, {"fields": [name for name in options["fields"] if name != "endpoint"]})
+            (title, {"fields": [name for name in options["fields"] if name != "endpoint_link"]})
             for title, options in self.fieldsets
         ]
 

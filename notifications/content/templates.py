@@ -14,6 +14,7 @@ from django.utils import translation
 from django.utils.translation import gettext
 
 from notifications.content.text import trim
+from notifications.exceptions import NotificationError
 
 FOLDER = "notifications"
 """Folder of the kinds among the project's templates."""
@@ -27,7 +28,7 @@ class RenderedTexts(NamedTuple):
     html: str
 
 
-class TemplateFailed(Exception):
+class TemplateFailed(NotificationError):
     """A template could not be rendered. The text names the template and the line."""
 
 
@@ -88,7 +89,8 @@ def _describe(error: Exception, path: str) -> str:
     for frame, _number in traceback.walk_tb(error.__traceback__):
         node = frame.f_locals.get("self")
         if isinstance(node, Node) and getattr(node, "token", None):
-            line, path = node.token.lineno, getattr(node.origin, "template_name", None) or path
+            token: Any = node.token
+            line, path = token.lineno, getattr(node.origin, "template_name", None) or path
     values = {"template": path, "line": line, "error": f"{type(error).__name__}: {error}"}
     if line is None:
         return gettext("the template %(template)s failed: %(error)s") % values
