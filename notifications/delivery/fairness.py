@@ -42,6 +42,8 @@ class Candidate(NamedTuple):
     """Unix time at which it became due."""
     turn: float
     """Its place among the oldest (`notifications.sql.TURN`): a higher priority counts as due earlier."""
+    ordered: bool
+    """Whether it has an order key. Then it has no share of the newest: it may have to wait for an earlier one."""
     newest: bool
     """Whether it is at the new end of the queue. A record may be at both ends."""
 
@@ -96,8 +98,8 @@ def look_at_due(
         while is_psycopg3 and cursor.nextset():
             pass  # psycopg 3 returns the result of each statement, psycopg2 that of the last one
         return [
-            Candidate(pk, channel, priority, share_keys(user, channel), due, turn, newest)
-            for pk, channel, priority, user, due, turn, newest in cursor.fetchall()
+            Candidate(pk, channel, priority, share_keys(user, channel), due, turn, ordered, newest)
+            for pk, channel, priority, user, due, turn, ordered, newest in cursor.fetchall()
         ]
 
 
@@ -142,15 +144,17 @@ class Shares:
     def choose(self, candidates: Sequence[Candidate], free: int) -> list[Candidate]:
         """Return the records to claim.
 
-        A quarter of the slots is for the newest records, the rest for the oldest, as long as their endpoints
-        and recipients are within their share. Slots that are left go to those above their share, but not the reserve.
+        A quarter of the slots is for the newest records without an order key, the rest for the oldest, as long as their
+        endpoints and recipients are within their share. Slots that are left go to those above their share, but not the reserve.
 
         Args:
             candidates: What `look_at_due` returned.
             free: Number of free slots.
         """
         newest = sorted(
-            (item for item in candidates if item.newest), key=lambda item: (item.newness, item.record_id), reverse=True
+            (item for item in candidates if item.newest and not item.ordered),
+            key=lambda item: (item.newness, item.record_id),
+            reverse=True,
         )
         oldest = sorted((item for item in candidates if not item.newest), key=lambda item: (item.turn, item.record_id))
         used = self._used.copy()

@@ -61,7 +61,7 @@ _Key = tuple[str, str]
 _INSERT = load_sql("notifications.ingest", "insert_requests")
 _COLUMNS = (
     *("channel", "user_id", "trigger_id", "preview_id", "trigger_type", "target_type", "target_id", "dedupe_key"),
-    *("target_url", "trace_id", "priority"),
+    *("target_url", "trace_id", "priority", "order_key"),
 )
 MAX_LOGGED_IDS = 20
 """Records of duplicates that one log line names."""

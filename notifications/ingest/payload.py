@@ -47,6 +47,8 @@ class NotificationRequest:
     trace_id: str = ""
     priority: int = Priority.NORMAL.value
     channel: str = "feishu"
+    order_key: str = ""
+    """Records of the channel with the same key are sent one after the other; empty: not ordered."""
 
 
 IDENTIFIER_LENGTHS = {

@@ -13,6 +13,7 @@ SELECT
     ends.user_id,
     EXTRACT(EPOCH FROM ends.next_attempt_at)::float8 AS due,
     ends.turn,
+    ends.ordered,
     ends.newest
 FROM UNNEST(%(channels)s::text[]) AS served (channel)
 CROSS JOIN UNNEST(%(priorities)s::smallint[], %(since)s::float8[]) AS level (priority, since)
@@ -24,6 +25,7 @@ CROSS JOIN
                 user_id,
                 next_attempt_at,
                 %(turn)s AS turn,
+                order_key <> '' AS ordered,
                 FALSE AS newest
             FROM notification_records
             WHERE
@@ -41,6 +43,7 @@ CROSS JOIN
                 user_id,
                 next_attempt_at,
                 %(turn)s AS turn,
+                order_key <> '' AS ordered,
                 TRUE AS newest
             FROM notification_records
             WHERE

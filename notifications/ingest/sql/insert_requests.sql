@@ -7,9 +7,9 @@
 -- Index: notification_dedupe (dedupe_key, channel).
 INSERT INTO notification_records (
     channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
-    summary_text, fallback_text, fallback_used, replaced_texts, trace_id, priority, status, attempt_count, max_attempts,
-    round, next_attempt_at, expires_at, last_error_code, last_error, provider_message_id, message_uid, created_at,
-    updated_at
+    summary_text, fallback_text, fallback_used, replaced_texts, trace_id, priority, order_key, status, attempt_count,
+    max_attempts, round, next_attempt_at, expires_at, last_error_code, last_error, provider_message_id, message_uid,
+    created_at, updated_at
 )
 SELECT
     channel,
@@ -27,6 +27,7 @@ SELECT
     replaced_texts::jsonb,
     trace_id,
     priority,
+    order_key,
     'pending',
     0,
     %(max_attempts)s,
@@ -44,10 +45,12 @@ FROM
         %(channel)s::text[], %(user_id)s::bigint[], %(trigger_id)s::text[], %(preview_id)s::text[],
         %(trigger_type)s::text[], %(target_type)s::text[], %(target_id)s::bigint[], %(dedupe_key)s::text[],
         %(target_url)s::text[], %(summary_text)s::text[], %(fallback_text)s::text[], %(fallback_used)s::bool[],
-        %(replaced_texts)s::text[], %(trace_id)s::text[], %(priority)s::smallint[]
+        %(replaced_texts)s::text[], %(trace_id)s::text[], %(priority)s::smallint[],
+        %(order_key)s::text[]
     ) AS request (
         channel, user_id, trigger_id, preview_id, trigger_type, target_type, target_id, dedupe_key, target_url,
-        summary_text, fallback_text, fallback_used, replaced_texts, trace_id, priority
+        summary_text, fallback_text, fallback_used, replaced_texts, trace_id, priority,
+        order_key
     )
 ORDER BY dedupe_key COLLATE "C", channel COLLATE "C"
 ON CONFLICT (dedupe_key, channel) DO NOTHING
