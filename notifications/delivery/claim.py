@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
@@ -102,13 +102,11 @@ class Claimed:
         return Cause.REPLAY if self.round else Cause.EVENT
 
 
-class Claims(NamedTuple):
-    """What one claim found."""
+class Claims(list[Claimed]):
+    """The records of one claim in the order of their turns: the longest overdue of a priority first."""
 
-    rows: list[Claimed]
-    """The claimed records in the order of their turns: the longest overdue of a priority first."""
-    blocked: int
-    """How many records were due and have to wait for another one of their order key. They are held now."""
+    blocked = 0
+    """How many more records were due, and have to wait for another one of their order key. They are held now."""
 
 
 CLAIM_TRIES = 3
@@ -119,30 +117,6 @@ _RELEASE_CLAIMS = load_sql("notifications.delivery", "release_claims")
 
 
 def claim(
-    limit: int,
-    *,
-    channels: Sequence[str],
-    options: ServiceOptions,
-    clock: Clock | None,
-    ids: Sequence[int] | None = None,
-    priorities: Sequence[int] = tuple(Priority.values),
-    since: Mapping[int, float] = MappingProxyType({}),
-    before: str = "",
-) -> list[Claimed]:
-    """Claim due records. As `claim_due`, but returns the claimed records only."""
-    return claim_due(
-        limit,
-        channels=channels,
-        options=options,
-        clock=clock,
-        ids=ids,
-        priorities=priorities,
-        since=since,
-        before=before,
-    ).rows
-
-
-def claim_due(
     limit: int,
     *,
     channels: Sequence[str],
@@ -209,13 +183,14 @@ def claim_due(
     emails = _email_addresses({row["user_id"] for row in rows if row["enabled"] and not row["webhook_url"]})
     skipped = options.inactive_users == SKIP
     inactive = inactive_users({row["user_id"] for row in rows if row["enabled"]}) if skipped else set()
-    claimed = [
+    claims = Claims(
         _build_claimed(
             row | {"user_inactive": row["user_id"] in inactive}, token, lease_deadline, emails.get(row["user_id"], "")
         )
         for row in rows
-    ]
-    return Claims(claimed, len(blocked))
+    )
+    claims.blocked = len(blocked)
+    return claims
 
 
 def _execute(parameters: dict[str, Any], before: str) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from notifications.delivery.admission import (
     lock_claim,
 )
 from notifications.delivery.attempt_log import log_attempt
-from notifications.delivery.claim import claim_due, release_claims, seconds_until_due
+from notifications.delivery.claim import claim, release_claims, seconds_until_due
 from notifications.delivery.fairness import Candidate, Shares, look_at_due
 from notifications.delivery.flight import Flight, build_settlements
 from notifications.delivery.held_records import release_and_probe_channels_if_due
@@ -296,7 +296,7 @@ class Engine:
     ) -> list[Flight]:
         """Claim records and lock the claim. Release the records that may not be sent now."""
         since = self.queue_start.begin(channels) if ids is None else {}
-        rows, blocked = claim_due(
+        claims = claim(
             limit,
             channels=channels,
             options=self.options,
@@ -307,9 +307,9 @@ class Engine:
             before=before,
         )
         if ids is None:
-            self.queue_start.end({row.priority: row.due_since for row in rows})
-        rows = admit_one_recovered(rows, self.clock)
-        claimed = len(rows) + blocked
+            self.queue_start.end({row.priority: row.due_since for row in claims})
+        rows = admit_one_recovered(claims, self.clock)
+        claimed = len(rows) + claims.blocked
         total.scanned += claimed
         lock = None
         if rows and self.locks:

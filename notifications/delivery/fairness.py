@@ -42,10 +42,10 @@ class Candidate(NamedTuple):
     """Unix time at which it became due."""
     turn: float
     """Its place among the oldest (`notifications.sql.TURN`): a higher priority counts as due earlier."""
-    ordered: bool
-    """Whether it has an order key. Then it has no share of the newest: it may have to wait for an earlier one."""
     newest: bool
     """Whether it is at the new end of the queue. A record may be at both ends."""
+    ordered: bool = False
+    """Whether it has an order key. Then it has no share of the newest: it may have to wait for an earlier one."""
 
     @property
     def newness(self) -> float:
@@ -98,7 +98,7 @@ def look_at_due(
         while is_psycopg3 and cursor.nextset():
             pass  # psycopg 3 returns the result of each statement, psycopg2 that of the last one
         return [
-            Candidate(pk, channel, priority, share_keys(user, channel), due, turn, ordered, newest)
+            Candidate(pk, channel, priority, share_keys(user, channel), due, turn, newest, ordered)
             for pk, channel, priority, user, due, turn, ordered, newest in cursor.fetchall()
         ]
 
@@ -145,7 +145,8 @@ class Shares:
         """Return the records to claim.
 
         A quarter of the slots is for the newest records without an order key, the rest for the oldest, as long as their
-        endpoints and recipients are within their share. Slots that are left go to those above their share, but not the reserve.
+        endpoints and recipients are within their share. Slots that are left go to those above their share, but not the
+        reserve.
 
         Args:
             candidates: What `look_at_due` returned.

@@ -19,7 +19,7 @@ from django.db import IntegrityError, connection, transaction
 from dev.waiting import wait_until
 from notifications.admin.record_explanations import HOLD_EXPLANATIONS, explain_record
 from notifications.conf import service_options
-from notifications.delivery.claim import Claimed, claim, claim_due, release_claims
+from notifications.delivery.claim import Claimed, claim, release_claims
 from notifications.delivery.engine import Engine
 from notifications.delivery.fairness import look_at_due
 from notifications.delivery.settle import settle_batch
@@ -482,12 +482,13 @@ class TestConcurrency:
             )
         with ThreadPoolExecutor(1) as pool:
             found = pool.submit(
-                in_thread(lambda: claim_due(10, channels=["feishu"], options=service_options(), clock=None))
+                in_thread(lambda: claim(10, channels=["feishu"], options=service_options(), clock=None))
             )
             wait_until_blocked(other_session)
             other_session.commit()
 
-            assert found.result(PATIENCE) == ([], 1)
+            claims = found.result(PATIENCE)
+            assert (list(claims), claims.blocked) == ([], 1)
 
         assert states() == {"k1": ("sent", ""), "k2": ("pending", "")}
         assert row.record_id == first

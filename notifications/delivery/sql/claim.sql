@@ -15,7 +15,7 @@
 -- Its columns from `claimed` are NULL.
 --
 -- Indexes: notification_due_by_priority (channel, priority, next_attempt_at, id) for the due records, the primary key
--- for `ids`, notification_order (channel, order_key, replayed or not, id) and notification_order_in_flight (channel,
+-- for `ids`, notification_order (channel, order_key, ...) and notification_order_in_flight (channel,
 -- order_key) for the records with an order key, one_channel_per_user for the endpoint.
 WITH due AS (
     SELECT record.*

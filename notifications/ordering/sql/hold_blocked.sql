@@ -2,7 +2,7 @@
 --
 -- A record that somebody else has locked is being changed, and is left alone.
 --
--- Indexes: the primary key, notification_order (channel, order_key, replayed or not, id), notification_order_in_flight
+-- Indexes: the primary key, notification_order (channel, order_key, ...), notification_order_in_flight
 -- (channel, order_key), notification_order_dead (channel, order_key, id).
 WITH waiting AS (
     SELECT notification_records.id

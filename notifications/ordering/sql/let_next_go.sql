@@ -2,7 +2,7 @@
 --
 -- A record that somebody else has locked is being changed, and is left alone.
 --
--- Indexes: notification_order (channel, order_key, replayed or not, id), notification_order_in_flight (channel,
+-- Indexes: notification_order (channel, order_key, ...), notification_order_in_flight (channel,
 -- order_key), notification_order_dead (channel, order_key, id), and the primary key.
 WITH head AS (
     SELECT first_one.id
