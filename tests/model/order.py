@@ -331,8 +331,9 @@ def explore(rules: Rules) -> int:
             if before not in can_end:
                 can_end.add(before)
                 queue.append(before)
-    if stuck := explorer.reached_by.keys() - can_end:
-        raise BrokenPromise(STUCK, min((explorer.trace(state) for state in stuck), key=len))
+    nearest_stuck = next((state for state in explorer.reached_by if state not in can_end), None)
+    if nearest_stuck:
+        raise BrokenPromise(STUCK, explorer.trace(nearest_stuck))
     return len(explorer.reached_by)
 
 
