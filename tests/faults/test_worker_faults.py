@@ -93,7 +93,7 @@ def test_fault_04_kill_storm(environment: FaultEnvironment) -> None:
 
 def give_order_keys(environment: FaultEnvironment, keys: int) -> None:
     """Share the records out to order keys, in turn."""
-    environment.rows(f"UPDATE notification_records SET order_key = 'order-' || id % {keys} RETURNING id")
+    environment.rows(f"UPDATE notification_records SET order_key = 'order-' || mod(id, {keys}) RETURNING id")
 
 
 def arrivals(environment: FaultEnvironment, keys: int) -> dict[int, list[int]]:
@@ -106,7 +106,7 @@ def arrivals(environment: FaultEnvironment, keys: int) -> dict[int, list[int]]:
 
 
 @pytest.mark.parametrize(("point", "copies"), [("after_claim", 1), ("after_send", 2)])
-def test_fault_29_killed_worker_keeps_the_order_of_a_key(
+def test_fault_38_killed_worker_keeps_the_order_of_a_key(
     environment: FaultEnvironment, point: str, copies: int
 ) -> None:
     user, _key = environment.add_user()
@@ -124,7 +124,7 @@ def test_fault_29_killed_worker_keeps_the_order_of_a_key(
     environment.assert_promise()
 
 
-def test_fault_29_kill_storm_keeps_the_order_of_each_key(environment: FaultEnvironment) -> None:
+def test_fault_38_kill_storm_keeps_the_order_of_each_key(environment: FaultEnvironment) -> None:
     environment.env.update(SHORT_LEASE)
     user, _key = environment.add_user("slow:0.02")
     records = environment.request(user, *(f"{number:03}" for number in range(200)))
