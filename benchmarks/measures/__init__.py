@@ -7,6 +7,7 @@ from benchmarks.measures import (
     fairness,
     isolation,
     latency,
+    ordering,
     redis_down,
     requesting,
     slow,
@@ -14,4 +15,7 @@ from benchmarks.measures import (
     throughput,
 )
 
-ALL = (throughput, slow, isolation, fairness, latency, committing, requesting, sweeping, claiming, backlog, redis_down)
+ALL = (
+    *(throughput, slow, isolation, fairness, latency, committing, requesting, sweeping, ordering, claiming, backlog),
+    redis_down,
+)

@@ -14,6 +14,7 @@ from notifications.content.json_encoding import encode_json
 from notifications.content.sanitize import clean_json, clean_text
 from notifications.delivery.claim import Claimed
 from notifications.delivery.settlement import MAX_ERROR_LENGTH, Settlement
+from notifications.ordering.key_order import letting_next_go, order_keys
 from notifications.providers.base import MAY_HAVE_ARRIVED
 from notifications.sql import load_sql
 from notifications.states import Cause, ErrorCode
@@ -37,6 +38,8 @@ LATE_SUCCESS = f"{LATE_FAILURE}, so {MAY_HAVE_ARRIVED} more than once"
 def settle_batch(group: Sequence[Settlement], clock: Clock | None) -> set[int]:
     """Store a group of results in one statement: attempt rows, records and counters.
 
+    If records of the group have an order key, the next records of these keys become due in the same transaction.
+
     A failure is stored in its record only under its own lease. A success is stored even if its lease is lost, because a
     proven send must stop further sends. The attempt row is stored in both cases. If the attempt was recorded as lost
     meanwhile, its error keeps that.
@@ -59,9 +62,11 @@ def settle_batch(group: Sequence[Settlement], clock: Clock | None) -> set[int]:
         "results": encode_json([_result_row(item) for item in group]).decode(),
         **counters.count_parameters(),
     }
-    with connection.cursor() as cursor:
+    keys = order_keys(item.row for item in group)
+    with letting_next_go(keys, clock), connection.cursor() as cursor:
         cursor.execute(SETTLE, parameters)
-        return {row[0] for row in cursor.fetchall()}
+        settled = {row[0] for row in cursor.fetchall()}
+    return settled
 
 
 def settle_with_retries(group: Sequence[Settlement], clock: Clock | None, *, patience: float) -> set[int] | None:
