@@ -87,7 +87,7 @@ class RecordColumns:
         try:
             user = record.user
         except ObjectDoesNotExist:
-            return str(record.user_id)
+            return isolated(record.user_id)
         return user_link(user)
 
     @admin.display(description=_("error code"))

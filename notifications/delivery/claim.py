@@ -26,6 +26,7 @@ from notifications.querysets import inactive_users, primary_users
 from notifications.security.secrets import Secret
 from notifications.sql import FORBID_SORT, load_sql
 from notifications.states import Cause, Priority, Status
+from notifications.user_keys import UserKey, plain_user_key
 
 TEST_TRIGGER = "test"
 """The trigger type of test messages."""
@@ -41,7 +42,8 @@ class Claimed:
     lease_token: str
     channel: str
     dedupe_key: str
-    user_id: int
+    user_id: int | str | None
+    """As in `SendRequest`."""
     trace_id: str
     priority: int
     attempt_count: int
@@ -249,7 +251,7 @@ def release_claims(
         cursor.execute(_RELEASE_CLAIMS, parameters)
 
 
-def _email_addresses(user_ids: set[int]) -> dict[int, str]:
+def _email_addresses(user_ids: set[UserKey]) -> dict[UserKey, str]:
     """Return the users' own email addresses, for channels without an address. Most claims have no such channel."""
     model = get_user_model()
     name = model.get_email_field_name()
@@ -259,6 +261,7 @@ def _email_addresses(user_ids: set[int]) -> dict[int, str]:
 
 
 def _build_claimed(row: dict[str, Any], token: str, lease_deadline: float, email: str) -> Claimed:
+    row["user_id"] = plain_user_key(row["user_id"])
     text, fallback_used = build_message_text(
         summary=row["summary_text"],
         fallback=row["fallback_text"],

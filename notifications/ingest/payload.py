@@ -8,6 +8,7 @@ from typing import NotRequired, TypedDict
 
 from notifications.ingest.validation import MAX_INT64, Check
 from notifications.states import Priority
+from notifications.user_keys import UserKey
 
 
 class NotificationPayload(TypedDict):
@@ -34,7 +35,7 @@ class NotificationPayload(TypedDict):
 class NotificationRequest:
     """A request whose payload passed every check."""
 
-    user_id: int
+    user_id: UserKey
     preview_id: str
     dedupe_key: str
     target_url: str
@@ -77,7 +78,9 @@ FIELDS = {
 }
 
 
-def parse_payload(payload: object, *, max_user_id: int = MAX_INT64, channel: str = "feishu") -> NotificationRequest:
+def parse_payload(
+    payload: object, *, max_user_id: int | None = MAX_INT64, channel: str = "feishu"
+) -> NotificationRequest:
     """Check a payload and return its request.
 
     Which fields are required and the order of the errors come from the Go service; lengths, types and characters are
@@ -85,7 +88,8 @@ def parse_payload(payload: object, *, max_user_id: int = MAX_INT64, channel: str
 
     Args:
         payload: A mapping with the fields of a request; docs/events.md lists them.
-        max_user_id: The largest key that the user table can hold.
+        max_user_id: The largest key that the user table can hold; None if its keys are no integers, which refuses every
+            payload.
         channel: The channel whose provider sends the message.
 
     Returns:
@@ -95,7 +99,7 @@ def parse_payload(payload: object, *, max_user_id: int = MAX_INT64, channel: str
         InvalidNotification: At least one field is wrong; `errors` lists each with its reason.
     """
     check = Check(payload, FIELDS)
-    user_id = check.positive_integer("user_id", max_user_id)
+    user_id = check.user_id(max_user_id)
     strings = {
         name: check.identifier(name, limit, required=name in REQUIRED_IDENTIFIERS)
         for name, limit in IDENTIFIER_LENGTHS.items()
