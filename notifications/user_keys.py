@@ -64,7 +64,7 @@ def to_user_key(value: object) -> UserKey | None:
         key: UserKey = field.to_python(value)
     except ValidationError:
         return None
-    return None if field.max_length and len(str(key)) > field.max_length else key
+    return None if isinstance(key, str) and len(key) > (field.max_length or len(key)) else key
 
 
 def plain_user_key(key: UserKey | None) -> int | str | None:

@@ -87,7 +87,9 @@ class RecordColumns:
         try:
             user = record.user
         except ObjectDoesNotExist:
-            return isolated(record.user_id)
+            user = None
+        if user is None:  # also where users are prefetched and this one is missing
+            return EMPTY_VALUE if record.user_id is None else isolated(record.user_id)
         return user_link(user)
 
     @admin.display(description=_("error code"))
