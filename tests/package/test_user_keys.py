@@ -34,7 +34,7 @@ TEXT_KEY = "code = models.CharField(primary_key=True, max_length=120)"
 KEYS = {
     UUID_KEY: [f"5f1c0f9e-6b0a-4b8e-9d53-{number:012d}" for number in range(1, 5)],
     # What an address, a query string, a label of a metric or a cast to a shorter column would change.
-    TEXT_KEY: ['staff/anna "ü" & 1%_', "None", "7", "x" * 120],
+    TEXT_KEY: ['staff/anna_2F "ü" & 1%', "None", "7", "x" * 120],
 }
 URLS = """
 from django.contrib import admin
@@ -325,8 +325,16 @@ def make_dead():
     insert(request(keys[0], "of-ada"), request(keys[1], "of-bob"))
     NotificationRecord.objects.update(status="dead", next_attempt_at=None, last_error_code="provider_5xx")
 make_dead()
+class Kept(logging.Handler):
+    def emit(self, record):
+        if hasattr(record, "actor_id"):
+            lines.append(json.dumps(record.actor_id))
+lines = []
+logging.getLogger("notifications").addHandler(Kept())
+logging.getLogger("notifications").setLevel(logging.INFO)
+logging.getLogger("notifications").propagate = False
 call_command("replay_notifications", "--user", keys[0], "--reason", "fixed", "--actor", "ada", stdout=io.StringIO())
-by_command = statuses()
+by_command = [statuses(), sorted(set(map(json.loads, lines)))]
 try:
     call_command("replay_notifications", "--user", "y" * 121, "--dry-run")
     refused = ""
@@ -349,7 +357,7 @@ result = [by_command, refused, criteria, by_form, form_error]
 """
     )
 
-    assert by_command == {"of-ada": "pending", "of-bob": "dead"}
+    assert by_command == [{"of-ada": "pending", "of-bob": "dead"}, [project.keys[0]]]
     assert "must be a user id" in refused
     assert criteria == [{"user": project.keys[0]}, {"user": project.keys[1]}, True]
     assert by_form == [{"user": project.keys[1]}, 1]
@@ -370,12 +378,12 @@ said = io.StringIO()
 try:
     call_command("notifications_doctor", "--json", stdout=said)
 except CommandError:
-    pass  # no worker runs
+    pass  # nothing sweeps
 result = [labels, {one["name"]: one["state"] for one in json.loads(said.getvalue())}]
 """)
 
     assert labels == sorted(project.keys)
-    assert {name for name, state in doctor.items() if state == "error"} == {"workers"}
+    assert {name for name, state in doctor.items() if state == "error"} == {"sweep"}
     assert {doctor["database"], doctor["settings"]} == {"ok"}
 
 
