@@ -384,7 +384,6 @@ result = [labels, {one["name"]: one["state"] for one in json.loads(said.getvalue
 
     assert labels == sorted(project.keys)
     assert {name for name, state in doctor.items() if state == "error"} == {"sweep"}
-    assert {doctor["database"], doctor["settings"]} == {"ok"}
 
 
 def test_the_owner_of_a_paused_channel_is_told_by_mail(project: Project) -> None:
