@@ -44,6 +44,7 @@ WIDTHS = {
     for field in NotificationRecord._meta.get_fields()
     if isinstance(field, (models.CharField, models.TextField))
     and field.name not in ("channel", "status", "last_error", "last_error_code", "provider_message_id", "hold_reason")
+    and field.name not in ("request_key", "order_key", "kind", "title")  # of `notify` only
 }
 TEXTS = ("summary_text", "fallback_text")
 INTEGERS = ("target_id", "notification_id")
