@@ -17,9 +17,10 @@ from django.db.models.functions import Now
 from notifications.clock import Clock
 from notifications.conf import ServiceOptions
 from notifications.content.text import escape_invisible
+from notifications.lifecycle.events import write_events
 from notifications.models import NotificationRecord, ReplayOperation
 from notifications.querysets import NotificationQuerySet
-from notifications.states import ErrorCode, HoldReason, Status
+from notifications.states import HELD_BY_ENDPOINT, ErrorCode, HoldReason, Status
 from notifications.telemetry.audit import CHANGE, add_admin_log
 
 logger = logging.getLogger("notifications.service")
@@ -76,6 +77,7 @@ class RecordOperations:
             }
             | ({"replay_operation": operation} if operation else {}),
             actor=actor,
+            signal=lambda record: "replayed",
             message=f"Replayed{' (forced)' if force else ''}: {reason}",
             progress=progress,
         )
@@ -104,6 +106,7 @@ class RecordOperations:
                 "hold_reason": "",
             },
             actor=actor,
+            signal=lambda record: "skipped",
             message=f"Cancelled: {reason}",
         )
 
@@ -127,6 +130,7 @@ class RecordOperations:
             select=lambda batch: batch.deferred(),
             changes={"next_attempt_at": self._now(), "hold_reason": _PLANNED_OR_NOT_HELD},
             actor=actor,
+            signal=lambda record: "released" if record.hold_reason in HELD_BY_ENDPOINT else "",
             message=f"Sent now: {reason}",
         )
 
@@ -136,6 +140,7 @@ class RecordOperations:
         *,
         select: Callable[[NotificationQuerySet[NotificationRecord]], NotificationQuerySet[NotificationRecord]],
         changes: dict[str, Any],
+        signal: Callable[[NotificationRecord], str],
         actor: AbstractBaseUser | None,
         message: str,
         progress: Progress | None = None,
@@ -143,15 +148,18 @@ class RecordOperations:
         """Change records in batches.
 
         `select` filters each batch again under its row locks, because a record may have changed since its id was read.
+        `signal` names the signal of a record, from what it held before the change; empty for none.
         """
         ids = list(records.order_by("pk").values_list("pk", flat=True))
         message, changed = escape_invisible(message), 0
         for start in range(0, len(ids), OPERATION_BATCH_RECORDS):
             with transaction.atomic():
                 batch = NotificationRecord.objects.filter(pk__in=ids[start : start + OPERATION_BATCH_RECORDS])
-                locked = list(select(batch).select_for_update().order_by("pk").only("pk", "channel", "dedupe_key"))
+                columns = ("pk", "channel", "dedupe_key", "hold_reason")
+                locked = list(select(batch).select_for_update().order_by("pk").only(*columns))
                 locked_rows = NotificationRecord.objects.filter(pk__in=[record.pk for record in locked])
                 changed += locked_rows.update(updated_at=self._now(), **changes)
+                write_events((record.pk, signal(record)) for record in locked)
                 if actor is not None:
                     add_admin_log(actor, locked, CHANGE, message)
             for record in locked:

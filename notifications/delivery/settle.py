@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
 from notifications.clock import Clock
 from notifications.content.json_encoding import encode_json
 from notifications.content.sanitize import clean_json, clean_text
 from notifications.delivery.claim import Claimed
 from notifications.delivery.settlement import MAX_ERROR_LENGTH, Settlement
+from notifications.lifecycle.events import heard_signals, write_events
 from notifications.providers.base import MAY_HAVE_ARRIVED
 from notifications.sql import load_sql
-from notifications.states import Cause, ErrorCode
+from notifications.states import Cause, ErrorCode, Status
 from notifications.telemetry import counters
 from notifications.telemetry.process import worker_name
 
@@ -36,6 +37,8 @@ LATE_SUCCESS = f"{LATE_FAILURE}, so {MAY_HAVE_ARRIVED} more than once"
 
 def settle_batch(group: Sequence[Settlement], clock: Clock | None) -> set[int]:
     """Store a group of results in one statement: attempt rows, records and counters.
+
+    Where somebody listens, the events of the results are stored in the same transaction.
 
     A failure is stored in its record only under its own lease. A success is stored even if its lease is lost, because a
     proven send must stop further sends. The attempt row is stored in both cases. If the attempt was recorded as lost
@@ -59,9 +62,28 @@ def settle_batch(group: Sequence[Settlement], clock: Clock | None) -> set[int]:
         "results": encode_json([_result_row(item) for item in group]).decode(),
         **counters.count_parameters(),
     }
+    if not heard_signals():
+        return _settle(parameters)
+    with transaction.atomic():
+        settled = _settle(parameters)
+        write_events((item.row.record_id, name) for item, name in _signals(group) if item.row.record_id in settled)
+    return settled
+
+
+def _settle(parameters: dict[str, Any]) -> set[int]:
     with connection.cursor() as cursor:
         cursor.execute(SETTLE, parameters)
         return {row[0] for row in cursor.fetchall()}
+
+
+def _signals(group: Sequence[Settlement]) -> Iterator[tuple[Settlement, str]]:
+    """Yield the settlements that say what became of their record, and the signal that says it."""
+    names = {Status.SENT: "delivered", Status.DEAD: "died", Status.SKIPPED: "skipped"}
+    for item in group:
+        if item.status in names:
+            yield item, names[item.status]
+        elif item.hold_reason and not item.row.was_held:
+            yield item, "held"
 
 
 def settle_with_retries(group: Sequence[Settlement], clock: Clock | None, *, patience: float) -> set[int] | None:

@@ -19,6 +19,7 @@ from django.utils.translation import gettext, gettext_lazy as _, ngettext
 from notifications.api import request_triggered
 from notifications.delivery.engine import Engine, RetryResult
 from notifications.ingest.validation import InvalidNotification
+from notifications.lifecycle.relay import RelayThread, relay_events
 from notifications.maintenance.job_scheduler import run_due_jobs
 from notifications.management.commands._base import Command as Base, StopSignal, positive_int, stop_on_signals
 from notifications.models import NotificationRecord, ReplayOperation
@@ -101,13 +102,17 @@ class Command(Base):
             ):
                 break
             stop.wait(wait)
+        # Last, because a receiver may be slow. It is not interrupted.
+        relay_events(budget=deadline - time.monotonic(), should_stop=stop.requested)
         evaluate_if_due()
 
     def _forever(self, stop: StopSignal, interval: float, total: RetryResult) -> None:
         engine = Engine(should_stop=stop.requested)
+        relay = RelayThread()
         logger.info("delivering until a stop signal", extra={"event": "deliver_due.started"})
         while not stop.requested():
             close_old_connections()
+            relay.start()
             before = total.scanned
             try:
                 run_due_batches(0)  # one batch per iteration: there may be no worker
@@ -122,6 +127,7 @@ class Command(Base):
             evaluate_if_due()
             if pause:
                 stop.wait(pause)
+        relay.stop()
         logger.info("stopped", extra={"event": "deliver_due.stopped"})
 
     def _report(self, total: RetryResult) -> None:
