@@ -137,7 +137,7 @@ class RelayThread:
 
 def _take(limit: int) -> list[tuple[int, int]]:
     """Count an attempt of the next due events. Return their ids and numbers of attempts."""
-    parameters = {
+    parameters: dict[str, Any] = {
         "names": sorted(heard_signals()),
         "abandoned": ABANDONED_SECONDS,
         "first_delay": FIRST_DELAY_SECONDS,
