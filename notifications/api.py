@@ -1,29 +1,34 @@
 """The Python API for code in the same Django project.
 
-    from notifications.api import request_notification
+    from notifications.api import notify
 
 Call the functions inside your own transaction. A request that rolls back is never sent; one that commits is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
+from asgiref.sync import sync_to_async
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils.translation import gettext_lazy as _
 
 from notifications.broker.nudge import nudge
 from notifications.conf import service_options
+from notifications.content.message import Mention
 from notifications.content.text import trim
 from notifications.delivery import circuit_breaker
 from notifications.ingest.insert import Accepted
+from notifications.ingest.message_event import read_message_event
 from notifications.ingest.payload import NotificationPayload
+from notifications.ingest.recipients import Recipient
 from notifications.ingest.triggers import TRIGGERED, compose, parse_trigger
 from notifications.ingest.validation import Check, DedupeConflict, InvalidNotification, time_problem
+from notifications.messages import MessageStatus, Notified, request_message, reschedule_message, statuses_of
 from notifications.models import DueJob, NotificationRecord, ReplayOperation
 from notifications.querysets import NotificationQuerySet, max_user_id
 from notifications.service import NotificationService, Progress
@@ -32,17 +37,165 @@ __all__ = [
     "Accepted",
     "DedupeConflict",
     "InvalidNotification",
+    "Mention",
+    "MessageStatus",
     "NotificationPayload",
+    "Notified",
+    "Recipient",
     "Scheduled",
+    "anotify",
+    "cancel",
     "cancel_notification",
+    "notify",
     "replay_notifications",
     "request_notification",
     "request_notifications",
     "request_triggered",
+    "reschedule",
     "resume_channel",
     "schedule_job",
     "send_notifications_now",
+    "status_of",
 ]
+
+
+def notify(
+    recipients: Any,
+    text: str = "",
+    *,
+    title: str = "",
+    url: str = "",
+    action: str = "",
+    key: str | None = None,
+    channels: Iterable[str] | None = None,
+    kind: str = "",
+    context: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    language: str | None = None,
+    mentions: Sequence[Mention] = (),
+    priority: int = 1,
+    deliver_at: datetime | None = None,
+    expires_at: datetime | None = None,
+    order_key: str = "",
+    replace: bool = False,
+) -> list[Notified]:
+    """Send a message to somebody. It is sent after your transaction has committed.
+
+    Args:
+        recipients: One recipient or many: a user, a user's primary key, a mail address, the label of an endpoint that
+            belongs to nobody, a UserNotificationChannel, or a `Recipient`; or pairs of one of these and a context.
+        text: The text; blank if `kind` has a template for it.
+        title: The title, and subject of a mail; by default a mail has the first line of the text.
+        url: A link: a path of your site, or an address that LINKS allows.
+        action: The text of the link; by default ACTION_TEXT.
+        key: Identifies the message. A second call with the same key sends nothing new to the same recipient and
+            channel. Without a key one is made.
+        channels: Names of the channels. By default all endpoints of a recipient that are switched on, else
+            DEFAULT_CHANNEL.
+        kind: Name of the message's kind. Its templates are notifications/<kind>/title.txt, text.txt and html.html.
+        context: Values for the templates. They are rendered now.
+        data: Free JSON values for webhooks. Providers read their own part: `email`, `feishu` (docs/messages.md).
+        language: Language of the templates; by default the recipient's (LANGUAGE_ATTRIBUTE), else the project's.
+        mentions: Members of a group to mention, on channels that can.
+        priority: 0 low, 1 normal, 2 high, 3 urgent.
+        deliver_at: Time of the first possible send, with a time zone; at once by default.
+        expires_at: Time from which the message is skipped instead of sent, with a time zone; never by default.
+        order_key: Messages with the same key are sent one after the other.
+        replace: If the key is known: change what still waits, and send what was cancelled or is dead once more.
+
+    Returns:
+        One result for each recipient and channel.
+
+    Raises:
+        InvalidNotification: An argument is not valid; every wrong one is listed. Nothing is stored.
+        DedupeConflict: The key belongs to an event of docs/events.md.
+    """
+    arguments: dict[str, Any] = {
+        "text": text,
+        "title": title,
+        "url": url,
+        "action": action,
+        "key": key,
+        "kind": kind,
+        "context": context,
+        "data": data,
+        "language": language,
+        "mentions": mentions,
+        "priority": priority,
+        "deliver_at": deliver_at,
+        "expires_at": expires_at,
+        "order_key": order_key,
+    }
+    results = request_message(recipients, arguments, channels=channels, replace=replace, options=service_options())
+    if not all(result.reused and not result.changed for result in results):
+        _nudge_on_commit()
+    return results
+
+
+async def anotify(recipients: Any, text: str = "", **arguments: Any) -> list[Notified]:
+    """Call `notify` from async code. A transaction of the caller is not used: Django has none in async code.
+
+    Args:
+        recipients: As for `notify`.
+        text: As for `notify`.
+        arguments: The other arguments of `notify`.
+    """
+    return await sync_to_async(notify)(recipients, text, **arguments)
+
+
+def notify_from_event(payload: object) -> list[Notified]:
+    """Send the message of an event `notification.requested` (docs/messages.md).
+
+    Args:
+        payload: The fields of the event.
+
+    Raises:
+        InvalidNotification: A field is not valid.
+    """
+    return notify(**read_message_event(payload))
+
+
+def reschedule(key: str, deliver_at: datetime, *, expires_at: datetime | None = None) -> int:
+    """Change when a message is sent, for all recipients that still wait for it.
+
+    Args:
+        key: The key of the message.
+        deliver_at: Time of the first possible send, with a time zone.
+        expires_at: Time from which it is skipped instead of sent; None to leave it as it is.
+
+    Returns:
+        Number of records that were changed. 0 if the key is unknown, or nothing of it waits.
+
+    Raises:
+        InvalidNotification: A time is not valid.
+    """
+    changed = reschedule_message(key, deliver_at, expires_at=expires_at)
+    if changed:
+        _nudge_on_commit()
+    return changed
+
+
+def status_of(key: str) -> list[MessageStatus]:
+    """Return what became of a message: one status for each recipient and channel.
+
+    Args:
+        key: The key of the message.
+    """
+    return statuses_of(key)
+
+
+def cancel(key: str, *, reason: str = "by its producer") -> int:
+    """Cancel a message for all recipients that still wait for it.
+
+    Args:
+        key: The key of the message.
+        reason: The reason, for the logs.
+
+    Returns:
+        Number of records that were cancelled. What is being sent or was sent stays.
+    """
+    records = NotificationRecord.objects.filter(request_key=trim(key)).exclude(request_key="")
+    return NotificationService().cancel(records, None, reason)
 
 
 def request_notification(

@@ -8,7 +8,7 @@ from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import connection, models, router
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, ExpressionWrapper, OuterRef, Q
 from django.db.models.functions import Now
 
 from notifications.states import CLAIMABLE, ErrorCode, Status
@@ -57,11 +57,30 @@ that names it, which is the admin's list. For the batches of a replay it would p
 order, because it underestimates how many records they select."""
 
 
+class EndpointQuerySet(models.QuerySet[Record, Record]):
+    """Selections of endpoints."""
+
+    def of_record(self, record: Any) -> Self:
+        """Return the endpoint of a record: the one that it names, else the user's on its channel without a label.
+
+        Args:
+            record: A notification record.
+        """
+        if record.endpoint_id is not None:
+            return self.filter(pk=record.endpoint_id)
+        return self.filter(user_id=record.user_id, channel=record.channel, label="")
+
+    def of_outer_record(self) -> Self:
+        """Return the same for the record of the query that has this one as a subquery."""
+        named = ExpressionWrapper(OuterRef("endpoint_id"), output_field=models.BigIntegerField())
+        of_user = Q(user_id=OuterRef("user_id"), channel=OuterRef("channel"), label="", named__isnull=True)
+        return self.annotate(named=named).filter(Q(pk=OuterRef("endpoint_id")) | of_user)
+
+
 def endpoint_blocked() -> Exists:
-    """Return the condition that a record's channel is paused, or failing and not to be probed yet."""
-    channels = apps.get_model("notifications", "UserNotificationChannel")._base_manager
-    owned = channels.filter(user_id=OuterRef("user_id"), channel=OuterRef("channel"))
-    return Exists(owned.filter(Q(paused_at__isnull=False) | Q(probe_at__gt=Now())))
+    """Return the condition that a record's endpoint is paused, or failing and not to be probed yet."""
+    endpoints: Any = apps.get_model("notifications", "UserNotificationChannel").objects
+    return Exists(endpoints.of_outer_record().filter(Q(paused_at__isnull=False) | Q(probe_at__gt=Now())))
 
 
 class NotificationQuerySet(models.QuerySet[Record, Record]):
@@ -94,6 +113,17 @@ class NotificationQuerySet(models.QuerySet[Record, Record]):
             if int(term) <= max_user_id():
                 condition |= Q(user_id=int(term))
         return self.filter(condition)
+
+    def of_endpoint(self, endpoint: Any) -> Self:
+        """Return the records of an endpoint; see `EndpointQuerySet.of_record`.
+
+        Args:
+            endpoint: A row of UserNotificationChannel.
+        """
+        named = Q(endpoint_id=endpoint.pk)
+        if endpoint.label or endpoint.user_id is None:
+            return self.filter(named)
+        return self.filter(named | Q(endpoint_id__isnull=True, user_id=endpoint.user_id, channel=endpoint.channel))
 
     def cancellable(self) -> Self:
         """Return the records that an operator may cancel: those that wait and have no lease."""

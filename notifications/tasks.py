@@ -1,4 +1,4 @@
-"""The Celery tasks: two tasks that handle events, the drain, and the periodic work.
+"""The Celery tasks: three tasks that handle events, the drain, and the periodic work.
 
 An event's message is the only copy of the request until its row is committed. The message of any other task is only a
 nudge. This module declares tasks and signal handlers. The packages below it do the work.
@@ -17,7 +17,7 @@ from celery.exceptions import Reject
 from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
 from django.utils.translation import gettext_lazy as _
 
-from notifications.api import request_notification, request_triggered
+from notifications.api import notify_from_event, request_notification, request_triggered
 from notifications.beat import BEAT_HEADER, PERIOD_HEADER, PURGE, RUN_DUE_JOBS, RUN_REPLAYS, WATCH
 from notifications.broker.beat_substitute import BeatSubstitute
 from notifications.broker.event_messages import EventTask, keep_undecoded_events
@@ -41,6 +41,7 @@ from notifications.telemetry.counters import roll_up
 logger = logging.getLogger("notifications.tasks")
 
 FEISHU_REQUESTED = "notification.feishu.requested"
+REQUESTED = "notification.requested"
 REQUEUE_DELAY_SECONDS = 2.0
 """How long an event waits before it returns to the queue while PostgreSQL is away."""
 PURGE_BUDGET_SECONDS = 5.0
@@ -77,7 +78,7 @@ def _stop_claiming(**kwargs: object) -> None:
 
 @signals.celeryd_init.connect
 def _keep_undecoded_events(instance: Any, **kwargs: object) -> None:
-    keep_undecoded_events(instance.app, frozenset({FEISHU_REQUESTED, TRIGGERED}), _reject_undecoded)
+    keep_undecoded_events(instance.app, frozenset({FEISHU_REQUESTED, REQUESTED, TRIGGERED}), _reject_undecoded)
 
 
 def _reject_undecoded(source: str, payload: Any) -> None:
@@ -236,6 +237,12 @@ def _store_event(payload: Any) -> dict[str, Any]:
         if result:
             return result.as_json()
         # A purge deleted the old record meanwhile, so its key is free again.
+
+
+@shared_task(name=REQUESTED, ignore_result=True, acks_late=True, typing=False, base=EventTask)
+def handle_requested(*args: Any, **kwargs: Any) -> None:
+    """Handle one message from another Celery app. Its only argument has the fields of docs/messages.md."""
+    _handle_event(REQUESTED, notify_from_event, args, kwargs)
 
 
 @shared_task(name=TRIGGERED, ignore_result=True, acks_late=True, typing=False, base=EventTask)

@@ -179,7 +179,7 @@ class UserNotificationChannelAdmin(BaseAdmin):
         """Return the number of records that wait for the endpoint, with the list of them."""
         if not (channel.paused_at or channel.probe_at or channel.release_at):
             return EMPTY_VALUE
-        held = NotificationRecord.objects.filter(user_id=channel.user_id, channel=channel.channel)
+        held = NotificationRecord.objects.of_endpoint(channel)
         held = held.filter(hold_reason__in=HELD_BY_ENDPOINT, status__in=SCHEDULED)
         count = held[: MAX_COUNTED_RECORDS + 1].count()
         shown = format_number(count) if count <= MAX_COUNTED_RECORDS else f"{format_number(MAX_COUNTED_RECORDS)}+"

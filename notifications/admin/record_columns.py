@@ -169,7 +169,7 @@ class RecordColumns:
     @admin.display(description=_("endpoint"))
     def endpoint(self, record: NotificationRecord) -> SafeString | str:
         """Return a link to the user's channel, with a badge of its state."""
-        channels = UserNotificationChannel.objects.filter(user_id=record.user_id, channel=record.channel)
+        channels = UserNotificationChannel.objects.of_record(record)
         channel = channels.only("enabled", "paused_at", "channel").first()
         if channel is None:
             return gettext("The user has no such channel.")

@@ -134,7 +134,7 @@ def apply_changes(new: ChannelSettings, channel: UserNotificationChannel) -> set
 
 def _has_held_records(channel: UserNotificationChannel) -> bool:
     """Return whether records wait for this endpoint, perhaps for a channel that was deleted and is entered again."""
-    waiting = NotificationRecord.objects.filter(user_id=channel.user_id, channel=channel.channel)
+    waiting = NotificationRecord.objects.of_endpoint(channel)
     return waiting.filter(hold_reason__in=HELD_BY_ENDPOINT).exists()
 
 

@@ -131,7 +131,7 @@ def _store_test_result(result: HandleResult) -> NotificationRecord:
     record = _wait_for_result(result.record_id)
     if record.status in FINAL:
         sent = record.status == Status.SENT
-        rows = UserNotificationChannel.objects.filter(user_id=record.user_id, channel=record.channel)
+        rows = UserNotificationChannel.objects.of_record(record)
         rows.update(
             last_test_status=TestStatus.SUCCESS if sent else TestStatus.FAILED,
             last_test_error="" if sent else describe_error(record)[:191],

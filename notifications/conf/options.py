@@ -21,6 +21,9 @@ PROVIDERS = {
 }
 """The default providers. None is called unless a user has a channel of its name."""
 
+ANY_SITE, OWN_SITE = "any", "own"
+"""Values of LINKS beside origins."""
+
 SEND, SKIP = "send", "skip"
 """Values of INACTIVE_USERS."""
 LOOP, THREADS = "loop", "threads"
@@ -130,6 +133,13 @@ class ServiceOptions:
     """Name of the product in alerts, in the User-Agent and in the title of the API documentation."""
     frontend_base_url: str = ""
     """Base of the links in messages: https://app.example.com"""
+    links: tuple[str, ...] = (ANY_SITE,)
+    """Where the links of `notify` may lead: "any" site, only the "own" one, or the own one and origins such as
+    https://carrier.example. An event of docs/events.md always leads to the own site."""
+    default_channel: str = "feishu"
+    """Channel of `notify` for a user without an endpoint."""
+    language_attribute: str = ""
+    """Attribute of the user model that has the user's language, such as "language" or "profile.language"."""
     unsubscribe_url: str = ""
     """Page or mail address where users switch mails off, https:// or mailto:; the header List-Unsubscribe of mails."""
     event_name: str = "notification.created"
@@ -214,6 +224,11 @@ class ServiceOptions:
                 yield "E022", f"FEISHU_HOSTS: {host!r} must be a host name in small letters, without https:// and path."
         if not re.fullmatch(r"((https://|mailto:)[!-;=?-~]+)?", self.unsubscribe_url):
             yield "E021", "UNSUBSCRIBE_URL must begin with https:// or mailto: and have no blanks or angle brackets."
+        for link in self.links:
+            if link not in (ANY_SITE, OWN_SITE) and not re.fullmatch(r"https?://[a-z0-9.-]+(:[1-9]\d{0,4})?", link):
+                yield "E027", f"LINKS: {link!r} must be any, own, or an origin such as https://carrier.example."
+        if self.default_channel not in self.providers:
+            yield "E028", f"DEFAULT_CHANNEL: {self.default_channel!r} has no provider."
         if self.inactive_users not in (SEND, SKIP):
             yield "E020", f"INACTIVE_USERS must be {SEND} or {SKIP}."
         if self.recipient_share > 1:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import orjson
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connection, transaction
@@ -18,6 +19,7 @@ from django.db.backends.postgresql.psycopg_any import is_psycopg3
 from notifications.clock import Clock
 from notifications.conf import ServiceOptions
 from notifications.conf.options import SKIP
+from notifications.content.message import MessageContent
 from notifications.content.rendering import build_message_text
 from notifications.delivery.locks import lock_key
 from notifications.delivery.prepared import USE_PLAN, forget_prepared, prepare
@@ -25,7 +27,7 @@ from notifications.providers.base import Endpoint, SendRequest
 from notifications.querysets import inactive_users, primary_users
 from notifications.security.secrets import Secret
 from notifications.sql import FORBID_SORT, load_sql
-from notifications.states import Cause, Priority, Status
+from notifications.states import AuthType, Cause, Priority, Status
 
 TEST_TRIGGER = "test"
 """The trigger type of test messages."""
@@ -41,7 +43,8 @@ class Claimed:
     lease_token: str
     channel: str
     dedupe_key: str
-    user_id: int
+    user_id: Any
+    """Primary key of the user; None for an endpoint that belongs to nobody."""
     trace_id: str
     priority: int
     attempt_count: int
@@ -53,8 +56,10 @@ class Claimed:
     """True if nothing may be sent: the message expired, or no attempt is left."""
     request: SendRequest
     endpoint: Endpoint | None
+    endpoint_id: int | None = None
+    """Id of the endpoint that the record names; None if it goes to the user's endpoint without a label."""
     channel_id: int | None = None
-    """Id of the user's channel settings."""
+    """Id of the endpoint, if there is one."""
     paused: bool = False
     """True if the channel was paused when the record was claimed."""
     failures: int = 0
@@ -172,9 +177,13 @@ def claim(
             pass  # psycopg 3 returns the result of each statement, psycopg2 that of the last one
         names = [column.name for column in cursor.description]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-        emails = _email_addresses({row["user_id"] for row in rows if row["enabled"] and not row["webhook_url"]})
+        emails = _email_addresses({row["user_id"] for row in rows if _may_need_email(row)})
         skipped = options.inactive_users == SKIP
-        inactive = inactive_users({row["user_id"] for row in rows if row["enabled"]}) if skipped else set()
+        inactive = (
+            inactive_users({row["user_id"] for row in rows if row["enabled"] and row["user_id"] is not None})
+            if skipped
+            else set()
+        )
     return [
         _build_claimed(
             row | {"user_inactive": row["user_id"] in inactive}, token, lease_deadline, emails.get(row["user_id"], "")
@@ -255,6 +264,14 @@ def release_claims(
         return {row[0] for row in cursor.fetchall()}
 
 
+def _may_need_email(row: dict[str, Any]) -> bool:
+    """Return whether a record goes to the user's own address, if its channel allows that."""
+    if row["user_id"] is None or row["webhook_url"]:
+        return False
+    no_endpoint = row["enabled"] is None and row["endpoint_id"] is None and row["content"] is not None
+    return bool(row["enabled"]) or no_endpoint
+
+
 def _email_addresses(user_ids: set[int]) -> dict[int, str]:
     """Return the users' own email addresses, for channels without an address. Most claims have no such channel."""
     model = get_user_model()
@@ -265,17 +282,22 @@ def _email_addresses(user_ids: set[int]) -> dict[int, str]:
 
 
 def _build_claimed(row: dict[str, Any], token: str, lease_deadline: float, email: str) -> Claimed:
-    text, fallback_used = build_message_text(
-        summary=row["summary_text"],
-        fallback=row["fallback_text"],
-        fallback_used=row["fallback_used"],
-        target_url=row["target_url"],
-    )
+    content = MessageContent.from_json(orjson.loads(row["content"])) if row["content"] else None
+    text, fallback_used = row["summary_text"], False
+    if content is None:
+        text, fallback_used = build_message_text(
+            summary=row["summary_text"],
+            fallback=row["fallback_text"],
+            fallback_used=row["fallback_used"],
+            target_url=row["target_url"],
+        )
     request = SendRequest(
         notification_id=row["id"],
         message_uid=str(row["message_uid"]) if row["message_uid"] else None,
         message_text=text,
         fallback_used=fallback_used,
+        key=row["request_key"],
+        content=content,
         **{name: row[name] for name in _REQUEST_COLUMNS},
     )
     endpoint = None
@@ -286,6 +308,12 @@ def _build_claimed(row: dict[str, Any], token: str, lease_deadline: float, email
             auth_type=row["auth_type"],
             bearer_token=Secret(row["bearer_token"]),
             user_email=email or "",
+        )
+    elif content is not None and row["endpoint_id"] is None:
+        # A message of `notify` reaches a user who has not entered an endpoint, on a channel that needs no address.
+        blank = Secret("")
+        endpoint = Endpoint(
+            enabled=True, webhook_url=blank, auth_type=AuthType.NONE, bearer_token=blank, user_email=email or ""
         )
     return Claimed(
         record_id=row["id"],
@@ -301,11 +329,21 @@ def _build_claimed(row: dict[str, Any], token: str, lease_deadline: float, email
 
 _REQUEST_COLUMNS = (
     *("user_id", "trigger_id", "preview_id", "trigger_type", "target_type", "target_id", "target_url"),
-    *("trace_id", "attempt_count", "round"),
+    *("trace_id", "attempt_count", "round", "title", "kind"),
 )
 
 _CLAIMED_COLUMNS = (
-    *("channel", "dedupe_key", "user_id", "trace_id", "priority", "attempt_count", "max_attempts", "round"),
+    *(
+        "channel",
+        "dedupe_key",
+        "user_id",
+        "endpoint_id",
+        "trace_id",
+        "priority",
+        "attempt_count",
+        "max_attempts",
+        "round",
+    ),
     *("previous_status", "exhausted", "message_expired", "user_inactive", "channel_id", "paused", "probe_in"),
     *("planned", "was_held", "due_since"),
 )

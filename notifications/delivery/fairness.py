@@ -36,7 +36,7 @@ class Candidate(NamedTuple):
     record_id: int
     channel: str
     priority: int
-    shares: tuple[ShareKey, ShareKey]
+    shares: tuple[ShareKey, ...]
     """Whose shares it counts for."""
     due: float
     """Unix time at which it became due."""
@@ -51,14 +51,16 @@ class Candidate(NamedTuple):
         return self.due + PRIORITY_STEP_SECONDS * self.priority
 
 
-def share_keys(user_id: int, channel: str) -> tuple[ShareKey, ShareKey]:
+def share_keys(user_id: object, channel: str, endpoint_id: int | None) -> tuple[ShareKey, ...]:
     """Return whose shares a record counts for: its endpoint's and its recipient's.
 
     Args:
-        user_id: The recipient. A user has one endpoint for each channel.
+        user_id: The recipient; None if the endpoint belongs to nobody, and is the recipient itself.
         channel: Name of the channel.
+        endpoint_id: The endpoint that the record names; None for the user's endpoint without a label.
     """
-    return f"endpoint {user_id} {channel}", f"recipient {user_id}"
+    endpoint = f"endpoint {user_id} {channel}" if endpoint_id is None else f"endpoint {endpoint_id}"
+    return (endpoint,) if user_id is None else (endpoint, f"recipient {user_id}")
 
 
 def look_at_due(
@@ -96,8 +98,8 @@ def look_at_due(
         while is_psycopg3 and cursor.nextset():
             pass  # psycopg 3 returns the result of each statement, psycopg2 that of the last one
         return [
-            Candidate(pk, channel, priority, share_keys(user, channel), due, turn, newest)
-            for pk, channel, priority, user, due, turn, newest in cursor.fetchall()
+            Candidate(pk, channel, priority, share_keys(user, channel, endpoint), due, turn, newest)
+            for pk, channel, priority, user, endpoint, due, turn, newest in cursor.fetchall()
         ]
 
 
@@ -128,13 +130,13 @@ class Shares:
         """Count slots of records that are sent now."""
         for row in rows:
             self._in_flight += 1
-            self._used.update(share_keys(row.user_id, row.channel))
+            self._used.update(share_keys(row.user_id, row.channel, row.endpoint_id))
 
     def give_back(self, rows: Iterable[Claimed]) -> None:
         """Count slots as free again."""
         for row in rows:
             self._in_flight -= 1
-            for key in share_keys(row.user_id, row.channel):
+            for key in share_keys(row.user_id, row.channel, row.endpoint_id):
                 self._used[key] -= 1
                 if self._used[key] <= 0:
                     del self._used[key]

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from datetime import timedelta
 
 from django.db import connection, transaction
-from django.db.models import Case, Exists, OuterRef, Q, QuerySet, When
+from django.db.models import Case, CharField, Exists, ExpressionWrapper, OuterRef, Q, QuerySet, When
 
 from notifications.clock import Clock, current_time
 from notifications.conf import ServiceOptions
@@ -78,13 +78,11 @@ def release_if_recovered(channel_ids: set[int], clock: Clock | None = None) -> N
 
 
 def _held_records() -> QuerySet[NotificationRecord]:
-    """Select the held records of the channel of an outer query."""
-    return NotificationRecord.objects.filter(
-        user_id=OuterRef("user_id"),
-        channel=OuterRef("channel"),
-        hold_reason__in=HELD_BY_ENDPOINT,
-        status__in=SCHEDULED,
-    )
+    """Select the held records of the endpoint of an outer query."""
+    held = NotificationRecord.objects.filter(hold_reason__in=HELD_BY_ENDPOINT, status__in=SCHEDULED)
+    label = ExpressionWrapper(OuterRef("label"), output_field=CharField())
+    of_user = Q(endpoint_id__isnull=True, user_id=OuterRef("user_id"), channel=OuterRef("channel"), label="")
+    return held.annotate(label=label).filter(Q(endpoint_id=OuterRef("pk")) | of_user)
 
 
 def release_and_probe_channels(options: ServiceOptions, clock: Clock | None = None) -> None:

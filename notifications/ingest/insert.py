@@ -14,12 +14,12 @@ from django.utils.translation import gettext_lazy as _
 
 from notifications.clock import Clock
 from notifications.conf import ServiceOptions
-from notifications.content.rendering import find_replaced_texts, normalize_message_template
+from notifications.content.rendering import MessageTemplate, find_replaced_texts, normalize_message_template
 from notifications.ingest.payload import NotificationRequest
 from notifications.ingest.validation import DedupeConflict
 from notifications.models import NotificationRecord
 from notifications.sql import load_sql
-from notifications.states import TextReplaced
+from notifications.states import Status, TextReplaced
 from notifications.telemetry.tracing import current_trace_id
 
 logger = logging.getLogger("notifications.service")
@@ -45,13 +45,17 @@ class Accepted:
     replaced: tuple[str, ...] = ()
     """The fields whose text is not sent as it was given: it contains an external link, is invisible, or is too long.
     The record keeps the given text. Empty for a duplicate."""
+    status: str = Status.PENDING.value
+    """The status of the record; that of a duplicate when it was found."""
 
 
 class _Row(NamedTuple):
     """A record of a request."""
 
     record_id: int
-    user_id: int
+    user_id: Any
+    request_key: str
+    status: str = Status.PENDING.value
     replaced_texts: str | None = None
     """JSON; only of a new record."""
 
@@ -61,7 +65,7 @@ _Key = tuple[str, str]
 _INSERT = load_sql("notifications.ingest", "insert_requests")
 _COLUMNS = (
     *("channel", "user_id", "trigger_id", "preview_id", "trigger_type", "target_type", "target_id", "dedupe_key"),
-    *("target_url", "trace_id", "priority"),
+    *("target_url", "trace_id", "priority", "endpoint_id", "request_key", "order_key", "kind", "title"),
 )
 MAX_LOGGED_IDS = 20
 """Records of duplicates that one log line names."""
@@ -126,16 +130,21 @@ def _insert(
 ) -> dict[_Key, _Row]:
     """Insert the requests whose key is new; return their rows."""
     texts = [
-        normalize_message_template(request.summary_text, request.fallback_text, options.summary_max_runes)
+        MessageTemplate(request.summary_text, "", False)
+        if request.content is not None
+        else normalize_message_template(request.summary_text, request.fallback_text, options.summary_max_runes)
         for request in requests
     ]
     parameters: dict[str, Any] = {name: [getattr(request, name) for request in requests] for name in _COLUMNS}
     parameters |= {name: [getattr(text, name) for text in texts] for name in texts[0]._fields}
     replaced = [
-        find_replaced_texts(request.summary_text, request.fallback_text, text)
+        find_replaced_texts(request.summary_text, request.fallback_text, text) if request.content is None else {}
         for request, text in zip(requests, texts, strict=True)
     ]
     parameters["replaced_texts"] = [json.dumps(texts, ensure_ascii=False) if texts else None for texts in replaced]
+    parameters["content"] = [
+        None if request.content is None else json.dumps(request.content, ensure_ascii=False) for request in requests
+    ]
     parameters |= {
         "now": clock() if clock else None,
         "deliver_at": window.deliver_at,
@@ -144,7 +153,10 @@ def _insert(
     }
     with connection.cursor() as cursor:
         cursor.execute(_INSERT, parameters)
-        rows = {(channel, key): _Row(record, owner, texts) for record, channel, key, owner, texts in cursor.fetchall()}
+        rows = {
+            (channel, key): _Row(record, owner, request_key, replaced_texts=texts)
+            for record, channel, key, owner, request_key, texts in cursor.fetchall()
+        }
     for row in rows.values():
         if row.replaced_texts:
             _log_replaced(row)
@@ -168,16 +180,19 @@ def _find_existing(requests: Sequence[NotificationRequest]) -> dict[_Key, _Row]:
     if not requests:
         return {}
     keys = {request.dedupe_key for request in requests}
-    rows = NotificationRecord.objects.filter(dedupe_key__in=keys).values_list("channel", "dedupe_key", "id", "user_id")
-    return {(channel, key): _Row(record_id, owner) for channel, key, record_id, owner in rows}
+    columns = ("channel", "dedupe_key", "id", "user_id", "request_key", "status")
+    rows = NotificationRecord.objects.filter(dedupe_key__in=keys).values_list(*columns)
+    return {(channel, key): _Row(*values) for channel, key, *values in rows}
 
 
 def _accepted(request: NotificationRequest, row: _Row, new: dict[_Key, _Row]) -> Accepted:
     if row.user_id != request.user_id:
         raise DedupeConflict([("dedupe_key", _("already belongs to a notification of another user"))])
+    if row.request_key != request.request_key:  # an event has the key that this message would have, or the other way
+        raise DedupeConflict([("key", _("already belongs to another notification of this recipient"))])
     # Removed at its first use: where one call has the same key twice, only the first is new.
     if new.pop(_key(request), None) is None:
-        return Accepted(record_id=row.record_id, reused=True)
+        return Accepted(record_id=row.record_id, reused=True, status=row.status)
     return Accepted(record_id=row.record_id, reused=False, replaced=tuple(json.loads(row.replaced_texts or "{}")))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from notifications.ingest.validation import MAX_INT64, Check
 from notifications.states import Priority
@@ -32,9 +32,10 @@ class NotificationPayload(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationRequest:
-    """A request whose payload passed every check."""
+    """A request whose payload passed every check: an event of docs/events.md, or a message of `notify`."""
 
-    user_id: int
+    user_id: Any
+    """Primary key of the user; None for an endpoint that belongs to nobody."""
     preview_id: str
     dedupe_key: str
     target_url: str
@@ -47,6 +48,13 @@ class NotificationRequest:
     trace_id: str = ""
     priority: int = Priority.NORMAL.value
     channel: str = "feishu"
+    endpoint_id: int | None = None
+    request_key: str = ""
+    order_key: str = ""
+    kind: str = ""
+    title: str = ""
+    content: dict[str, Any] | None = None
+    """JSON values of a `MessageContent`; None for an event."""
 
 
 IDENTIFIER_LENGTHS = {
@@ -96,13 +104,13 @@ def parse_payload(payload: object, *, max_user_id: int = MAX_INT64, channel: str
     """
     check = Check(payload, FIELDS)
     user_id = check.positive_integer("user_id", max_user_id)
-    strings = {
+    strings: dict[str, Any] = {
         name: check.identifier(name, limit, required=name in REQUIRED_IDENTIFIERS)
         for name, limit in IDENTIFIER_LENGTHS.items()
     }
     check.site_path(strings["target_url"])
     check.time("requested_at")
-    texts = {name: check.text(name, limit) for name, limit in TEXT_LENGTHS.items()}
+    texts: dict[str, Any] = {name: check.text(name, limit) for name, limit in TEXT_LENGTHS.items()}
     target_id = check.integer("target_id")
     priority = check.integer_between("priority", min(Priority.values), max(Priority.values))
     check.integer("notification_id")

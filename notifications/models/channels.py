@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from notifications.clock import database_now
 from notifications.content.text import escape_invisible
-from notifications.querysets import PrimaryManager
+from notifications.querysets import EndpointQuerySet, PrimaryManager
 from notifications.security.fields import SecretField
 from notifications.states import AuthType, TestStatus
 
@@ -39,7 +39,7 @@ class UserNotificationChannel(models.Model):
     It belongs to a user, or to nobody: the bot of a group, an address, an alias such as "on-call".
     """
 
-    user = models.ForeignKey(
+    user: models.ForeignKey[Any, Any] = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         on_delete=models.CASCADE,
         related_name="notification_channels",
@@ -54,8 +54,8 @@ class UserNotificationChannel(models.Model):
         default="",
         db_default="",
         help_text=_(
-            "Tells several endpoints of a user on one channel apart. An endpoint without a user is named by it, such as "
-            "on-call."
+            "Tells several endpoints of a user on one channel apart. An endpoint without a user is named by it, such "
+            "as on-call."
         ),
     )
     channel = models.CharField(_("channel"), max_length=32, default="feishu")
@@ -82,7 +82,7 @@ class UserNotificationChannel(models.Model):
     created_at = models.DateTimeField(_("created"), db_default=Now())
     updated_at = ChangeTimeField(_("changed"), auto_now=True)
 
-    objects: ClassVar[models.Manager[UserNotificationChannel]] = PrimaryManager()
+    objects: ClassVar[EndpointQuerySet[UserNotificationChannel]] = PrimaryManager.from_queryset(EndpointQuerySet)()  # type: ignore[assignment]
 
     class Meta:
         """Table, permissions, constraints and indexes."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from notifications._moved import forward
 from notifications.conf import ServiceOptions
+from notifications.content.links import site_link
+from notifications.content.message import MessageContent
 from notifications.exceptions import NotificationError
 from notifications.security.secrets import Secret
 from notifications.states import AuthType
@@ -22,14 +25,15 @@ MAY_HAVE_ARRIVED = "the message may have arrived"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendRequest:
-    """One message for one user, as every provider receives it.
+    """One message for one recipient, as every provider receives it.
 
-    The fields are those of the Go service's request, plus `round` and `message_uid`.
+    The fields up to `trace_id` are those of the Go service's request. `content` is set for a message of `notify`.
     """
 
     notification_id: int
     """Primary key of the record."""
-    user_id: int
+    user_id: Any
+    """The user's key, a number or a text; None for an endpoint that belongs to nobody."""
     trigger_id: str
     preview_id: str
     trigger_type: str
@@ -48,14 +52,24 @@ class SendRequest:
     """Number of replays so far. The retries of one round are the same message; a replay is a new message."""
     message_uid: str | None = None
     """UUID of the message; None for a record of an earlier version. See `stable_id`."""
+    title: str = ""
+    kind: str = ""
+    key: str = ""
+    """The caller's key of the message."""
+    content: MessageContent | None = None
+    """The other parts of a message of `notify`; None for an event of docs/events.md."""
 
     def as_payload(self) -> dict[str, Any]:
-        """Return the request as the Go service's JSON fields: without our own fields and an empty `trace_id`."""
+        """Return the request as the Go service's JSON fields: without our own fields and an empty `trace_id`.
+
+        A message of `notify` has its title, kind, key and content, too.
+        """
         payload = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del payload["round"], payload["message_uid"]
         if not self.trace_id:
             del payload["trace_id"]
-        return payload
+        own = {name: payload.pop(name) for name in ("title", "kind", "key", "content")}
+        return payload if self.content is None else payload | own | {"content": self.content.as_json()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +181,27 @@ class ChannelRules(Protocol):
     def secret_problem(self, secret: str) -> str:
         """Return why a token or signing secret is not accepted, or an empty string."""
         ...
+
+
+@runtime_checkable
+class DataRules(Protocol):
+    """Optional part of a provider that reads a part of a message's `data`."""
+
+    def data_problem(self, data: Mapping[str, Any]) -> str:
+        """Return why the data cannot be used, as a text marked with `gettext_noop`; an empty string if it can."""
+        ...
+
+
+def message_link(request: SendRequest, options: ServiceOptions) -> str:
+    """Return the absolute address of a message's link. A message of `notify` may have none.
+
+    Args:
+        request: The message.
+        options: For `frontend_base_url`.
+    """
+    if request.content is None or request.target_url.startswith("/"):
+        return site_link(options.frontend_base_url, request.target_url)
+    return request.target_url
 
 
 def stable_id(request: SendRequest, options: ServiceOptions) -> uuid.UUID:

@@ -5,26 +5,27 @@ A retry has the same Message-ID as the first attempt. Some mail servers and prog
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import re
 import smtplib
 import time
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.mail import EmailMessage, get_connection
+from django.core.mail import EmailMessage, EmailMultiAlternatives, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.validators import validate_email
 from django.utils.encoding import force_str
 from django.utils.translation import gettext_noop
 
 from notifications.conf import service_options
-from notifications.content.links import site_link
 from notifications.providers.attempt import without_secrets
-from notifications.providers.base import Endpoint, SendRequest, SendResult, stable_id
+from notifications.providers.base import Endpoint, SendRequest, SendResult, message_link, stable_id
 from notifications.providers.http.deadline import request_deadline
 from notifications.providers.http.failures import network_failure_result
 from notifications.providers.http.messages import MAX_EXCERPT_LENGTH
@@ -36,6 +37,10 @@ from notifications.states import AuthType, ErrorCode, Outcome
 DJANGO_SMTP_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
 DEADLINE_SMTP_BACKEND = "notifications.providers.smtp_backend.EmailBackend"
 NOT_EMAIL = gettext_noop("is not an email address")
+MAX_SUBJECT_CHARACTERS = 200
+DEFAULT_MEDIA_TYPE = "application/octet-stream"
+_FILE_NAME = re.compile(r"[^\x00-\x1f\x7f/\\]{1,191}")
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}/[a-z0-9][a-z0-9.+-]{0,126}")
 LOGIN_FAILED = Meaning(Outcome.TEMPORARY_FAIL, ErrorCode.PROVIDER_AUTH_FAILED, project_at_fault=True)
 """Temporary, because the mail server belongs to the project: correct settings repair it for all waiting records."""
 SENDER_REFUSED = Meaning(Outcome.PERMANENT_FAIL, ErrorCode.PROVIDER_AUTH_FAILED, project_at_fault=True)
@@ -122,6 +127,10 @@ class EmailProvider:
         """Return an empty string: this channel has no secret."""
         return ""
 
+    def data_problem(self, data: Mapping[str, Any]) -> str:
+        """Return why the data of a message cannot be used, or an empty string."""
+        return email_data_problem(data["email"]) if "email" in data else ""
+
     def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
         """Send one mail to the channel's address, or else to the address of the user account.
 
@@ -155,7 +164,9 @@ class EmailProvider:
         backend = self._backend()
         message = self.message(request, address, backend)
         message_id = message.extra_headers["Message-ID"]
-        payload = {"subject": message.subject, "body": message.body, "message_id": message_id}
+        payload: dict[str, Any] = {"subject": message.subject, "body": message.body, "message_id": message_id}
+        if message.attachments:
+            payload["attachments"] = [item[0] for item in message.attachments]
         try:
             message.send()
             result = SendResult(outcome=Outcome.SUCCESS, provider_message_id=message_id)
@@ -180,20 +191,40 @@ class EmailProvider:
             backend: The email backend that will send it.
         """
         host = _message_id_host(self.options.frontend_base_url)
-        url = site_link(self.options.frontend_base_url, request.target_url)
         headers = {
             "Message-ID": f"<{stable_id(request, self.options)}@{host}>",
             "Auto-Submitted": "auto-generated",  # RFC 3834: prevents automatic replies
         }
         if self.options.unsubscribe_url:
             headers["List-Unsubscribe"] = f"<{self.options.unsubscribe_url}>"  # RFC 2369, section 3.2
-        return EmailMessage(
-            subject=self.title,
-            body=f"{request.message_text}\n\n{self.action_text}: {url}\n",
+        extras = _read_extras(request)
+        mail = EmailMultiAlternatives(
+            subject=self._subject(request),
+            body=self._body(request),
             to=[address],
+            reply_to=extras.reply_to,
+            attachments=[*extras.attachments],
             connection=backend,
             headers=headers,
         )
+        if request.content and request.content.html:
+            mail.attach_alternative(request.content.html, "text/html")
+        return mail
+
+    def _subject(self, request: SendRequest) -> str:
+        if request.content is None:
+            return self.title
+        # A subject is one line; Django refuses a line break in it.
+        text = request.title or request.message_text.strip().split("\n", 1)[0]
+        line = " ".join(text.split())
+        return line if len(line) <= MAX_SUBJECT_CHARACTERS else f"{line[: MAX_SUBJECT_CHARACTERS - 1]}…"
+
+    def _body(self, request: SendRequest) -> str:
+        url = message_link(request, self.options)
+        if not url or (request.content is not None and url in request.message_text):
+            return f"{request.message_text}\n"
+        action = (request.content.action if request.content else "") or self.action_text
+        return f"{request.message_text}\n\n{action}: {url}\n"
 
     def _backend(self) -> BaseEmailBackend:
         path = settings.EMAIL_BACKEND
@@ -201,6 +232,56 @@ class EmailProvider:
             path = DEADLINE_SMTP_BACKEND
         backend: BaseEmailBackend = get_connection(path, timeout=self.options.read_timeout)
         return backend
+
+
+class _Extras(NamedTuple):
+    """What only mails have, from `data["email"]` of a message."""
+
+    reply_to: list[str]
+    attachments: list[tuple[str, bytes, str]]
+    """Name, content and type."""
+
+
+def email_data_problem(data: Any) -> str:
+    """Return why `data["email"]` of a message cannot be used, or an empty string. Mark the texts with `gettext_noop`.
+
+    Args:
+        data: {"reply_to": [mail addresses], "attachments": [{"name", "content" in Base64, "type"}]}; both optional.
+    """
+    if not isinstance(data, Mapping) or data.keys() - {"reply_to", "attachments"}:
+        return gettext_noop("email: must be an object with reply_to and attachments only")
+    try:
+        for address in _list_of(data.get("reply_to", []), str):
+            validate_email(address)
+    except (TypeError, ValidationError):
+        return gettext_noop("email: reply_to must be a list of mail addresses")
+    try:
+        for item in _list_of(data.get("attachments", []), Mapping):
+            if item.keys() - {"name", "content", "type"} or not _FILE_NAME.fullmatch(item["name"]):
+                raise ValueError
+            if not _MEDIA_TYPE.fullmatch(item.get("type", DEFAULT_MEDIA_TYPE)):
+                raise ValueError
+            base64.b64decode(item["content"], validate=True)
+    except (TypeError, KeyError, ValueError):
+        return gettext_noop(
+            "email: attachments must be a list of objects with name, content (Base64) and type, such as text/csv"
+        )
+    return ""
+
+
+def _list_of(values: Any, kind: type) -> list[Any]:
+    if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+        raise TypeError
+    return values
+
+
+def _read_extras(request: SendRequest) -> _Extras:
+    data = request.content.data.get("email", {}) if request.content else {}
+    attachments = [
+        (item["name"], base64.b64decode(item["content"]), item.get("type", DEFAULT_MEDIA_TYPE))
+        for item in data.get("attachments", ())
+    ]
+    return _Extras(list(data.get("reply_to", ())), attachments)
 
 
 def smtp_failure_result(error: smtplib.SMTPException) -> SendResult:

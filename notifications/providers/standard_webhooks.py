@@ -121,7 +121,7 @@ class StandardWebhookProvider(WebhookProvider):
     def payload(self, request: SendRequest) -> dict[str, Any]:
         """Return the event in the form that the specification recommends: type, timestamp and data."""
         return {
-            "type": self.event,
+            "type": self.event_of(request),
             "timestamp": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
             "data": self.fields(request),
         }

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 
 from notifications.conf import ServiceOptions, service_options
 from notifications.content.json_encoding import encode_json
-from notifications.content.links import site_link
 from notifications.providers.attempt import without_secrets
-from notifications.providers.base import Endpoint, SendRequest, SendResult
+from notifications.providers.base import Endpoint, SendRequest, SendResult, message_link
 from notifications.providers.http.client import HttpPoster
 from notifications.providers.http.messages import Exchange, HttpRequest, HttpResponse
 from notifications.providers.response_rules import RuleTable, interpret_response
@@ -172,27 +171,41 @@ class WebhookProvider(ABC):
         """
         fields: dict[str, Any] = {
             "notification_id": request.notification_id,
-            "user_id": request.user_id,
+            "user_id": request.user_id if isinstance(request.user_id, int | None) else str(request.user_id),
             "preview_id": request.preview_id,
             "trigger_id": request.trigger_id,
             "trigger_type": request.trigger_type,
             "target_type": request.target_type,
             "target_id": request.target_id,
             "message": {
-                "title": self.title,
+                "title": self.title_of(request),
                 "summary": request.message_text,
-                "action_text": self.action_text,
+                "action_text": self.action_text_of(request),
                 "action_url": self.action_url(request),
             },
         }
+        if request.content is not None:
+            fields |= {"key": request.key, "kind": request.kind, "data": dict(request.content.data)}
         if request.trace_id:
             fields["trace_id"] = request.trace_id
         numbers = {name: value for name, value in fields.items() if isinstance(value, int)}
         return fields | {f"{name}_str": str(value) for name, value in numbers.items() if abs(value) > MAX_EXACT_INTEGER}
 
+    def event_of(self, request: SendRequest) -> str:
+        """Return the name of the event: the kind of the message, if it has one."""
+        return request.kind or self.event
+
+    def title_of(self, request: SendRequest) -> str:
+        """Return the title: that of the message, which may be blank; the provider's own for an event."""
+        return self.title if request.content is None else request.title
+
+    def action_text_of(self, request: SendRequest) -> str:
+        """Return the text of the link: that of the message, else the provider's own."""
+        return (request.content.action if request.content else "") or self.action_text
+
     def action_url(self, request: SendRequest) -> str:
-        """Return the absolute address of the message's link."""
-        return site_link(self.options.frontend_base_url, request.target_url)
+        """Return the absolute address of the message's link; blank if it has none."""
+        return message_link(request, self.options)
 
 
 def json_request(url: str, payload: Any, headers: dict[str, str] | None = None) -> HttpRequest:

@@ -52,7 +52,7 @@ def save(request: HttpRequest, data: ChannelIn) -> ChannelOut:
     webhook_url, bearer_token = _encrypt_secrets(data)
     with transaction.atomic():
         row, _created = UserNotificationChannel.objects.select_for_update().get_or_create(
-            user_id=user.pk, channel=FEISHU
+            user_id=user.pk, channel=FEISHU, label=""
         )
         wanted = ChannelSettings(
             enabled=data.enabled if "enabled" in given else None,
@@ -73,7 +73,7 @@ def save(request: HttpRequest, data: ChannelIn) -> ChannelOut:
 def delete(request: HttpRequest) -> Status[None]:
     """Delete the channel with its secrets. Later notifications are skipped. Deleting a missing channel is no error."""
     user = user_of(request)
-    UserNotificationChannel.objects.filter(user_id=user.pk, channel=FEISHU).delete()
+    UserNotificationChannel.objects.filter(user_id=user.pk, channel=FEISHU, label="").delete()
     _log("deleted", user)
     return Status(204, None)
 
@@ -97,7 +97,7 @@ def send_test(request: HttpRequest) -> TestOut:
 
 
 def _find_channel(user: AbstractBaseUser) -> UserNotificationChannel | None:
-    return UserNotificationChannel.objects.filter(user_id=user.pk, channel=FEISHU).first()
+    return UserNotificationChannel.objects.filter(user_id=user.pk, channel=FEISHU, label="").first()
 
 
 def _encrypt_secrets(data: ChannelIn) -> list[Secret | None]:

@@ -121,7 +121,7 @@ class TestPause:
     ) -> None:
         UserNotificationChannel.objects.update(paused_at=NOW)
         stored(channel, "held")
-        make_due_record("other", user_id=channel.user_id + 1)
+        make_due_record("other", user_id=channel.user.pk + 1)
 
         assert deliver(memory, clock) == 1
         assert dict(NotificationRecord.objects.values_list("dedupe_key", "status")) == {
@@ -451,7 +451,7 @@ class TestRaceOfHoldAndRelease:
         for number, owner in enumerate([channel, *others]):
             for copy in range(2):
                 stored(owner, f"{number}:{copy}")
-        held = NotificationRecord.objects.exclude(user_id=others[3].user_id)
+        held = NotificationRecord.objects.exclude(user=others[3].user)
         held.update(hold_reason=HoldReason.ENDPOINT_FAILING, next_attempt_at=NOW + timedelta(hours=1))
 
         held_records.release_and_probe_channels(self.OPTIONS, clock)

@@ -60,7 +60,7 @@ def test_the_owner_of_an_active_channel_gets_no_mail() -> None:
 
 def test_an_inactive_owner_gets_no_mail_if_messages_are_skipped_too(change: Change) -> None:
     channel = paused()
-    get_user_model().objects.filter(pk=channel.user_id).update(is_active=False)
+    get_user_model().objects.filter(notification_channels=channel).update(is_active=False)
     change(OWNER_MAIL_FROM="notifications@example.com", INACTIVE_USERS="skip")
 
     email_channel_owners()
@@ -96,7 +96,7 @@ def test_a_refused_address_delays_no_other_owner(monkeypatch: pytest.MonkeyPatch
 
 def test_an_owner_without_an_address_delays_no_other_owner() -> None:
     channel = paused("silent")
-    get_user_model().objects.filter(pk=channel.user_id).update(email="")
+    get_user_model().objects.filter(notification_channels=channel).update(email="")
     paused("other")
 
     email_channel_owners()

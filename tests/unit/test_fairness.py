@@ -19,7 +19,7 @@ A, B = 1, 2
 def queue(*recipients: int, look: int = 256, newest: int = SLOTS, priority: int = 0) -> list[Candidate]:
     """Both ends of a queue whose records are of these recipients, the longest due first."""
     rows = [
-        Candidate(n, "feishu", priority, share_keys(who, "feishu"), float(n), float(n) - 600 * priority, False)
+        Candidate(n, "feishu", priority, share_keys(who, "feishu", None), float(n), float(n) - 600 * priority, False)
         for n, who in enumerate(recipients)
     ]
     return [*rows[:look], *(row._replace(newest=True) for row in rows[len(rows) - min(newest, len(rows)) :])]

@@ -48,6 +48,7 @@ claimed AS (
         record.message_uid,
         record.channel,
         record.user_id,
+        record.endpoint_id,
         record.trigger_id,
         record.preview_id,
         record.trigger_type,
@@ -61,6 +62,10 @@ claimed AS (
         ) AS summary_text,
         record.fallback_text,
         record.fallback_used,
+        record.request_key,
+        record.kind,
+        record.title,
+        record.content::text AS content,
         record.trace_id,
         record.priority,
         record.attempt_count,
@@ -87,6 +92,19 @@ SELECT
     endpoint.paused_at IS NOT NULL AS paused,
     EXTRACT(EPOCH FROM endpoint.probe_at - %(current_time)s)::float8 AS probe_in
 FROM claimed
-LEFT JOIN user_notification_channels AS endpoint
-    ON claimed.user_id = endpoint.user_id AND claimed.channel = endpoint.channel
+LEFT JOIN
+    LATERAL (
+        SELECT endpoint.*
+        FROM user_notification_channels AS endpoint
+        WHERE endpoint.id = claimed.endpoint_id
+        UNION ALL
+        SELECT endpoint.*
+        FROM user_notification_channels AS endpoint
+        WHERE
+            claimed.endpoint_id IS NULL
+            AND endpoint.user_id = claimed.user_id
+            AND endpoint.channel = claimed.channel
+            AND endpoint.label = ''
+    ) AS endpoint
+    ON TRUE
 ORDER BY claimed.turn, claimed.id

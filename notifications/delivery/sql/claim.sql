@@ -1,8 +1,8 @@
--- Take due records under a lease and return them with the endpoint of their user.
+-- Take due records under a lease and return them with their endpoints.
 --
 -- This is the compare-and-set of the delivery: SKIP LOCKED and the new `next_attempt_at` prevent every other claim of
 -- the same record. A claim with `ids` takes these records only. The endpoint comes with the claim, so that a send
--- costs no further query.
+-- costs no further query. It is the one that the record names, else the user's on its channel without a label.
 --
 -- Each channel is read by itself, so that due records of a channel without a provider are not read at all. So is each
 -- priority, and their records take turns by the time at which they became due and by their priority. A condition on
@@ -12,7 +12,7 @@
 -- locked but not needed become free when the statement ends.
 --
 -- Indexes: notification_due_by_priority (channel, priority, next_attempt_at, id) for the due records, the primary key
--- for `ids`, one_channel_per_user for the endpoint.
+-- for `ids` and for the endpoint that a record names, endpoint_of_user for the others.
 WITH due AS (
     SELECT record.*
     FROM UNNEST(%(channels)s::text[]) AS served (channel)
@@ -63,6 +63,7 @@ claimed AS (
         record.message_uid,
         record.channel,
         record.user_id,
+        record.endpoint_id,
         record.trigger_id,
         record.preview_id,
         record.trigger_type,
@@ -76,6 +77,10 @@ claimed AS (
         ) AS summary_text,
         record.fallback_text,
         record.fallback_used,
+        record.request_key,
+        record.kind,
+        record.title,
+        record.content::text AS content,
         record.trace_id,
         record.priority,
         record.attempt_count,
@@ -102,6 +107,19 @@ SELECT
     endpoint.paused_at IS NOT NULL AS paused,
     EXTRACT(EPOCH FROM endpoint.probe_at - %(current_time)s)::float8 AS probe_in
 FROM claimed
-LEFT JOIN user_notification_channels AS endpoint
-    ON claimed.user_id = endpoint.user_id AND claimed.channel = endpoint.channel
+LEFT JOIN
+    LATERAL (
+        SELECT endpoint.*
+        FROM user_notification_channels AS endpoint
+        WHERE endpoint.id = claimed.endpoint_id
+        UNION ALL
+        SELECT endpoint.*
+        FROM user_notification_channels AS endpoint
+        WHERE
+            claimed.endpoint_id IS NULL
+            AND endpoint.user_id = claimed.user_id
+            AND endpoint.channel = claimed.channel
+            AND endpoint.label = ''
+    ) AS endpoint
+    ON TRUE
 ORDER BY claimed.turn, claimed.id

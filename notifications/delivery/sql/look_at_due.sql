@@ -11,6 +11,7 @@ SELECT
     served.channel,
     level.priority,
     ends.user_id,
+    ends.endpoint_id,
     EXTRACT(EPOCH FROM ends.next_attempt_at)::float8 AS due,
     ends.turn,
     ends.newest
@@ -22,6 +23,7 @@ CROSS JOIN
             SELECT
                 id,
                 user_id,
+                endpoint_id,
                 next_attempt_at,
                 %(turn)s AS turn,
                 FALSE AS newest
@@ -39,6 +41,7 @@ CROSS JOIN
             SELECT
                 id,
                 user_id,
+                endpoint_id,
                 next_attempt_at,
                 %(turn)s AS turn,
                 TRUE AS newest

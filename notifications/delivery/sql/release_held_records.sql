@@ -5,27 +5,63 @@
 -- the worker of such a record was lost before the record was held. Returns the id of each, and whether it is not held
 -- any more.
 --
--- Index: notification_held_up (user, channel, id), and the primary key of the channels.
+-- Indexes: notification_held_at_endpoint (endpoint, id) for records that name the endpoint, notification_held_up (user,
+-- channel, id) for the others, and the primary keys.
 WITH endpoint AS (
     SELECT
+        id,
         user_id,
         channel,
+        label,
         probe_at
     FROM user_notification_channels
     WHERE id = %(channel)s AND paused_at IS NULL
 ),
 
+waiting AS (
+    SELECT record.id
+    FROM endpoint
+    CROSS JOIN
+        LATERAL (
+            (
+                SELECT id
+                FROM notification_records
+                WHERE
+                    endpoint_id = endpoint.id
+                    AND wait_reason IN ('channel_paused', 'endpoint_failing')
+                    AND status IN ('pending', 'failed', 'sending')
+                ORDER BY id
+                LIMIT %(batch)s
+            )
+            UNION ALL
+            (
+                SELECT id
+                FROM notification_records
+                WHERE
+                    endpoint.label = ''
+                    AND endpoint_id IS NULL
+                    AND user_id = endpoint.user_id
+                    AND channel = endpoint.channel
+                    AND wait_reason IN ('channel_paused', 'endpoint_failing')
+                    AND status IN ('pending', 'failed', 'sending')
+                ORDER BY id
+                LIMIT %(batch)s
+            )
+        ) AS record
+    ORDER BY record.id
+    LIMIT (SELECT CASE WHEN size.probe_at IS NULL THEN %(batch)s ELSE 1 END FROM endpoint AS size)
+),
+
 held AS (
     SELECT
         record.id,
-        endpoint.probe_at
+        (SELECT endpoint.probe_at FROM endpoint) AS probe_at
     FROM notification_records AS record
-    INNER JOIN endpoint ON record.user_id = endpoint.user_id AND record.channel = endpoint.channel
     WHERE
-        record.wait_reason IN ('channel_paused', 'endpoint_failing')
+        record.id IN (SELECT waiting.id FROM waiting)
+        AND record.wait_reason IN ('channel_paused', 'endpoint_failing')
         AND record.status IN ('pending', 'failed', 'sending')
     ORDER BY record.id
-    LIMIT (SELECT CASE WHEN size.probe_at IS NULL THEN %(batch)s ELSE 1 END FROM endpoint AS size)
     FOR UPDATE OF record SKIP LOCKED
 ),
 

@@ -60,7 +60,7 @@ class Command(Base):
         """Redact, count, and list channels that no key decrypts."""
         counts = RedactionCounts()
         try:
-            for channel in _batches(UserNotificationChannel.objects.only("user_id", "channel", *_SECRETS)):
+            for channel in _batches(UserNotificationChannel.objects.only("user_id", "channel", "label", *_SECRETS)):
                 self._redact(channel, counts, dry_run=options["dry_run"])
         except Error as error:
             text = gettext("The database failed: %(error)s. Run the command again for the rest.")
@@ -83,7 +83,7 @@ class Command(Base):
         except SecretUnreadable:
             counts.unreadable.add(channel.pk)
             return
-        records = NotificationRecord.objects.filter(user_id=channel.user_id, channel=channel.channel)
+        records = NotificationRecord.objects.of_endpoint(channel)
         for record in _batches(records.only("pk", *RECORD_FIELDS)):
             counts.records += _redact_row(record, RECORD_FIELDS, redactor, dry_run=dry_run)
         attempts = DeliveryAttempt.objects.filter(record__in=records)

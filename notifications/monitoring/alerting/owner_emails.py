@@ -74,9 +74,9 @@ def _claim_channel() -> UserNotificationChannel | None:
 
 def _send_mail(channel: UserNotificationChannel) -> None:
     options = service_options()
-    user = primary_users().filter(pk=channel.user_id).first()
+    user = primary_users().filter(pk=channel.user_id).first() if channel.user_id is not None else None
     address = getattr(user, user.get_email_field_name(), "") if user else ""
-    if not address or (options.inactive_users == SKIP and inactive_users({channel.user_id})):
+    if not user or not address or (options.inactive_users == SKIP and inactive_users({user.pk})):
         return
     values = {"channel": channel.channel, "reason": channel.pause_reason}
     with translation.override(options.alert_language or settings.LANGUAGE_CODE):

@@ -57,4 +57,4 @@ class FeishuBaseProvider(WebhookProvider):
 
     def payload(self, request: SendRequest) -> dict[str, Any]:
         """Return the fields of a Flow request without the time of sending, so that a retry is identical."""
-        return {"event": self.event, "version": "1"} | self.fields(request)
+        return {"event": self.event_of(request), "version": "1"} | self.fields(request)

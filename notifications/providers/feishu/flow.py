@@ -65,6 +65,6 @@ class FeishuFlowProvider(WebhookProvider):
 
     def payload(self, request: SendRequest) -> dict[str, Any]:
         """Return the fields of the request, with the time of sending."""
-        fields = {"event": self.event, "version": "1"} | self.fields(request)
+        fields = {"event": self.event_of(request), "version": "1"} | self.fields(request)
         fields["sent_at"] = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         return fields
