@@ -28,7 +28,15 @@ from django.dispatch import Signal
 
 
 class RecordSignal(Signal):
-    """One of the signals that say what became of a notification."""
+    """One of the signals that say what became of a notification.
+
+    Args:
+        name: Its name.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
 
     def live_receivers(self, sender: Any) -> list[tuple[Callable[..., Any], bool]]:
         """Return the receivers that `send` would call, in its order, and whether each is asynchronous.
@@ -45,32 +53,25 @@ class RecordSignal(Signal):
         return [*((receiver, False) for receiver in synchronous), *((receiver, True) for receiver in asynchronous)]
 
 
-delivered = RecordSignal()
+delivered = RecordSignal("delivered")
 """The endpoint accepted the message."""
 
-died = RecordSignal()
+died = RecordSignal("died")
 """It is `dead`: no attempt follows. An operator can replay it."""
 
-skipped = RecordSignal()
+skipped = RecordSignal("skipped")
 """It is not sent on purpose: no recipient, channel switched off, cancelled, expired."""
 
-held = RecordSignal()
+held = RecordSignal("held")
 """It waits for its endpoint, which is paused or failing. A held record whose probe fails is not announced again."""
 
-released = RecordSignal()
+released = RecordSignal("released")
 """A held record may be sent again. One that is delivered as a probe of its endpoint is `delivered` without it."""
 
-replayed = RecordSignal()
+replayed = RecordSignal("replayed")
 """It is sent again, with all its attempts. `round` is the new one."""
 
-RECORD_SIGNALS = {
-    "delivered": delivered,
-    "died": died,
-    "skipped": skipped,
-    "held": held,
-    "released": released,
-    "replayed": replayed,
-}
+RECORD_SIGNALS = {signal.name: signal for signal in (delivered, died, skipped, held, released, replayed)}
 """The signals that say what became of a notification, by name."""
 
 unmapped_answer = Signal()

@@ -1,9 +1,10 @@
 """Failpoints: `FAULTS="after_claim=kill"` kills the process when it reaches that point.
 
-Points are named by the steps of a delivery, of a replay operation or of the relay of signals. Actions: `kill` (SIGKILL), `stop` (SIGSTOP),
-`hold` (wait until the mark has content), `raise` (a database error). An action happens once for all processes: the
-first process creates a mark, a file in the folder FAULT_MARKS, and a test can wait for that file. `raise/4` happens at
-every fourth call instead. `kill@TRACE` happens for each record with that trace id. Commas separate several failpoints.
+Points are named by the steps of a delivery, of a replay operation or of the relay of signals. Actions: `kill`
+(SIGKILL), `stop` (SIGSTOP), `hold` (wait until the mark has content), `raise` (a database error). An action happens
+once for all processes: the first process creates a mark, a file in the folder FAULT_MARKS, and a test can wait for that
+file. `raise/4` happens at every fourth call instead. `kill@TRACE` happens for each record with that trace id. Commas
+separate several failpoints.
 """
 
 from __future__ import annotations

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from django.dispatch import Signal
-
-from notifications.signals import RECORD_SIGNALS
+from notifications.signals import RECORD_SIGNALS, RecordSignal
 
 
 def install(path: str) -> None:
@@ -18,13 +16,12 @@ def install(path: str) -> None:
     """
     if not path:
         return
-    names = {id(signal): name for name, signal in RECORD_SIGNALS.items()}
 
-    def append(signal: Signal, record_id: int, event_id: str, **kwargs: Any) -> None:
+    def append(signal: RecordSignal, record_id: int, event_id: str, **kwargs: Any) -> None:
         # One write: lines of several processes do not mix, and one that was written survives the process.
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
-            os.write(file, f"{record_id} {names[id(signal)]} {event_id}\n".encode())
+            os.write(file, f"{record_id} {signal.name} {event_id}\n".encode())
         finally:
             os.close(file)
 

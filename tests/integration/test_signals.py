@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -9,15 +10,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from dev.waiting import wait_until
-from notifications.api import cancel_notification, request_notification
+from notifications.api import cancel_notification, notify, request_notification, reschedule
 from notifications.delivery import circuit_breaker, held_records
 from notifications.delivery.admission import hold
 from notifications.delivery.claim import claim
@@ -25,6 +28,7 @@ from notifications.delivery.engine import Engine
 from notifications.delivery.process_drain import ProcessDrain
 from notifications.delivery.settle import settle_batch
 from notifications.delivery.settlement import build_settlement
+from notifications.ingest.signal_webhooks import connect_events_endpoint, disconnect_events_endpoint
 from notifications.lifecycle import relay as relay_module
 from notifications.lifecycle.events import heard_signals, write_events
 from notifications.lifecycle.relay import MAX_ATTEMPTS, RelayThread, relay_events
@@ -32,15 +36,17 @@ from notifications.models import NotificationEvent, NotificationRecord, UserNoti
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.providers.memory import MemoryProvider
 from notifications.service import NotificationService
-from notifications.signals import RECORD_SIGNALS, died
+from notifications.signals import RECORD_SIGNALS, RecordSignal, died
 from notifications.states import HoldReason, Outcome
-from notifications.testing import deliver_notifications
+from notifications.testing import Sandbox, deliver_notifications
 from tests.support.delivery import NOW, OK, TRY_LATER, Clock, make_due_record, make_engine, options_with
 from tests.support.factories import make_record
 from tests.support.payloads import payload
 
 pytestmark = pytest.mark.django_db
 PATIENCE = 20.0
+HOOK_KEY = "canary0123456789"
+HOOK_SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 REFUSED = SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="provider_config", error_message="code 19001: invalid")
 BAD_TEXT = SendResult(outcome=Outcome.PERMANENT_FAIL, error_code="payload_invalid", error_message="code 9499")
 NOT_SENT = SendResult(outcome=Outcome.SKIPPED, error_code="recipient_missing")
@@ -66,11 +72,10 @@ def connect() -> Iterator[Connect]:
 @pytest.fixture
 def calls(connect: Connect) -> list[tuple[str, int]]:
     """Name and record of each signal that was sent."""
-    names = {id(signal): name for name, signal in RECORD_SIGNALS.items()}
     seen: list[tuple[str, int]] = []
 
-    def listen(signal: object, record_id: int, **kwargs: object) -> None:
-        seen.append((names[id(signal)], record_id))
+    def listen(signal: RecordSignal, record_id: int, **kwargs: object) -> None:
+        seen.append((signal.name, record_id))
 
     connect(listen)
     return seen
@@ -468,6 +473,110 @@ class TestRelay:
         deliver_notifications()
 
         assert calls == [("delivered", accepted.record_id)]
+
+
+class TestMessagesOfNotify:
+    """Their changes by the caller are told, too."""
+
+    def test_a_message_that_is_replaced_after_its_death_is_replayed_and_a_held_one_released(
+        self, calls: list[tuple[str, int]], make_user: Callable[..., Any]
+    ) -> None:
+        user = make_user(webhook_url="https://www.feishu.cn/flow/api/x")
+        [dead], [held] = (notify(user, "text", key=key) for key in ("dead", "held"))
+        dead_record = NotificationRecord.objects.filter(pk=dead.record_id)
+        dead_record.update(status="dead", next_attempt_at=None)
+        NotificationRecord.objects.filter(pk=held.record_id).update(hold_reason="channel_paused")
+
+        notify(user, "other", key="dead", replace=True)
+        reschedule("held", timezone.now() + timedelta(hours=1))
+
+        assert stored() == [("replayed", dead.record_id), ("released", held.record_id)]
+
+    def test_a_held_message_that_gets_another_time_by_replace_is_released(
+        self, calls: list[tuple[str, int]], make_user: Callable[..., Any]
+    ) -> None:
+        user = make_user(webhook_url="https://www.feishu.cn/flow/api/x")
+        [held] = notify(user, "text", key="held")
+        NotificationRecord.objects.update(hold_reason="channel_paused")
+
+        notify(user, "other", key="held", replace=True)
+        assert stored() == []  # it is still held
+
+        notify(user, "other", key="held", replace=True, deliver_at=timezone.now() + timedelta(hours=1))
+        assert stored() == [("released", held.record_id)]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestEventsEndpoint:
+    @pytest.fixture
+    def hook(self, change: Callable[..., None]) -> Iterator[Sandbox]:
+        """The receiver of the endpoint `crm`, which EVENTS_ENDPOINT names."""
+        with Sandbox() as sandbox:
+            change(SANDBOX_ORIGINS=[sandbox.origin], EVENTS_ENDPOINT="crm")
+            connect_events_endpoint()
+            yield sandbox
+            disconnect_events_endpoint()
+
+    @pytest.fixture
+    def endpoint(self, hook: Sandbox) -> UserNotificationChannel:
+        return UserNotificationChannel.objects.create(
+            label="crm", channel="webhook", webhook_url=f"{hook.origin}/webhook/{HOOK_KEY}", auth_type="signature",
+            bearer_token=HOOK_SECRET,
+        )  # fmt: skip
+
+    def test_each_event_is_one_signed_webhook_and_makes_no_other_event(
+        self, hook: Sandbox, endpoint: UserNotificationChannel, memory: MemoryProvider, clock: Clock
+    ) -> None:
+        record = make_due_record(request_key="order-1")
+        make_engine(memory, clock).deliver_due()
+        [event] = NotificationEvent.objects.all()
+
+        assert relay_events() == 1
+        assert Engine().deliver_due().sent == 1
+        assert relay_events() == 0
+        assert Engine().deliver_due().sent == 0
+
+        [delivery] = hook.deliveries(HOOK_KEY)
+        assert delivery.body["type"] == "notification.delivered"
+        assert delivery.body["data"]["data"] == {
+            "event_id": event.payload["event_id"], "record_id": record.pk, "occurred_at": NOW.isoformat(),
+            "channel": "feishu", "user_id": 42, "endpoint_id": None, "request_key": "order-1", "dedupe_key": "k1",
+            "error_code": "", "round": 0, "hold_reason": "",
+        }  # fmt: skip
+        own = NotificationRecord.objects.get(endpoint=endpoint)
+        assert (own.kind, own.order_key, own.priority) == ("notification.delivered", f"event:{record.pk}", 0)
+        assert NotificationRecord.objects.count() == 2
+        assert stored() == []
+
+    def test_an_event_that_is_relayed_again_is_sent_once(
+        self, endpoint: UserNotificationChannel, connect: Connect
+    ) -> None:
+        connect(fail_with("x"), "died")
+        write_events([(make_record("dead").pk, "died")])
+        for _ in range(3):
+            relay_again()
+            NotificationEvent.objects.update(received_by=[])  # as if the process had ended before it was noted
+
+        assert NotificationRecord.objects.filter(endpoint=endpoint).count() == 1
+
+    def test_without_the_endpoint_events_wait_for_it(self, hook: Sandbox) -> None:
+        write_events([(make_record("dead").pk, "died")])
+
+        assert relay_events() == 0
+
+        [event] = NotificationEvent.objects.all()
+        assert event.error.endswith("send_event: EventsEndpointMissing")
+
+    def test_a_process_connects_it_at_its_start_only_if_it_is_set(self, change: Callable[..., None]) -> None:
+        try:
+            connect_events_endpoint()
+            assert heard_signals() == frozenset()
+
+            change(EVENTS_ENDPOINT="crm")
+            apps.get_app_config("notifications").ready()
+            assert heard_signals() == frozenset(RECORD_SIGNALS)
+        finally:
+            disconnect_events_endpoint()
 
 
 @pytest.mark.django_db(transaction=True)

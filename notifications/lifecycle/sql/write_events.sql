@@ -1,5 +1,7 @@
 -- Insert one event for each changed record: what the record holds now, without its texts.
 --
+-- Of records that carry events themselves (`ingest/signal_webhooks.py`) nothing is told: each event would make another.
+--
 -- Runs in the transaction of the change, which holds the locks of the rows. So the ids of the events of one record have
 -- the order of its changes.
 --
@@ -28,4 +30,5 @@ SELECT
     ''
 FROM UNNEST(%(ids)s::bigint[], %(names)s::text[]) AS change (id, name)
 INNER JOIN notification_records AS record ON change.id = record.id
+WHERE record.kind NOT LIKE 'notification.%%'
 ORDER BY record.id
