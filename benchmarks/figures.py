@@ -96,6 +96,12 @@ KEYS = (
         higher_is_better=False,
     ),
     Key(name="sweep_rate", what="rows settled, memory provider / bare UPDATEs", reach=0.35),
+    Key(
+        name="signals_cost",
+        what="microseconds a delivery, where nobody listens for signals",
+        reach=5,
+        higher_is_better=False,
+    ),
     Key(name="rss_vs_naive", what="memory of 2 worker processes / naive task's 2", reach=1.0, higher_is_better=False),
     Key(name="rss_4_workers", what="memory of 4 worker processes / naive task's 2", reach=1.65, higher_is_better=False),
     Key(name="redis_down_request_ms", what="ms added, Redis down, first call, p99", reach=300, higher_is_better=False),

@@ -9,9 +9,13 @@ from benchmarks.measures import (
     latency,
     redis_down,
     requesting,
+    signalling,
     slow,
     sweeping,
     throughput,
 )
 
-ALL = (throughput, slow, isolation, fairness, latency, committing, requesting, sweeping, claiming, backlog, redis_down)
+ALL = (
+    *(throughput, slow, isolation, fairness, latency, committing, requesting, sweeping, signalling, claiming, backlog),
+    redis_down,
+)

@@ -44,7 +44,7 @@ class NotificationEvent(models.Model):
         db_table = "notification_events"
         verbose_name = _("signal to send")
         verbose_name_plural = _("signals to send")
-        default_permissions = ("view",)
+        default_permissions = ("view", "delete")
         indexes = (
             models.Index(
                 fields=("next_attempt_at", "id"), name="event_due", condition=Q(next_attempt_at__isnull=False)
