@@ -44,9 +44,8 @@ def assert_in_order(path: Path) -> None:
 
 
 @pytest.mark.parametrize("point", ["events_taken", "before_receiver", "after_receiver"])
-def test_signals_of_a_killed_process_reach_the_receivers_in_the_order_of_each_record(
-    environment: FaultEnvironment, tmp_path: Path, point: str
-) -> None:
+def test_fault_38_kill_at_the_relay(environment: FaultEnvironment, tmp_path: Path, point: str) -> None:
+    """No signal is lost, and those of each record reach the receiver in the order of its changes."""
     path = tmp_path / "signals"
     environment.env["FAULT_SIGNALS"] = str(path)
     # Each record dies, is replayed, and is delivered.
@@ -70,7 +69,7 @@ def test_signals_of_a_killed_process_reach_the_receivers_in_the_order_of_each_re
     environment.assert_promise()
 
 
-def test_a_worker_that_is_killed_in_a_receiver_loses_no_signal(environment: FaultEnvironment, tmp_path: Path) -> None:
+def test_fault_38_kill_of_a_worker(environment: FaultEnvironment, tmp_path: Path) -> None:
     path = tmp_path / "signals"
     environment.env["FAULT_SIGNALS"] = str(path)
     user, _key = environment.add_user()
