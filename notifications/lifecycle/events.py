@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from django.db import connection
+from django.db import connection, transaction
 
 from notifications.models import NotificationRecord
 from notifications.signals import RECORD_SIGNALS
 from notifications.sql import load_sql
 
 stored = threading.Event()
-"""Set when this process has stored events. Its relay then need not wait for its next look."""
+"""Set when this process has committed events. Its relay then need not wait for its next look."""
 
 _WRITE = load_sql("notifications.lifecycle", "write_events")
 
@@ -47,4 +47,4 @@ def write_events(changes: Iterable[tuple[int, str]]) -> None:
     ids, names = zip(*rows, strict=True)
     with connection.cursor() as cursor:
         cursor.execute(_WRITE, {"ids": list(ids), "names": list(names)})
-    stored.set()
+    transaction.on_commit(stored.set, robust=True)  # before, the relay would not see them

@@ -30,7 +30,7 @@ from notifications.delivery.settle import settle_batch
 from notifications.delivery.settlement import build_settlement
 from notifications.ingest.signal_webhooks import connect_events_endpoint, disconnect_events_endpoint
 from notifications.lifecycle import relay as relay_module
-from notifications.lifecycle.events import heard_signals, write_events
+from notifications.lifecycle.events import heard_signals, stored as stored_events, write_events
 from notifications.lifecycle.relay import MAX_ATTEMPTS, RelayThread, relay_events
 from notifications.models import NotificationEvent, NotificationRecord, UserNotificationChannel
 from notifications.providers.base import Endpoint, SendRequest, SendResult
@@ -457,6 +457,26 @@ class TestRelay:
         rows = NotificationEvent.objects.filter(next_attempt_at__lte=Now()).values_list("attempts", flat=True)
         assert list(rows) == [0, 0, 0]
 
+    def test_taking_events_reads_an_index_in_its_order_without_statistics(self, connect: Connect) -> None:
+        connect(lambda **kwargs: None, "died")
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO notification_events"
+                " (record_id, name, payload, received_by, occurred_at, attempts, next_attempt_at, error)"
+                " SELECT n, 'died', '{}', '[]', now(), 0, now(), '' FROM generate_series(1, 20000) AS n"
+            )
+        with CaptureQueriesContext(connection) as queries:
+            relay_module._take(20)
+        [forbid_sort, take] = [query["sql"] for query in queries if "SAVEPOINT" not in query["sql"]]
+        with connection.cursor() as cursor:
+            cursor.execute(f"{forbid_sort} EXPLAIN {take}")
+            plan = "\n".join(row[0] for row in cursor.fetchall())
+
+        assert "Index Scan using event_due" in plan
+        assert "Index" in plan.partition("Anti Join")[2].partition("event_of_record")[0]
+        assert "Seq Scan" not in plan
+        assert "Sort" not in plan
+
     def test_its_time_is_bounded(self, connect: Connect) -> None:
         connect(lambda **kwargs: None, "died")
         write_events([(make_record("dead").pk, "died")])
@@ -643,6 +663,17 @@ class TestThreads:
             drain.delayed_nudge.cancel()
             wait_until(lambda: not NotificationEvent.objects.exists(), "both events are relayed")
             drain.relay.stop(PATIENCE)
+
+    def test_the_thread_is_woken_by_the_commit_of_an_event(self, connect: Connect) -> None:
+        seen: list[int] = []
+        connect(lambda record_id, **kwargs: seen.append(record_id), "replayed")
+        make_record("dead")
+        stored_events.clear()
+
+        with transaction.atomic():
+            NotificationService().replay(NotificationRecord.objects.all(), None, "fixed")
+            assert not stored_events.is_set()
+        assert stored_events.is_set()
 
     def test_a_process_without_receivers_starts_no_thread(self) -> None:
         relay = RelayThread()

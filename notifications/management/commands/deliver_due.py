@@ -34,6 +34,8 @@ logger = logging.getLogger("notifications.deliver_due")
 RUN_BUDGET_SECONDS = 50.0
 """How long one run waits for rate limits and replays: less than a minute, so that runs of a cron job do not overlap.
 Sends in flight are finished afterwards."""
+RELAY_BUDGET_SECONDS = 5.0
+"""How long one run calls receivers of signals at least, if deliveries have taken its time."""
 IDLE_INTERVAL_SECONDS = 2.0
 """Pause between two claims while nothing is due. Such a claim reads only a few index pages."""
 DATABASE_RETRY_SECONDS = 5.0
@@ -103,7 +105,7 @@ class Command(Base):
                 break
             stop.wait(wait)
         # Last, because a receiver may be slow. It is not interrupted.
-        relay_events(budget=deadline - time.monotonic(), should_stop=stop.requested)
+        relay_events(budget=max(deadline - time.monotonic(), RELAY_BUDGET_SECONDS), should_stop=stop.requested)
         evaluate_if_due()
 
     def _forever(self, stop: StopSignal, interval: float, total: RetryResult) -> None:
