@@ -51,6 +51,11 @@ class Migration(migrations.Migration):
                         condition=models.Q(("next_attempt_at__isnull", False)),
                     ),
                     models.Index(fields=["record", "id"], name="event_of_record"),
+                    models.Index(
+                        fields=["occurred_at"],
+                        name="event_given_up",
+                        condition=models.Q(("next_attempt_at__isnull", True)),
+                    ),
                 ],
             },
         ),

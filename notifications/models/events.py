@@ -50,6 +50,9 @@ class NotificationEvent(models.Model):
                 fields=("next_attempt_at", "id"), name="event_due", condition=Q(next_attempt_at__isnull=False)
             ),
             models.Index(fields=("record", "id"), name="event_of_record"),
+            models.Index(  # for the purge; an event that is taken is never in it
+                fields=("occurred_at",), name="event_given_up", condition=Q(next_attempt_at__isnull=True)
+            ),
         )
 
     def __str__(self) -> str:

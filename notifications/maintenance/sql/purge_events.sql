@@ -1,7 +1,8 @@
 -- Delete one batch of events that were given up long ago, and return the count and the last `occurred_at`.
 --
--- One that still waits is kept, however old: its receivers may have been stopped for days. The table has few rows, so
--- no index is needed.
+-- One that still waits is kept, however old: its receivers may have been stopped for days.
+--
+-- Index: event_given_up (occurred_at).
 WITH old AS (
     SELECT id
     FROM notification_events
