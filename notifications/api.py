@@ -87,7 +87,7 @@ def notify(
         text: The text; blank if `kind` has a template for it.
         title: The title, and subject of a mail; by default a mail has the first line of the text.
         url: A link: a path of your site, or an address that LINKS allows.
-        action: The text of the link; by default ACTION_TEXT.
+        action: The text of the link; by default "Open" in the recipient's language.
         key: Identifies the message. A second call with the same key sends nothing new to the same recipient and
             channel. Without a key one is made.
         channels: Names of the channels. By default all endpoints of a recipient that are switched on, else

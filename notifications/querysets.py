@@ -104,10 +104,10 @@ class NotificationQuerySet(models.QuerySet[Record, Record]):
         """Return the records that the search box finds: exact values of indexed columns, as the table is large.
 
         Args:
-            term: A dedupe key, a trace id, a user name, a record id or a user id.
+            term: A dedupe key, the key of a message, a trace id, a user name, a record id or a user id.
         """
         owners = list(primary_users().filter(**{get_user_model().USERNAME_FIELD: term}).values_list("pk", flat=True))
-        condition = Q(dedupe_key=term) | Q(trace_id=term) | Q(user_id__in=owners)
+        condition = Q(dedupe_key=term) | Q(request_key=term) | Q(trace_id=term) | Q(user_id__in=owners)
         if term.isascii() and term.isdigit() and len(term) < BIGINT_OVERFLOW_DIGITS:
             condition |= Q(pk=int(term))
             if int(term) <= max_user_id():

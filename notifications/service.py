@@ -24,7 +24,7 @@ from notifications.delivery.engine import Engine, RetryResult
 from notifications.delivery.locks import Locks, lock_key, lock_ttl
 from notifications.delivery.settlement import Settlement
 from notifications.ingest.insert import Accepted, DeliveryWindow, insert_requests
-from notifications.ingest.payload import parse_payload
+from notifications.ingest.payload import NotificationRequest, parse_payload
 from notifications.ingest.validation import InvalidNotification, time_problem
 from notifications.models import NotificationRecord, RejectedRequest
 from notifications.providers.base import Provider
@@ -146,7 +146,20 @@ class NotificationService(RecordOperations):
             InvalidNotification: The payload is not valid.
             DedupeConflict: The dedupe key belongs to a notification of another user.
         """
-        request = parse_payload(payload, max_user_id=max_user_id(), channel=channel)
+        return self.deliver_request(parse_payload(payload, max_user_id=max_user_id(), channel=channel))
+
+    def deliver_request(self, request: NotificationRequest) -> HandleResult:
+        """Store one request and deliver it in this thread; see `handle_feishu_requested`.
+
+        Args:
+            request: The request.
+
+        Returns:
+            The record after the attempt, and what this request did.
+
+        Raises:
+            DedupeConflict: The dedupe key belongs to the notification of another recipient.
+        """
         lock = None
         if self.locks:
             lock = self.locks.wait_for(lock_key(request.channel, request.dedupe_key), timeout=self.options.lock_wait)
@@ -160,7 +173,7 @@ class NotificationService(RecordOperations):
                 self.locks.release(lock)
         result = find_result(accepted, settlement)
         if result is None:  # a purge deleted the old record meanwhile, so its key is free again
-            return self.handle_feishu_requested(payload, channel=channel)
+            return self.deliver_request(request)
         return result
 
     def reject(self, source: str, payload: object, error: InvalidNotification) -> RejectedRequest:

@@ -61,7 +61,7 @@ class ChannelForm(Base):
         """The model and its editable fields."""
 
         model = UserNotificationChannel
-        fields = ("user", "channel", "enabled", "auth_type")
+        fields = ("user", "label", "channel", "enabled", "auth_type")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -90,6 +90,8 @@ class ChannelForm(Base):
         data = super().clean() or self.cleaned_data
         if data.get("new_bearer_token") and data.get("clear_token"):
             self.add_error("clear_token", _("Either delete the stored token or enter a new one."))
+        if self.instance._state.adding and not (data.get("user") or data.get("label")):
+            self.add_error("label", _("Enter a user, or a label by which the endpoint is named."))
         self.instance.channel = data.get("channel", self.instance.channel)  # the validation rules depend on it
         for name, reason in validate_combination(self._submitted_settings(), self.instance, user=data.get("user")):
             field = name if name in self.fields else f"new_{name}"

@@ -15,7 +15,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.decorators import method_decorator
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _, ngettext, pgettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
@@ -25,7 +25,7 @@ from notifications.admin.channel_form import SECRETS, ChannelForm
 from notifications.admin.display import EMPTY_VALUE, STYLE, age_html, badge, column, isolated, user_link
 from notifications.admin.overview.charts import format_number
 from notifications.api import resume_channel
-from notifications.channels.test_message import describe_error, send_test_message
+from notifications.channels.test_message import describe_error, send_test_to_endpoint
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.security.address_secrets import mask_url
 from notifications.security.secrets import Secret, SecretUnreadable
@@ -52,12 +52,12 @@ class UserNotificationChannelAdmin(BaseAdmin):
     show_facets = admin.ShowFacets.NEVER
     ordering = ("-id",)
     sortable_by = ()
-    search_fields = (f"user__{get_user_model().USERNAME_FIELD}__exact", "user__id__exact")
-    search_help_text = _("The whole user name, or a user id.")
+    search_fields = (f"user__{get_user_model().USERNAME_FIELD}__exact", "user__id__exact", "label__exact")
+    search_help_text = _("The whole user name, a user id, or a label.")
     raw_id_fields = ("user",)
     empty_value_display = EMPTY_VALUE
     fieldsets = (
-        (None, {"fields": ("user", "owner", "channel", "enabled")}),
+        (None, {"fields": ("user", "owner", "label", "shown_label", "channel", "enabled")}),
         (
             _("Endpoint"),
             {"fields": ("address", "new_webhook_url", "auth_type", "token", "new_bearer_token", "clear_token")},
@@ -68,7 +68,18 @@ class UserNotificationChannelAdmin(BaseAdmin):
         ),
     )
     readonly_fields = (
-        *("owner", "address", "token", "health", "why_paused", "waiting", "failures", "last_test", "last_problem"),
+        *(
+            "owner",
+            "shown_label",
+            "address",
+            "token",
+            "health",
+            "why_paused",
+            "waiting",
+            "failures",
+            "last_test",
+            "last_problem",
+        ),
         "updated_at",
     )
 
@@ -90,7 +101,7 @@ class UserNotificationChannelAdmin(BaseAdmin):
             self.message_user(request, text % {"count": MAX_TESTS_PER_REQUEST}, messages.WARNING)
             return None
         for channel in selected:
-            record = send_test_message(channel.user, channel=channel.channel)
+            record = send_test_to_endpoint(channel)
             self.log_change(request, channel, "Sent a test message.")
             values = {"channel": str(channel), "error": describe_error(record)}
             if record.status == Status.SENT:
@@ -129,12 +140,12 @@ class UserNotificationChannelAdmin(BaseAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Make user and channel read-only for a stored channel, so that an address cannot move to another user."""
-        return (*self.readonly_fields, "user", "channel") if obj else self.readonly_fields
+        return (*self.readonly_fields, "user", "channel", "label") if obj else self.readonly_fields
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Omit the state of a new channel, and the inputs for users with view permission only."""
         hidden = set() if self.has_change_permission(request, obj) or obj is None else {*SECRETS, "clear_token"}
-        hidden |= {"user"} if obj else {"owner", "address", "token", "clear_token"}
+        hidden |= {"user", "label"} if obj else {"owner", "shown_label", "address", "token", "clear_token"}
         return [
             (title, {"fields": [name for name in options["fields"] if name not in hidden]})
             for title, options in self.fieldsets[: None if obj else -1]
@@ -145,13 +156,19 @@ class UserNotificationChannelAdmin(BaseAdmin):
 
     @admin.display(description=_("user"))
     def name(self, channel: UserNotificationChannel) -> SafeString:
-        """Return the user's name, isolated from the text direction around it."""
-        return isolated(channel.user.get_username())
+        """Return the user's name, isolated from the text direction around it, and the label."""
+        parts = [channel.user.get_username() if channel.user else "", channel.shown_label]
+        return format_html_join(" / ", "{}", ((isolated(part),) for part in parts if part))
 
     @admin.display(description=_("user"))
-    def owner(self, channel: UserNotificationChannel) -> SafeString:
+    def owner(self, channel: UserNotificationChannel) -> SafeString | str:
         """Return a link to the user."""
-        return user_link(channel.user)
+        return user_link(channel.user) if channel.user else gettext("nobody")
+
+    @admin.display(description=_("label"))
+    def shown_label(self, channel: UserNotificationChannel) -> SafeString | str:
+        """Return the label; of an endpoint that was made for an address, the address masked."""
+        return isolated(channel.shown_label) if channel.label else EMPTY_VALUE
 
     @admin.display(description=_("webhook address"))
     def address(self, channel: UserNotificationChannel) -> SafeString | str:
@@ -183,7 +200,8 @@ class UserNotificationChannelAdmin(BaseAdmin):
         held = held.filter(hold_reason__in=HELD_BY_ENDPOINT, status__in=SCHEDULED)
         count = held[: MAX_COUNTED_RECORDS + 1].count()
         shown = format_number(count) if count <= MAX_COUNTED_RECORDS else f"{format_number(MAX_COUNTED_RECORDS)}+"
-        query = urlencode({"now": "held", "user_id": channel.user_id, "channel": channel.channel})
+        owner = {"user_id": channel.user_id} if channel.user_id is not None else {}
+        query = urlencode({"now": "held", **owner, "channel": channel.channel})
         url = f"{reverse('admin:notifications_notificationrecord_changelist')}?{query}"
         return format_html('<a href="{}">{}</a>', url, shown)
 

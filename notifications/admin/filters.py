@@ -162,6 +162,14 @@ class PreviewFilter(IdentifierFilter):
     field = "preview_id"
 
 
+class RequestFilter(IdentifierFilter):
+    """Selects the records of one message, for all its recipients."""
+
+    title = _("key")
+    parameter_name = "request"
+    field = "request_key"
+
+
 class LastDayFilter(admin.SimpleListFilter):
     """Selects the rows created within the last 24 hours, the period that the overview counts."""
 

@@ -51,6 +51,15 @@ def _identifier_with_link(record: NotificationRecord, field: str, parameter: str
     return format_html('{} (<a href="{}">{}</a>)', isolated(value), url, text)
 
 
+def _endpoint_label(record: NotificationRecord) -> str:
+    """Return the label of the endpoint that a record names; its number if it was deleted."""
+    try:
+        endpoint = record.endpoint
+    except ObjectDoesNotExist:
+        endpoint = None
+    return endpoint.shown_label if endpoint else f"#{record.endpoint_id}"
+
+
 class RecordColumns:
     """Mixin with one method for each column or field."""
 
@@ -81,14 +90,18 @@ class RecordColumns:
         """Return the key, isolated by `<bdi>` because it is external input."""
         return isolated(record.dedupe_key)
 
-    @admin.display(description=_("user"))
+    @admin.display(description=_("recipient"))
     def owner(self, record: NotificationRecord) -> SafeString | str:
-        """Return a link to the user, or the id of a user that does not exist."""
+        """Return a link to the user, or the key of a user that does not exist, and the label of the endpoint."""
+        label = isolated(_endpoint_label(record)) if record.endpoint_id is not None else ""
+        if record.user_id is None:
+            return label or EMPTY_VALUE
         try:
             user = record.user
         except ObjectDoesNotExist:
-            return str(record.user_id)
-        return user_link(user)
+            user = None
+        shown = user_link(user) if user else str(record.user_id)
+        return format_html("{} {}", shown, label) if label else shown
 
     @admin.display(description=_("error code"))
     def code(self, record: NotificationRecord) -> SafeString | str:
@@ -150,29 +163,42 @@ class RecordColumns:
     @admin.display(description=_("text as sent"))
     def message(self, record: NotificationRecord) -> SafeString | str:
         """Return the text exactly as it is sent, and the address of its link."""
-        text, _fallback = build_message_text(
-            summary=shown_summary(record.summary_text, record.replaced_texts),
-            fallback=record.fallback_text,
-            fallback_used=record.fallback_used,
-            target_url=record.target_url,
-        )
-        base = service_options().frontend_base_url
-        if not (base and record.target_url):
+        text = record.summary_text
+        if record.content is None:
+            text, _fallback = build_message_text(
+                summary=shown_summary(record.summary_text, record.replaced_texts),
+                fallback=record.fallback_text,
+                fallback_used=record.fallback_used,
+                target_url=record.target_url,
+            )
+        base, link = service_options().frontend_base_url, record.target_url
+        if link.startswith("/"):
+            link = site_link(base, link) if base else ""
+        if not link:
             return text_block(text)
-        return format_html(
-            "{}<p>{} <bdi>{}</bdi></p>",
-            text_block(text),
-            gettext("Link:"),
-            escape_invisible(site_link(base, record.target_url)),
-        )
+        return format_html("{}<p>{} <bdi>{}</bdi></p>", text_block(text), gettext("Link:"), escape_invisible(link))
+
+    heading = column(NotificationRecord, "title")
+    message_kind = column(NotificationRecord, "kind")
+    order = column(NotificationRecord, "order_key")
+
+    @admin.display(description=_("key"))
+    def caller_key(self, record: NotificationRecord) -> SafeString | str:
+        """Return the caller's key, with a link to all records that have the same key."""
+        return _identifier_with_link(record, "request_key", "request")
+
+    @admin.display(description=_("content"))
+    def content_json(self, record: NotificationRecord) -> SafeString | str:
+        """Return what the message has beside its text and link, and its changes."""
+        return json_block(record.content)
 
     @admin.display(description=_("endpoint"))
-    def endpoint(self, record: NotificationRecord) -> SafeString | str:
+    def endpoint_link(self, record: NotificationRecord) -> SafeString | str:
         """Return a link to the user's channel, with a badge of its state."""
         channels = UserNotificationChannel.objects.of_record(record)
         channel = channels.only("enabled", "paused_at", "channel").first()
         if channel is None:
-            return gettext("The user has no such channel.")
+            return gettext("The recipient has no such endpoint.")
         url = reverse("admin:notifications_usernotificationchannel_change", args=[channel.pk])
         state = (
             badge("paused", pgettext("state of a channel", "paused"))

@@ -19,6 +19,7 @@ from notifications.admin.filters import (
     ErrorCodeFilter,
     PreviewFilter,
     PriorityFilter,
+    RequestFilter,
     StatusFilter,
     TraceFilter,
     indexed_columns,
@@ -54,6 +55,7 @@ class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
         PriorityFilter,
         TraceFilter,
         PreviewFilter,
+        RequestFilter,
         "created_at",
     )
     list_per_page = 50
@@ -68,12 +70,40 @@ class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
     empty_value_display = EMPTY_VALUE
     fieldsets = (
         (_("State"), {"fields": ("state", "attempts", "round", "next_time", "code", "error")}),
-        (_("Message"), {"fields": ("owner", "channel", "endpoint", "priority", "message", "path", "replaced")}),
+        (
+            _("Message"),
+            {
+                "fields": (
+                    "owner",
+                    "channel",
+                    "endpoint_link",
+                    "priority",
+                    "message_kind",
+                    "heading",
+                    "message",
+                    "path",
+                    "replaced",
+                )
+            },
+        ),
         (
             _("Request and response"),
-            {"fields": ("request_json", "response_json", "message_id", "summary", "fallback", "fallback_used")},
+            {
+                "fields": (
+                    "request_json",
+                    "response_json",
+                    "message_id",
+                    "summary",
+                    "fallback",
+                    "fallback_used",
+                    "content_json",
+                )
+            },
         ),
-        (_("Identifiers"), {"fields": ("id", "key", "trace", "trigger", "preview", *TARGET_FIELDS)}),
+        (
+            _("Identifiers"),
+            {"fields": ("id", "caller_key", "key", "order", "trace", "trigger", "preview", *TARGET_FIELDS)},
+        ),
         (_("Times"), {"fields": ("requested_time", "changed_time", "sent_time")}),
     )
     readonly_fields = ("id", *RECORD_COLUMNS)
@@ -97,14 +127,14 @@ class NotificationRecordAdmin(RecordColumns, RecordActionsAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Records:
         """Return records and prefetch their users. A join would hide the records of deleted users."""
-        return NotificationRecord.objects.order_by(*self.get_ordering(request)).prefetch_related("user")
+        return NotificationRecord.objects.order_by(*self.get_ordering(request)).prefetch_related("user", "endpoint")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Omit the user's channel for those who may not view channels."""
         if request.user.has_perm("notifications.view_usernotificationchannel"):
             return self.fieldsets
         return [
-            (title, {"fields": [name for name in options["fields"] if name != "endpoint"]})
+            (title, {"fields": [name for name in options["fields"] if name != "endpoint_link"]})
             for title, options in self.fieldsets
         ]
 

@@ -18,6 +18,7 @@ from notifications.conf import service_options
 from notifications.delivery import circuit_breaker
 from notifications.delivery.claim import TEST_KEY_PREFIX, TEST_TRIGGER
 from notifications.exceptions import NotificationError
+from notifications.ingest.payload import NotificationRequest
 from notifications.ingest.validation import EVENT_VERSION
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.service import HandleResult, NotificationService
@@ -58,6 +59,29 @@ def send_test_message(user: AbstractBaseUser, text: str = "", *, channel: str = 
     return _store_test_result(
         _service().handle_feishu_requested(_payload(user, f"{uuid.uuid4()}", text), channel=channel)
     )
+
+
+def send_test_to_endpoint(endpoint: UserNotificationChannel) -> NotificationRecord:
+    """Send a test message to an endpoint now, without a rate limit, for operators.
+
+    Args:
+        endpoint: The endpoint; it may belong to nobody.
+
+    Returns:
+        The record of the message.
+    """
+    of_user = endpoint.user_id is not None and not endpoint.label
+    request = NotificationRequest(
+        user_id=endpoint.user_id,
+        endpoint_id=None if of_user else endpoint.pk,
+        channel=endpoint.channel,
+        trigger_type=TEST_TRIGGER,
+        preview_id="test",
+        dedupe_key=f"{TEST_KEY_PREFIX}{endpoint.pk}:{uuid.uuid4()}",
+        target_url="/",
+        fallback_text=_default_text(),
+    )
+    return _store_test_result(_service().deliver_request(request))
 
 
 def send_own_test_message(user: AbstractBaseUser) -> NotificationRecord:
@@ -108,9 +132,13 @@ def _payload(user: AbstractBaseUser, number: str, text: str) -> dict[str, Any]:
         "dedupe_key": f"{TEST_KEY_PREFIX}{user.pk}:{number}",
         "target_url": "/",
         "summary_text": text,
-        "fallback_text": gettext("This is a test message: your channel works."),
+        "fallback_text": _default_text(),
         "requested_at": timezone.now().isoformat(),
     }
+
+
+def _default_text() -> str:
+    return gettext("This is a test message: your channel works.")
 
 
 def _wait_for_result(record_id: int) -> NotificationRecord:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from django.template import Context, TemplateDoesNotExist
+from django.conf import settings
+from django.template import Context, TemplateDoesNotExist, TemplateSyntaxError
+from django.template.base import Node
 from django.template.loader import get_template
 from django.utils import translation
 from django.utils.translation import gettext
 
 from notifications.content.text import trim
+from notifications.exceptions import NotificationError
 
 FOLDER = "notifications"
 """Folder of the kinds among the project's templates."""
@@ -24,7 +28,7 @@ class RenderedTexts(NamedTuple):
     html: str
 
 
-class TemplateFailed(Exception):
+class TemplateFailed(NotificationError):
     """A template could not be rendered. The text names the template and the line."""
 
 
@@ -39,7 +43,7 @@ def render_kind(kind: str, context: Mapping[str, Any], language: str) -> Rendere
     Raises:
         TemplateFailed: A template is wrong, or raised an exception.
     """
-    with translation.override(language or None) if language else translation.override(translation.get_language()):
+    with translation.override(language or settings.LANGUAGE_CODE):
         title = _render(kind, "title.txt", context, escape=False)
         text = _render(kind, "text.txt", context, escape=False)
         html = _render(kind, "html.html", context, escape=True)
@@ -56,6 +60,8 @@ def has_templates(kind: str) -> bool:
         get_template(f"{FOLDER}/{kind}/text.txt")
     except TemplateDoesNotExist:
         return False
+    except TemplateSyntaxError:  # rendering it names the line
+        pass
     return True
 
 
@@ -77,9 +83,14 @@ def _render(kind: str, name: str, context: Mapping[str, Any], *, escape: bool) -
 
 
 def _describe(error: Exception, path: str) -> str:
-    """Return where and how a template failed. The text of a foreign exception may have values of the context."""
-    node = getattr(error, "token", None) or getattr(getattr(error, "_culprit_node", None), "token", None)
-    line = getattr(node, "lineno", None) or getattr(error, "lineno", None)
+    """Return where and how a template failed."""
+    line = getattr(getattr(error, "token", None), "lineno", None) or getattr(error, "lineno", None)
+    # Django notes the place of an error within a tag only if its engine is in debug mode.
+    for frame, _number in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("self")
+        if isinstance(node, Node) and getattr(node, "token", None):
+            token: Any = node.token
+            line, path = token.lineno, getattr(node.origin, "template_name", None) or path
     values = {"template": path, "line": line, "error": f"{type(error).__name__}: {error}"}
     if line is None:
         return gettext("the template %(template)s failed: %(error)s") % values

@@ -13,7 +13,7 @@ from typing import Any
 
 from django.conf import settings
 from django.utils import translation
-from django.utils.translation import gettext, gettext_lazy as _
+from django.utils.translation import gettext, gettext_lazy as _, pgettext
 
 from notifications.conf import ServiceOptions
 from notifications.content.link_policy import link_problem, text_problem
@@ -157,7 +157,10 @@ def address_message(
     if named is not None and not named:
         raise InvalidNotification([("channels", _("must not be empty"))])
     targets = find_targets(read_recipients(recipients), named, options)
-    targets = list({(target.token, target.channel): target for target in reversed(targets)}.values())[::-1]
+    distinct: dict[tuple[str, str], Target] = {}
+    for target in targets:
+        distinct.setdefault((target.token, target.channel), target)
+    targets = list(distinct.values())
     _check_channels(message, targets)
     requests = []
     for target in targets:
@@ -167,7 +170,11 @@ def address_message(
         if problem := text_problem(texts.text, options) or text_problem(texts.title, options):
             raise InvalidNotification([("kind", problem)])
         content = MessageContent(
-            action=message.action, html=texts.html, data=message.data, mentions=message.mentions, language=language
+            action=message.action or (_open_in(language) if message.url else ""),
+            html=texts.html,
+            data=message.data,
+            mentions=message.mentions,
+            language=language,
         )
         request = NotificationRequest(
             user_id=target.user_id,
@@ -187,6 +194,12 @@ def address_message(
         )
         requests.append(AddressedRequest(target=target, request=request))
     return requests
+
+
+def _open_in(language: str) -> str:
+    """Return the text of a link that has none of its own, in the recipient's language."""
+    with translation.override(language or settings.LANGUAGE_CODE):
+        return pgettext("text of a link", "Open")
 
 
 def _dedupe_key(key: str, token: str) -> str:

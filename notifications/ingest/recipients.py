@@ -19,14 +19,13 @@ from notifications.conf import ServiceOptions, service_options
 from notifications.content.text import trim
 from notifications.ingest.validation import InvalidNotification, Reason
 from notifications.models import UserNotificationChannel
+from notifications.models.channels import ADDRESS_LABEL
 from notifications.providers import get_provider
 from notifications.providers.base import ChannelRules
 from notifications.querysets import primary_users
 from notifications.security.secrets import Secret
 
 EMAIL = "email"
-ADDRESS_LABEL = "address:"
-"""Beginning of the label of an endpoint that was made for an address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

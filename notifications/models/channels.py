@@ -14,8 +14,13 @@ from django.utils.translation import gettext_lazy as _
 from notifications.clock import database_now
 from notifications.content.text import escape_invisible
 from notifications.querysets import EndpointQuerySet, PrimaryManager
+from notifications.security.address_secrets import mask_url
 from notifications.security.fields import SecretField
+from notifications.security.secrets import SecretUnreadable
 from notifications.states import AuthType, TestStatus
+
+ADDRESS_LABEL = "address:"
+"""Beginning of the label of an endpoint that was made for an address; the rest is a hash of the address."""
 
 
 class ChangeTimeField(models.DateTimeField):  # type: ignore[type-arg]
@@ -110,4 +115,16 @@ class UserNotificationChannel(models.Model):
         )
 
     def __str__(self) -> str:
-        return " / ".join(filter(None, (self.channel, str(self.user_id or ""), escape_invisible(self.label))))
+        return " / ".join(
+            filter(None, (self.channel, "" if self.user_id is None else str(self.user_id), self.shown_label))
+        )
+
+    @property
+    def shown_label(self) -> str:
+        """The label as people read it: of an endpoint that was made for an address, the address masked."""
+        if not self.label.startswith(ADDRESS_LABEL):
+            return escape_invisible(self.label)
+        try:
+            return mask_url(self.webhook_url.reveal())
+        except SecretUnreadable:
+            return self.label

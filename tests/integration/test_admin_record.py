@@ -189,7 +189,7 @@ class TestRelatedObjects:
 
         assert f'href="/admin/notifications/usernotificationchannel/{channel.pk}/change/"' in html
         assert '<span class="n-badge n-paused">paused</span>' in html
-        assert "The user has no such channel." in page(admin_client, make_record(user_id=987_654))
+        assert "The recipient has no such endpoint." in page(admin_client, make_record(user_id=987_654))
 
     def test_channel_is_hidden_without_permission(self, make_user: Callable[..., User]) -> None:
         user = make_user("viewer", is_staff=True)

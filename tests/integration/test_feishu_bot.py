@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from notifications.conf import ServiceOptions, service_options
+from notifications.content.json_encoding import encode_json
 from notifications.providers.attempt import attempt_send
 from notifications.providers.base import Provider
 from notifications.providers.feishu.bot import MAX_MESSAGE_BYTES, FeishuBotProvider, sign_message
@@ -165,8 +166,9 @@ class TestFeishuBotConformance(ProviderConformance):
     def test_a_text_that_is_cut_ends_in_an_ellipsis_and_is_logged(
         self, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
     ) -> None:
-        overhead = len(json.dumps(self.post_message(sandbox, "post", "."), ensure_ascii=False).encode())
-        longest = "字" * ((MAX_MESSAGE_BYTES - overhead) // 3)
+        shortest = self.post_message(sandbox, "post", ".")
+        message = {name: shortest[name] for name in ("msg_type", "content")}  # without the signature
+        longest = "字" * ((MAX_MESSAGE_BYTES - len(encode_json(message)) + 1) // 3)
         cases = {longest: longest, f"{longest}字字": None, f"{longest[:-9]}{'🇨🇳' * 9}": None}
         for given, posted in cases.items():
             caplog.clear()

@@ -119,8 +119,8 @@ def test_release_of_held_records_reads_only_the_records_of_its_channel() -> None
     plan_nodes = all_nodes(executed_plan(load_sql("notifications.delivery", "release_held_records"), parameters))
 
     assert "notification_held_up" in {node.get("Index Name") for node in plan_nodes}
-    [limit_node] = [node for node in plan_nodes if node["Node Type"] == "Limit"]
-    assert limit_node["Actual Rows"] == 2
+    limit_nodes = [node for node in plan_nodes if node["Node Type"] == "Limit"]
+    assert max(node["Actual Rows"] for node in limit_nodes) == 2
     assert "notification_records" not in scanned_tables(plan_nodes)
 
 

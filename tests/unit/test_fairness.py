@@ -30,7 +30,9 @@ def shares_of(slots: int, **changes: Any) -> Shares:
 
 
 def rows_of(recipient: int, count: int) -> list[Claimed]:
-    return [cast("Claimed", SimpleNamespace(user_id=recipient, channel="feishu")) for _ in range(count)]
+    return [
+        cast("Claimed", SimpleNamespace(user_id=recipient, channel="feishu", endpoint_id=None)) for _ in range(count)
+    ]
 
 
 def chosen_recipients(shares: Shares, candidates: list[Candidate], free: int) -> Counter[int]:
