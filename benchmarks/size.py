@@ -36,6 +36,8 @@ class Size:
     bulk: int = 10_000
     bulk_times: int = 5
     swept: int = 20_000
+    other_keys: int = 1_000_000
+    """Order keys that have a waiting record each, beside those that are delivered."""
     few_finished: int = 100_000
     many_finished: int = 10_000_000
     held_deliveries: int = 100_000
@@ -68,6 +70,7 @@ QUICK = Size(
     repetitions=15,
     bulk_times=2,
     swept=4_000,
+    other_keys=50_000,
     few_finished=20_000,
     many_finished=500_000,
     held_deliveries=5_000,

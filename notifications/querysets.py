@@ -11,7 +11,9 @@ from django.db import connection, models, router
 from django.db.models import Exists, ExpressionWrapper, OuterRef, Q
 from django.db.models.functions import Now
 
-from notifications.states import CLAIMABLE, ErrorCode, Status
+from notifications.conf import service_options
+from notifications.conf.options import BLOCK
+from notifications.states import CLAIMABLE, ErrorCode, HoldReason, Status
 
 Record = TypeVar("Record", bound=models.Model, covariant=True)
 
@@ -126,17 +128,27 @@ class NotificationQuerySet(models.QuerySet[Record, Record]):
         return self.filter(named | Q(endpoint_id__isnull=True, user_id=endpoint.user_id, channel=endpoint.channel))
 
     def cancellable(self) -> Self:
-        """Return the records that an operator may cancel: those that wait and have no lease."""
-        return self.filter(status__in=CLAIMABLE)
+        """Return the records that an operator may cancel: those that wait and have no lease.
+
+        Dead ones that block their order key are among them.
+        """
+        allowed = Q(status__in=CLAIMABLE)
+        if service_options().order_after_dead == BLOCK:
+            allowed |= Q(status=Status.DEAD) & ~Q(order_key="")
+        return self.filter(allowed)
 
     def deferred(self) -> Self:
         """Return the records that wait for a later time and could be sent now.
 
-        A record that has expired, or whose endpoint is paused or not probed yet, could not: the next claim would skip
-        it or hold it again.
+        A record that has expired, whose endpoint is paused or not probed yet, or that waits for an earlier one of its
+        order key could not: the next claim would skip it or hold it again.
         """
-        waiting = self.filter(status__in=CLAIMABLE, next_attempt_at__gt=Now())
+        waiting = self.filter(status__in=CLAIMABLE, next_attempt_at__gt=Now()).exclude(hold_reason=HoldReason.ORDER)
         return waiting.exclude(EXPIRED).exclude(endpoint_blocked())
+
+    def blocked_by_order(self) -> Self:
+        """Return the records that wait for an earlier one of their order key."""
+        return self.filter(hold_reason=HoldReason.ORDER, status__in=CLAIMABLE)
 
     def expired(self) -> Self:
         """Return the records that are too late to be sent."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -19,6 +20,7 @@ from notifications.conf import ServiceOptions
 from notifications.content.text import escape_invisible
 from notifications.lifecycle.events import write_events
 from notifications.models import NotificationRecord, ReplayOperation
+from notifications.ordering.key_order import let_next_go, order_keys
 from notifications.querysets import NotificationQuerySet
 from notifications.states import HELD_BY_ENDPOINT, ErrorCode, HoldReason, Status
 from notifications.telemetry.audit import CHANGE, add_admin_log
@@ -29,6 +31,7 @@ OPERATION_BATCH_RECORDS = 500
 """Records that an operation changes in one transaction, so that no row is locked for long."""
 _PLANNED_OR_NOT_HELD = Case(When(hold_reason=HoldReason.RATE_LIMITED, then=F("hold_reason")), default=Value(""))
 """A record with a place in the plan of its endpoint keeps it. Otherwise it would be planned anew, as the last one."""
+_COLUMNS = ("channel", "dedupe_key", "order_key", "hold_reason")
 Progress = Callable[[int, int], object]
 """Called after each batch with the number of processed records and the number of all records."""
 
@@ -87,6 +90,9 @@ class RecordOperations:
     ) -> int:
         """Cancel pending and failed records. Records that are being sent or are final are not changed.
 
+        Dead ones that block their order key (ORDER_AFTER_DEAD) are cancelled, too. The next record of an order key
+        becomes due after the commit.
+
         Args:
             records: The selected records.
             actor: The user who cancels them, for the admin's log; None for code.
@@ -108,6 +114,7 @@ class RecordOperations:
             actor=actor,
             signal=lambda record: "skipped",
             message=f"Cancelled: {reason}",
+            lets_next_go=True,
         )
 
     def send_now(
@@ -144,6 +151,7 @@ class RecordOperations:
         actor: AbstractBaseUser | None,
         message: str,
         progress: Progress | None = None,
+        lets_next_go: bool = False,
     ) -> int:
         """Change records in batches.
 
@@ -155,13 +163,16 @@ class RecordOperations:
         for start in range(0, len(ids), OPERATION_BATCH_RECORDS):
             with transaction.atomic():
                 batch = NotificationRecord.objects.filter(pk__in=ids[start : start + OPERATION_BATCH_RECORDS])
-                columns = ("pk", "channel", "dedupe_key", "hold_reason")
-                locked = list(select(batch).select_for_update().order_by("pk").only(*columns))
+                locked = list(select(batch).select_for_update().order_by("pk").only("pk", *_COLUMNS))
                 locked_rows = NotificationRecord.objects.filter(pk__in=[record.pk for record in locked])
                 changed += locked_rows.update(updated_at=self._now(), **changes)
                 write_events((record.pk, signal(record)) for record in locked)
                 if actor is not None:
                     add_admin_log(actor, locked, CHANGE, message)
+                if lets_next_go and (keys := order_keys(locked)):
+                    # Not before the commit: the caller's transaction may last, and the settlements of these keys would
+                    # wait for it.
+                    transaction.on_commit(partial(let_next_go, keys, self.clock))
             for record in locked:
                 logger.info(
                     "record %d: %s",

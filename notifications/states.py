@@ -73,6 +73,7 @@ class HoldReason(models.TextChoices):
     CHANNEL_PAUSED = "channel_paused", _("the channel is paused")
     ENDPOINT_FAILING = "endpoint_failing", _("the endpoint is failing and is being probed")
     RATE_LIMITED = "rate_limited", _("the endpoint's rate limit")
+    ORDER = "order", _("an earlier message of its order key")
 
 
 HELD_BY_ENDPOINT = (HoldReason.CHANNEL_PAUSED, HoldReason.ENDPOINT_FAILING)

@@ -7,6 +7,7 @@ from benchmarks.measures import (
     fairness,
     isolation,
     latency,
+    ordering,
     redis_down,
     requesting,
     signalling,
@@ -16,6 +17,7 @@ from benchmarks.measures import (
 )
 
 ALL = (
-    *(throughput, slow, isolation, fairness, latency, committing, requesting, sweeping, signalling, claiming, backlog),
+    *(throughput, slow, isolation, fairness, latency, committing, requesting, sweeping, signalling, ordering, claiming),
+    backlog,
     redis_down,
 )

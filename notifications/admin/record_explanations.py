@@ -24,6 +24,11 @@ HOLD_EXPLANATIONS: dict[str, Promise] = {
         "no attempts. The notification is sent after the endpoint has recovered."
     ),
     HoldReason.RATE_LIMITED: _("The notification is held by the endpoint's rate limit. This uses no attempts."),
+    HoldReason.ORDER: _(
+        "The notification waits for an earlier one with the same order key. This uses no attempts. It is sent after "
+        "the earlier one has been delivered, skipped or cancelled. A dead one lets it go, too, unless "
+        "ORDER_AFTER_DEAD is block: then replay or cancel the dead one."
+    ),
 }
 """By the reason for which a record is held: the meaning, and what ends it."""
 

@@ -70,6 +70,7 @@ class Operation:
 
 EXPIRED_TEXT = pgettext_lazy("after a number", "expired; request them again")
 BLOCKED_TEXT = pgettext_lazy("after a number", "have a paused or failing channel; resume it or wait for its probe")
+ORDER_TEXT = pgettext_lazy("after a number", "wait for an earlier message of their order key")
 REPLAY = Operation(
     name="replay",
     title=_("Replay notifications"),
@@ -128,6 +129,7 @@ SEND_NOW = Operation(
     exclusions=(
         (lambda records: records.filter(status__in=CLAIMABLE).expired(), EXPIRED_TEXT),
         (lambda records: records.blocked_by_endpoint(), BLOCKED_TEXT),
+        (lambda records: records.blocked_by_order(), ORDER_TEXT),
     ),
 )
 OPERATIONS = {operation.name: operation for operation in (REPLAY, SEND_NOW, CANCEL)}

@@ -27,7 +27,9 @@ ANY_SITE, OWN_SITE = "any", "own"
 EVENTS_CHANNEL = "webhook"
 """Channel of the endpoint that EVENTS_ENDPOINT names."""
 SEND, SKIP = "send", "skip"
-"""Values of INACTIVE_USERS."""
+"""Values of INACTIVE_USERS. The second one is also a value of ORDER_AFTER_DEAD."""
+BLOCK = "block"
+"""Value of ORDER_AFTER_DEAD; the other one is SKIP."""
 LOOP, THREADS = "loop", "threads"
 """Values of SENDERS."""
 NUDGE_AUTO, NUDGE_NOTIFY, NUDGE_REDIS, NUDGE_CELERY, NUDGE_NONE = "auto", "notify", "redis", "celery", "none"
@@ -132,6 +134,9 @@ class ServiceOptions:
     """Timeout of one whole request. It also ends a response that arrives in small pieces."""
     inactive_users: str = SEND
     """What happens with messages to a user whose `is_active` is false: send or skip."""
+    order_after_dead: str = SKIP
+    """What a dead message does to the later ones of its order key: skip lets them go, block makes them wait until it is
+    replayed or cancelled."""
     http_proxy: str = field(default="", repr=False)
     """Proxy that leads to the endpoints of webhooks and alerts: http://host:port, also with user:password@."""
     project_name: str = ""
@@ -238,6 +243,8 @@ class ServiceOptions:
             yield "E029", f"EVENTS_ENDPOINT needs a provider of the channel {EVENTS_CHANNEL} in PROVIDERS."
         if self.inactive_users not in (SEND, SKIP):
             yield "E020", f"INACTIVE_USERS must be {SEND} or {SKIP}."
+        if self.order_after_dead not in (SKIP, BLOCK):
+            yield "E027", f"ORDER_AFTER_DEAD must be {SKIP} or {BLOCK}."
         if self.recipient_share > 1:
             yield "E025", "RECIPIENT_SHARE is a part of the slots: at most 1."
         if self.slot_reserve >= 1:

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
 from notifications.clock import Clock
@@ -23,6 +23,7 @@ from notifications.content.message import MessageContent
 from notifications.content.rendering import build_message_text
 from notifications.delivery.locks import lock_key
 from notifications.delivery.prepared import USE_PLAN, forget_prepared, prepare
+from notifications.ordering.key_order import BLOCKED, dead_blocks, hold_blocked, letting_next_go, order_keys
 from notifications.providers.base import Endpoint, SendRequest
 from notifications.querysets import inactive_users, primary_users
 from notifications.security.secrets import Secret
@@ -43,6 +44,8 @@ class Claimed:
     lease_token: str
     channel: str
     dedupe_key: str
+    order_key: str = ""
+    """Of the records of the channel with this key only one is in flight; empty: it is not ordered."""
     user_id: Any
     """Primary key of the user; None for an endpoint that belongs to nobody."""
     trace_id: str
@@ -106,7 +109,16 @@ class Claimed:
         return Cause.REPLAY if self.round else Cause.EVENT
 
 
-CLAIM = load_sql("notifications.delivery", "claim")
+class Claims(list[Claimed]):
+    """The records of one claim in the order of their turns: the longest overdue of a priority first."""
+
+    blocked = 0
+    """How many more records were due, and have to wait for another one of their order key. They are held now."""
+
+
+CLAIM_TRIES = 3
+"""How often a claim is made if another process claims a record of the same order key at the same moment."""
+CLAIM = load_sql("notifications.delivery", "claim", blocked=BLOCKED)
 _NEXT_DUE = load_sql("notifications.delivery", "next_due")
 _RELEASE_CLAIMS = load_sql("notifications.delivery", "release_claims")
 
@@ -121,11 +133,14 @@ def claim(
     priorities: Sequence[int] = tuple(Priority.values),
     since: Mapping[int, float] = MappingProxyType({}),
     before: str = "",
-) -> list[Claimed]:
+) -> Claims:
     """Claim due records for one lease and commit, so that no other process can claim them meanwhile.
 
+    Of the records of an order key only the first one is claimed, and none while another one of the key is in flight.
+    Those that have to wait are held.
+
     Args:
-        limit: Largest number of records to claim.
+        limit: Largest number of records to claim and to hold.
         channels: Names of the channels whose records are claimed.
         options: For the lease (seconds) and the default number of attempts.
         clock: Clock of a test; None for PostgreSQL's clock.
@@ -136,7 +151,7 @@ def claim(
         before: Statement that runs just before, in the same message to the server; it ends with a semicolon.
 
     Returns:
-        The claimed records in the order of their turns: the longest overdue of a priority first.
+        The claimed records, and the number of those that are held.
 
     Raises:
         ImproperlyConfigured: The database has AUTOCOMMIT = False, so that no claim would be committed.
@@ -157,8 +172,39 @@ def claim(
         "token": token,
         "ids": None if ids is None else list(ids),
         "since": [since.get(priority) for priority in priorities],
+        "dead_blocks": dead_blocks(),
     }
-    statements = [before, FORBID_SORT, CLAIM] if ids is None else [before, CLAIM]
+    for tries_left in reversed(range(CLAIM_TRIES)):
+        try:
+            found = _execute(parameters, before)
+            break
+        except IntegrityError:
+            # Another process has claimed a record of the same order key, which came before ours after we had looked.
+            if not tries_left:
+                raise
+    blocked = [row for row in found if row["blocked"]]
+    if blocked:
+        keys = list({(row["due_channel"], row["order_key"]) for row in blocked})
+        hold_blocked([row["due_id"] for row in blocked], keys, clock)
+    rows = [row for row in found if row["id"] is not None]
+    emails = _email_addresses({row["user_id"] for row in rows if _may_need_email(row)})
+    skipped = options.inactive_users == SKIP
+    owners = {row["user_id"] for row in rows if row["enabled"] and row["user_id"] is not None}
+    inactive = inactive_users(owners) if skipped else set()
+    claims = Claims(
+        _build_claimed(
+            row | {"user_inactive": row["user_id"] in inactive}, token, lease_deadline, emails.get(row["user_id"], "")
+        )
+        for row in rows
+    )
+    claims.blocked = len(blocked)
+    return claims
+
+
+def _execute(parameters: dict[str, Any], before: str) -> list[dict[str, Any]]:
+    """Execute a claim and commit. Return its rows."""
+    by_id = parameters["ids"] is not None
+    statements = [before, CLAIM] if by_id else [before, FORBID_SORT, CLAIM]
     # A driver that binds parameters on the server takes one statement at a time.
     one_by_one = connection.settings_dict["OPTIONS"].get("server_side_binding")
     in_transaction = connection.in_atomic_block or one_by_one
@@ -169,27 +215,14 @@ def claim(
         if one_by_one:
             for statement in filter(None, statements):
                 cursor.execute(statement, parameters if statement == CLAIM else None)
-        elif in_transaction or clock or ids is not None or not _execute_prepared(cursor, before, parameters):
+        elif in_transaction or parameters["now"] or by_id or not _execute_prepared(cursor, before, parameters):
             # The statements go to the server in one message, which is one transaction. BEGIN and COMMIT would cost two
             # more round trips.
             cursor.execute("".join(statements), parameters)
         while is_psycopg3 and cursor.nextset():
             pass  # psycopg 3 returns the result of each statement, psycopg2 that of the last one
         names = [column.name for column in cursor.description]
-        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-        emails = _email_addresses({row["user_id"] for row in rows if _may_need_email(row)})
-        skipped = options.inactive_users == SKIP
-        inactive = (
-            inactive_users({row["user_id"] for row in rows if row["enabled"] and row["user_id"] is not None})
-            if skipped
-            else set()
-        )
-    return [
-        _build_claimed(
-            row | {"user_inactive": row["user_id"] in inactive}, token, lease_deadline, emails.get(row["user_id"], "")
-        )
-        for row in rows
-    ]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _execute_prepared(cursor: Any, before: str, parameters: dict[str, Any]) -> bool:
@@ -259,7 +292,7 @@ def release_claims(
         "counts": [row.attempt_count if row.exhausted else row.attempt_count - 1 for row in rows],
         "leases": [row.previous_lease for row in rows],
     }
-    with connection.cursor() as cursor:
+    with letting_next_go(order_keys(rows), clock), connection.cursor() as cursor:
         cursor.execute(_RELEASE_CLAIMS, parameters)
         return {row[0] for row in cursor.fetchall()}
 
@@ -336,6 +369,7 @@ _CLAIMED_COLUMNS = (
     *(
         "channel",
         "dedupe_key",
+        "order_key",
         "user_id",
         "endpoint_id",
         "trace_id",

@@ -56,7 +56,7 @@ class RetryResult:
     """What a sweep did. The counters are the Go service's."""
 
     scanned: int = 0
-    """Records claimed."""
+    """Records claimed, or held for an earlier message of their order key."""
     sends: int = 0
     """Records that were neither held nor released again: a limit counts these."""
     retried: int = 0
@@ -65,8 +65,8 @@ class RetryResult:
     failed: int = 0
     dead: int = 0
     skipped: int = 0
-    """Skipped by the provider, or not sent: the endpoint is paused or failing, its rate limit is reached, or its
-    former worker lives or has just sent the message."""
+    """Skipped by the provider, or not sent: the endpoint is paused or failing, its rate limit is reached, its former
+    worker lives or has just sent the message, or an earlier message of its order key is not sent yet."""
     errors: int = 0
     """Results that could not be stored. These records are sent again after their lease."""
     has_more: bool = False
@@ -177,8 +177,9 @@ class Engine:
             while True:
                 # Under a backlog, claim before settling plain successes so that senders stay busy. Results that change
                 # endpoint health are settled first, because they decide which rows may be claimed.
+                settled: list[Settlement] = []
                 if not (total.has_more and all(flight.needs_no_health_update for flight in finished)):
-                    self._finish(finished, total)
+                    settled = self._finish(finished, total)
                     finished = []
                 slots = free_slots()
                 scanned_before = total.scanned
@@ -196,12 +197,15 @@ class Engine:
                 if slots and total.has_more and time.monotonic() >= next_backlog_call:
                     on_backlog()
                     next_backlog_call = time.monotonic() + BACKLOG_WAKEUP_INTERVAL_SECONDS
-                self._finish(finished, total)
+                settled += self._finish(finished, total)
                 finished = []
+                # The next records of these keys are due now.
+                let_next_go = any(item.row.order_key for item in settled)
+                total.has_more = total.has_more or (let_next_go and not slots)
                 if senders.in_flight:
                     finished = senders.collect(lambda: self.wakeup.is_set() and free_slots() > 0)
                     shares.give_back(flight.row for flight in finished)
-                elif total.scanned == scanned_before and not first:
+                elif total.scanned == scanned_before and not first and not (let_next_go and slots):
                     return total
                 first = False
         finally:
@@ -292,7 +296,7 @@ class Engine:
     ) -> list[Flight]:
         """Claim records and lock the claim. Release the records that may not be sent now."""
         since = self.queue_start.begin(channels) if ids is None else {}
-        rows = claim(
+        claims = claim(
             limit,
             channels=channels,
             options=self.options,
@@ -303,10 +307,10 @@ class Engine:
             before=before,
         )
         if ids is None:
-            self.queue_start.end({row.priority: row.due_since for row in rows})
-        rows = admit_one_recovered(rows, self.clock)
-        total.scanned += len(rows)
-        claimed = len(rows)
+            self.queue_start.end({row.priority: row.due_since for row in claims})
+        rows = admit_one_recovered(claims, self.clock)
+        claimed = len(rows) + claims.blocked
+        total.scanned += claimed
         lock = None
         if rows and self.locks:
             rows, lock = lock_claim(rows, self.locks, self.options, self.clock, caller_lock=caller_lock)

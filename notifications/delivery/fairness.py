@@ -44,6 +44,8 @@ class Candidate(NamedTuple):
     """Its place among the oldest (`notifications.sql.TURN`): a higher priority counts as due earlier."""
     newest: bool
     """Whether it is at the new end of the queue. A record may be at both ends."""
+    ordered: bool = False
+    """Whether it has an order key. Then it has no share of the newest: it may have to wait for an earlier one."""
 
     @property
     def newness(self) -> float:
@@ -98,8 +100,8 @@ def look_at_due(
         while is_psycopg3 and cursor.nextset():
             pass  # psycopg 3 returns the result of each statement, psycopg2 that of the last one
         return [
-            Candidate(pk, channel, priority, share_keys(user, channel, endpoint), due, turn, newest)
-            for pk, channel, priority, user, endpoint, due, turn, newest in cursor.fetchall()
+            Candidate(pk, channel, priority, share_keys(user, channel, endpoint), due, turn, newest, ordered)
+            for pk, channel, priority, user, endpoint, due, turn, ordered, newest in cursor.fetchall()
         ]
 
 
@@ -144,15 +146,18 @@ class Shares:
     def choose(self, candidates: Sequence[Candidate], free: int) -> list[Candidate]:
         """Return the records to claim.
 
-        A quarter of the slots is for the newest records, the rest for the oldest, as long as their endpoints
-        and recipients are within their share. Slots that are left go to those above their share, but not the reserve.
+        A quarter of the slots is for the newest records without an order key, the rest for the oldest, as long as their
+        endpoints and recipients are within their share. Slots that are left go to those above their share, but not the
+        reserve.
 
         Args:
             candidates: What `look_at_due` returned.
             free: Number of free slots.
         """
         newest = sorted(
-            (item for item in candidates if item.newest), key=lambda item: (item.newness, item.record_id), reverse=True
+            (item for item in candidates if item.newest and not item.ordered),
+            key=lambda item: (item.newness, item.record_id),
+            reverse=True,
         )
         oldest = sorted((item for item in candidates if not item.newest), key=lambda item: (item.turn, item.record_id))
         used = self._used.copy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
@@ -15,6 +16,7 @@ from notifications.content.sanitize import clean_json, clean_text
 from notifications.delivery.claim import Claimed
 from notifications.delivery.settlement import MAX_ERROR_LENGTH, Settlement
 from notifications.lifecycle.events import heard_signals, write_events
+from notifications.ordering.key_order import letting_next_go, order_keys
 from notifications.providers.base import MAY_HAVE_ARRIVED
 from notifications.sql import load_sql
 from notifications.states import Cause, ErrorCode, Status
@@ -38,7 +40,8 @@ LATE_SUCCESS = f"{LATE_FAILURE}, so {MAY_HAVE_ARRIVED} more than once"
 def settle_batch(group: Sequence[Settlement], clock: Clock | None) -> set[int]:
     """Store a group of results in one statement: attempt rows, records and counters.
 
-    Where somebody listens, the events of the results are stored in the same transaction.
+    If records of the group have an order key, the next records of these keys become due in the same transaction. Where
+    somebody listens, the events of the results are stored in it, too.
 
     A failure is stored in its record only under its own lease. A success is stored even if its lease is lost, because a
     proven send must stop further sends. The attempt row is stored in both cases. If the attempt was recorded as lost
@@ -62,18 +65,17 @@ def settle_batch(group: Sequence[Settlement], clock: Clock | None) -> set[int]:
         "results": encode_json([_result_row(item) for item in group]).decode(),
         **counters.count_parameters(),
     }
-    if not heard_signals():
-        return _settle(parameters)
-    with transaction.atomic():
-        settled = _settle(parameters)
-        write_events((item.row.record_id, name) for item, name in _signals(group) if item.row.record_id in settled)
-    return settled
-
-
-def _settle(parameters: dict[str, Any]) -> set[int]:
-    with connection.cursor() as cursor:
+    keys, heard = order_keys(item.row for item in group), heard_signals()
+    with (
+        letting_next_go(keys, clock),
+        transaction.atomic() if heard else nullcontext(),
+        connection.cursor() as cursor,
+    ):
         cursor.execute(SETTLE, parameters)
-        return {row[0] for row in cursor.fetchall()}
+        settled = {row[0] for row in cursor.fetchall()}
+        if heard:
+            write_events((item.row.record_id, name) for item, name in _signals(group) if item.row.record_id in settled)
+    return settled
 
 
 def _signals(group: Sequence[Settlement]) -> Iterator[tuple[Settlement, str]]:

@@ -51,6 +51,7 @@ class NotificationRequest:
     endpoint_id: int | None = None
     request_key: str = ""
     order_key: str = ""
+    """Records of the channel with the same key are sent one after the other; empty: not ordered."""
     kind: str = ""
     title: str = ""
     content: dict[str, Any] | None = None

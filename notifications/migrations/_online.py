@@ -14,7 +14,7 @@ from typing import Any
 
 from django.contrib.postgres.operations import AddIndexConcurrently, RemoveIndexConcurrently
 from django.db import OperationalError
-from django.db.migrations.operations import SeparateDatabaseAndState
+from django.db.migrations.operations import AddConstraint, SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
 
 logger = logging.getLogger("notifications.migrations")
@@ -78,18 +78,27 @@ class BuildIndex(AddIndexConcurrently):
         if schema_editor.collect_sql:
             super().database_forwards(app_label, schema_editor, from_state, to_state)
             return
+        forwards = super().database_forwards
         table = to_state.apps.get_model(app_label, self.model_name)._meta.db_table
-        name = schema_editor.quote_name(self.index.name)
-        with _no_timeouts(schema_editor):
-            # PostgreSQL goes on with the work of a client that was killed.
-            while _fetch(schema_editor, _INDEX_IN_WORK, table):
-                time.sleep(PAUSE_SECONDS)
-            valid = _fetch(schema_editor, _INDEX_IS_VALID, name)
-            if valid:
-                return
-            if valid is False:
-                schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+        _build_unless_valid(
+            schema_editor, table, self.index.name, lambda: forwards(app_label, schema_editor, from_state, to_state)
+        )
+
+
+class BuildUniqueIndex(AddConstraint):
+    """Adds a unique constraint with a condition, which is an index, beside the requests; like `BuildIndex`."""
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        """Build the index, without a time limit."""
+        if schema_editor.collect_sql:
             super().database_forwards(app_label, schema_editor, from_state, to_state)
+            return
+        model = to_state.apps.get_model(app_label, self.model_name)
+        create = str(self.constraint.create_sql(model, schema_editor))
+        create = create.replace("CREATE UNIQUE INDEX", "CREATE UNIQUE INDEX CONCURRENTLY", 1)
+        _build_unless_valid(
+            schema_editor, model._meta.db_table, self.constraint.name, lambda: schema_editor.execute(create)
+        )
 
 
 class DropIndex(RemoveIndexConcurrently):
@@ -99,6 +108,20 @@ class DropIndex(RemoveIndexConcurrently):
         """Drop the index, without a time limit. It may be gone already."""
         with _no_timeouts(schema_editor):
             super().database_forwards(app_label, schema_editor, from_state, to_state)
+
+
+def _build_unless_valid(schema_editor: Any, table: str, index: str, build: Callable[[], None]) -> None:
+    name = schema_editor.quote_name(index)
+    with _no_timeouts(schema_editor):
+        # PostgreSQL goes on with the work of a client that was killed.
+        while _fetch(schema_editor, _INDEX_IN_WORK, table):
+            time.sleep(PAUSE_SECONDS)
+        valid = _fetch(schema_editor, _INDEX_IS_VALID, name)
+        if valid:
+            return
+        if valid is False:
+            schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+        build()
 
 
 def _repeat_until_locked(schema_editor: Any, work: Callable[[Any], None]) -> None:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import ExpressionWrapper, Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
@@ -56,7 +56,7 @@ class NotificationRecord(models.Model):
     """The key of the caller of `notify`, the same for all recipients of the message. An event of docs/events.md has
     none."""
     order_key = models.CharField(_("order key"), max_length=191, blank=True, default="", db_default="")
-    """Of the records with the same key at most one is in flight, the first one."""
+    """Of the records of a channel with the same key at most one is in flight, the first (`ordering/key_order.py`)."""
     kind = models.CharField(_("kind"), max_length=64, blank=True, default="", db_default="")
     """Names the templates that the texts were rendered from."""
     title = models.CharField(_("title"), max_length=255, blank=True, default="", db_default="")
@@ -140,6 +140,12 @@ class NotificationRecord(models.Model):
                 | Q(~Q(status=Status.SENDING), lease_token__isnull=True),
                 name="notification_leased_iff_sending",
             ),
+            # At most one record of an order key is in flight. A claim that breaks this fails (ordering/key_order.py).
+            models.UniqueConstraint(
+                fields=("channel", "order_key"),
+                name="notification_order_in_flight",
+                condition=Q(status=Status.SENDING) & ~Q(order_key=""),
+            ),
         )
         indexes = (
             # Serves the claim (delivery/claim.py). It has no final rows, so it stays small.
@@ -165,6 +171,20 @@ class NotificationRecord(models.Model):
             ),
             # Serves the status of a message, and its cancellation for all recipients.
             models.Index(fields=("request_key", "id"), name="notification_request_key", condition=~Q(request_key="")),
+            # The next two serve the order of the records with an order key (ordering/key_order.py).
+            models.Index(
+                "channel",
+                "order_key",
+                ExpressionWrapper(Q(round=0), output_field=models.BooleanField()),
+                "id",
+                name="notification_order",
+                condition=Q(next_attempt_at__isnull=False) & ~Q(order_key=""),
+            ),
+            models.Index(
+                fields=("channel", "order_key", "id"),
+                name="notification_order_dead",
+                condition=Q(status=Status.DEAD) & ~Q(order_key=""),
+            ),
             # Serves a user's own notifications, newest first (web_api/notification_list.py).
             models.Index(fields=("user", "id"), name="notification_user"),
             models.Index(fields=("trace_id",), name="notification_trace", condition=~Q(trace_id="")),

@@ -44,7 +44,7 @@ def assert_in_order(path: Path) -> None:
 
 
 @pytest.mark.parametrize("point", ["events_taken", "before_receiver", "after_receiver"])
-def test_fault_38_kill_at_the_relay(environment: FaultEnvironment, tmp_path: Path, point: str) -> None:
+def test_fault_39_kill_at_the_relay(environment: FaultEnvironment, tmp_path: Path, point: str) -> None:
     """No signal is lost, and those of each record reach the receiver in the order of its changes."""
     path = tmp_path / "signals"
     environment.env["FAULT_SIGNALS"] = str(path)
@@ -69,7 +69,7 @@ def test_fault_38_kill_at_the_relay(environment: FaultEnvironment, tmp_path: Pat
     environment.assert_promise()
 
 
-def test_fault_38_kill_of_a_worker(environment: FaultEnvironment, tmp_path: Path) -> None:
+def test_fault_39_kill_of_a_worker(environment: FaultEnvironment, tmp_path: Path) -> None:
     path = tmp_path / "signals"
     environment.env["FAULT_SIGNALS"] = str(path)
     user, _key = environment.add_user()

@@ -91,6 +91,57 @@ def test_fault_04_kill_storm(environment: FaultEnvironment) -> None:
     environment.assert_promise()
 
 
+def give_order_keys(environment: FaultEnvironment, keys: int) -> None:
+    """Share the records out to order keys, in turn."""
+    environment.rows(f"UPDATE notification_records SET order_key = 'order-' || mod(id, {keys}) RETURNING id")
+
+
+def arrivals(environment: FaultEnvironment, keys: int) -> dict[int, list[int]]:
+    """Return the messages of each order key as they arrived, repeated ones included."""
+    arrived: dict[int, list[int]] = {key: [] for key in range(keys)}
+    for delivery in environment.sandbox.deliveries(accepted=True):
+        assert delivery.notification_id is not None
+        arrived[delivery.notification_id % keys].append(delivery.notification_id)
+    return arrived
+
+
+@pytest.mark.parametrize(("point", "copies"), [("after_claim", 1), ("after_send", 2)])
+def test_fault_38_killed_worker_keeps_the_order_of_a_key(
+    environment: FaultEnvironment, point: str, copies: int
+) -> None:
+    user, _key = environment.add_user()
+    records = environment.request(user, "k1", "k2", "k3")
+    give_order_keys(environment, 1)
+    assert environment.drain_with(FAULTS=f"{point}=kill").returncode == -signal.SIGKILL
+
+    environment.drain()
+    assert list(environment.sends()) == records[: copies - 1]  # the lease of the first has not ended, the others wait
+    environment.leases_run_out()
+    environment.locks_run_out()
+    environment.drain_until({"sent": 3})
+
+    assert arrivals(environment, 1)[0] == [records[0]] * copies + records[1:]
+    environment.assert_promise()
+
+
+def test_fault_38_kill_storm_keeps_the_order_of_each_key(environment: FaultEnvironment) -> None:
+    environment.env.update(SHORT_LEASE)
+    user, _key = environment.add_user("slow:0.02")
+    records = environment.request(user, *(f"{number:03}" for number in range(200)))
+    give_order_keys(environment, 10)
+    drivers = [environment.start_driver(), environment.start_driver()]
+
+    for _kill in range(4):
+        sent = environment.statuses().get("sent", 0)
+        wait_until(lambda sent=sent: environment.statuses().get("sent", 0) > sent, "some are sent")  # type: ignore[misc]
+        drivers.pop(0).kill()
+        drivers.append(environment.start_driver())
+
+    environment.wait_for_status("sent", len(records))
+    assert {key: pks == sorted(pks) for key, pks in arrivals(environment, 10).items()} == dict.fromkeys(range(10), True)
+    environment.assert_promise()
+
+
 def test_fault_05_term_storm(environment: FaultEnvironment) -> None:
     user, _key = environment.add_user("slow:0.05")
     records = environment.request(user, *(f"k{number}" for number in range(400)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.db import connection
 from django.db.models import F
+from django.db.models.functions import Now
 
 from notifications.conf import service_options
 from notifications.delivery.claim import CLAIM
 from notifications.maintenance.pruner import BATCH_ROWS, retention_cutoff
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
+from notifications.ordering.key_order import BLOCKED
 from notifications.sql import FORBID_SORT, load_sql
-from notifications.states import FINAL, Priority
+from notifications.states import FINAL, HoldReason, Priority
 from tests.support.query_plans import all_nodes, executed_plan, fill_table, pages_read
 
 FILL_ATTEMPTS = """
@@ -28,7 +30,7 @@ SELECT id, 0, 1, 'event', created_at, 'success', '', '', '', '' FROM notificatio
 """
 
 
-def plan_of_claim(*, analyze: bool = True) -> dict[str, Any]:
+def plan_of_claim(*, analyze: bool = True, dead_blocks: bool = False) -> dict[str, Any]:
     """Return the executed plan of a claim of 100 rows, and roll it back. analyze: refresh the statistics first."""
     parameters = {
         "now": None,
@@ -40,6 +42,7 @@ def plan_of_claim(*, analyze: bool = True) -> dict[str, Any]:
         "token": "00000000-0000-0000-0000-000000000001",
         "ids": None,
         "since": [None] * len(Priority.values),
+        "dead_blocks": dead_blocks,
     }
     return executed_plan(CLAIM, parameters, before=FORBID_SORT, analyze=analyze)
 
@@ -75,8 +78,9 @@ def test_claim_reads_the_due_index_in_its_order_without_statistics() -> None:
 
     due = next(node for node in all_nodes(plan_of_claim(analyze=False)) if node.get("Subplan Name") == "CTE due")
 
-    assert [node["Index Name"] for node in all_nodes(due) if "Index Name" in node] == ["notification_due_by_priority"]
-    nodes = [node for node in all_nodes(due) if node["Node Type"] in ("Index Scan", "Sort")]
+    read = [node for node in all_nodes(due) if node["Actual Loops"]]  # no record has an order key
+    assert [node["Index Name"] for node in read if "Index Name" in node] == ["notification_due_by_priority"]
+    nodes = [node for node in read if node["Node Type"] in ("Index Scan", "Sort")]
     assert {node["Actual Rows"] * node["Actual Loops"] for node in nodes} == {100}
     assert due["Actual Rows"] == 100
 
@@ -103,6 +107,72 @@ def test_claim_reads_a_backlog_of_other_priorities_no_further_than_its_own() -> 
 
     assert beside_others["Actual Rows"] == 100
     assert pages_read(beside_others) <= pages_read(alone) * 2.4, "100 rows of each priority"
+
+
+ORDER_INDEXES = {"notification_order", "notification_order_in_flight", "notification_order_dead"}
+
+
+def make_waiting(prefix: str, count: int, key: str) -> None:
+    """Insert records that wait for an earlier one of their order key."""
+    fill_table(prefix, "pending", count)
+    NotificationRecord.objects.filter(dedupe_key__startswith=prefix).update(
+        order_key=key, hold_reason=HoldReason.ORDER, next_attempt_at=Now() + timedelta(hours=1)
+    )
+
+
+@pytest.mark.django_db
+def test_claim_does_not_read_the_records_that_wait_for_their_order_key() -> None:
+    fill_table("due", "pending", 1000)
+    alone = next(node for node in all_nodes(plan_of_claim()) if node.get("Subplan Name") == "CTE due")
+
+    make_waiting("waiting", 20_000, "order-1")
+    beside_others = next(node for node in all_nodes(plan_of_claim()) if node.get("Subplan Name") == "CTE due")
+
+    assert beside_others["Actual Rows"] == 100
+    assert pages_read(beside_others) <= pages_read(alone) * 1.2
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("first", [True, False])
+def test_claim_decides_by_one_entry_of_each_index_however_many_records_of_a_key_wait(first: bool) -> None:
+    """`first`: the due record goes before those that wait, or it has to wait itself."""
+    fill_table("due", "pending", 99)
+    fill_table("head", "pending", 1)
+    make_waiting("waiting", 20_000, "order-1")
+    NotificationRecord.objects.filter(dedupe_key="head1").update(order_key="order-2")
+    with connection.cursor() as cursor:
+        cursor.execute("REINDEX TABLE notification_records")  # the update has left entries
+    alone = next(node for node in all_nodes(plan_of_claim(dead_blocks=True)) if node.get("Subplan Name") == "CTE due")
+
+    NotificationRecord.objects.filter(dedupe_key="head1").update(order_key="order-1")
+    if not first:
+        NotificationRecord.objects.filter(dedupe_key="waiting5").update(round=1)
+    plan = plan_of_claim(dead_blocks=True)
+
+    due = next(node for node in all_nodes(plan) if node.get("Subplan Name") == "CTE due")
+    claimed = next(node for node in all_nodes(plan) if node.get("Subplan Name") == "CTE claimed")
+    assert (due["Actual Rows"], claimed["Actual Rows"]) == (100, 100 if first else 99)
+    assert pages_read(due) <= pages_read(alone) + 4
+    assert {node.get("Index Name") for node in all_nodes(due) if node["Actual Loops"]} >= (
+        ORDER_INDEXES if first else {"notification_order"}
+    )
+
+
+@pytest.mark.django_db
+def test_the_next_record_of_a_key_is_found_by_one_entry_of_each_index() -> None:
+    fill_table("done", "sent", 20_000)
+    make_waiting("waiting", 20_000, "order-1")
+    with connection.cursor() as cursor:
+        cursor.execute("REINDEX TABLE notification_records")  # the updates have left entries
+    parameters = {"now": None, "channels": ["feishu"], "keys": ["order-1"], "dead_blocks": True}
+    statement = load_sql("notifications.ordering", "let_next_go", blocked=BLOCKED)
+
+    root = executed_plan(statement, parameters)
+
+    free = next(node for node in all_nodes(root) if node.get("Subplan Name") == "CTE free")
+    assert free["Actual Rows"] == 1
+    assert pages_read(free) < 40
+    assert scanned_tables(all_nodes(root)) == []
 
 
 @pytest.mark.django_db

@@ -12,6 +12,9 @@ WITH due AS (
                 attempt_count,
                 next_attempt_at,
                 wait_reason,
+                order_key,
+                channel,
+                %(blocked)s AS blocked,
                 EXTRACT(EPOCH FROM next_attempt_at)::float8 AS due_since,
                 %(turn)s AS turn,
                 CASE WHEN max_attempts > 0 THEN max_attempts ELSE %(max_attempts)s END AS allowed,
@@ -42,7 +45,7 @@ claimed AS (
         next_attempt_at = record.next_attempt_at,
         updated_at = %(current_time)s
     FROM due
-    WHERE record.id = due.id
+    WHERE record.id = due.id AND NOT due.blocked
     RETURNING
         record.id,
         record.message_uid,
@@ -77,12 +80,15 @@ claimed AS (
         due.message_expired,
         due.wait_reason = 'rate_limited' AS planned,
         due.wait_reason IN ('channel_paused', 'endpoint_failing') AS was_held,
-        due.due_since,
-        due.turn
+        due.due_since
 )
 
 SELECT
     claimed.*,
+    due.id AS due_id,
+    due.channel AS due_channel,
+    due.order_key,
+    due.blocked,
     endpoint.enabled,
     endpoint.webhook_url,
     endpoint.auth_type,
@@ -91,7 +97,8 @@ SELECT
     endpoint.failures,
     endpoint.paused_at IS NOT NULL AS paused,
     EXTRACT(EPOCH FROM endpoint.probe_at - %(current_time)s)::float8 AS probe_in
-FROM claimed
+FROM due
+LEFT JOIN claimed ON due.id = claimed.id
 LEFT JOIN
     LATERAL (
         SELECT endpoint.*
@@ -107,4 +114,4 @@ LEFT JOIN
             AND endpoint.label = ''
     ) AS endpoint
     ON TRUE
-ORDER BY claimed.turn, claimed.id
+ORDER BY due.turn, due.id

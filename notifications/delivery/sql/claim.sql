@@ -11,8 +11,12 @@
 -- Records that became due before the `since` of their priority are passed over (`queue_start.py`). The records that are
 -- locked but not needed become free when the statement ends.
 --
+-- A due record that has to wait for another one of its order key is returned and not taken (`ordering/key_order.py`).
+-- Its columns from `claimed` are NULL.
+--
 -- Indexes: notification_due_by_priority (channel, priority, next_attempt_at, id) for the due records, the primary key
--- for `ids` and for the endpoint that a record names, endpoint_of_user for the others.
+-- for `ids` and for the endpoint that a record names, endpoint_of_user for the others, notification_order (channel,
+-- order_key, ...) and notification_order_in_flight (channel, order_key) for the records with an order key.
 WITH due AS (
     SELECT record.*
     FROM UNNEST(%(channels)s::text[]) AS served (channel)
@@ -26,6 +30,9 @@ WITH due AS (
                 attempt_count,
                 next_attempt_at,
                 wait_reason,
+                order_key,
+                channel,
+                %(blocked)s AS blocked,
                 EXTRACT(EPOCH FROM next_attempt_at)::float8 AS due_since,
                 %(turn)s AS turn,
                 CASE WHEN max_attempts > 0 THEN max_attempts ELSE %(max_attempts)s END AS allowed,
@@ -57,7 +64,7 @@ claimed AS (
         next_attempt_at = %(current_time)s + %(lease)s * interval '1 second',
         updated_at = %(current_time)s
     FROM due
-    WHERE record.id = due.id
+    WHERE record.id = due.id AND NOT due.blocked
     RETURNING
         record.id,
         record.message_uid,
@@ -92,12 +99,15 @@ claimed AS (
         due.message_expired,
         due.wait_reason = 'rate_limited' AS planned,
         due.wait_reason IN ('channel_paused', 'endpoint_failing') AS was_held,
-        due.due_since,
-        due.turn
+        due.due_since
 )
 
 SELECT
     claimed.*,
+    due.id AS due_id,
+    due.channel AS due_channel,
+    due.order_key,
+    due.blocked,
     endpoint.enabled,
     endpoint.webhook_url,
     endpoint.auth_type,
@@ -106,7 +116,8 @@ SELECT
     endpoint.failures,
     endpoint.paused_at IS NOT NULL AS paused,
     EXTRACT(EPOCH FROM endpoint.probe_at - %(current_time)s)::float8 AS probe_in
-FROM claimed
+FROM due
+LEFT JOIN claimed ON due.id = claimed.id
 LEFT JOIN
     LATERAL (
         SELECT endpoint.*
@@ -122,4 +133,4 @@ LEFT JOIN
             AND endpoint.label = ''
     ) AS endpoint
     ON TRUE
-ORDER BY claimed.turn, claimed.id
+ORDER BY due.turn, due.id

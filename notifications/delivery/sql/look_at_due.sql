@@ -14,6 +14,7 @@ SELECT
     ends.endpoint_id,
     EXTRACT(EPOCH FROM ends.next_attempt_at)::float8 AS due,
     ends.turn,
+    ends.ordered,
     ends.newest
 FROM UNNEST(%(channels)s::text[]) AS served (channel)
 CROSS JOIN UNNEST(%(priorities)s::smallint[], %(since)s::float8[]) AS level (priority, since)
@@ -26,6 +27,7 @@ CROSS JOIN
                 endpoint_id,
                 next_attempt_at,
                 %(turn)s AS turn,
+                order_key <> '' AS ordered,
                 FALSE AS newest
             FROM notification_records
             WHERE
@@ -44,6 +46,7 @@ CROSS JOIN
                 endpoint_id,
                 next_attempt_at,
                 %(turn)s AS turn,
+                order_key <> '' AS ordered,
                 TRUE AS newest
             FROM notification_records
             WHERE

@@ -1,0 +1,1 @@
+"""The order of records with an order key: which one goes next, and which ones wait."""
