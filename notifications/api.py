@@ -30,8 +30,9 @@ from notifications.ingest.triggers import TRIGGERED, compose, parse_trigger
 from notifications.ingest.validation import Check, DedupeConflict, InvalidNotification, time_problem
 from notifications.messages import MessageStatus, Notified, request_message, reschedule_message, statuses_of
 from notifications.models import DueJob, NotificationRecord, ReplayOperation
-from notifications.querysets import NotificationQuerySet, max_user_id
+from notifications.querysets import NotificationQuerySet
 from notifications.service import NotificationService, Progress
+from notifications.user_keys import max_user_id
 
 __all__ = [
     "Accepted",

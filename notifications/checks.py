@@ -8,7 +8,6 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Info, Tags, Warning as CheckWarning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, models, router
@@ -23,6 +22,7 @@ from notifications.providers import get_provider
 from notifications.providers.feishu.bot import ADDRESS_RULES as BOT_RULES
 from notifications.providers.http.proxy import parse_proxy
 from notifications.security.secrets import Secret
+from notifications.user_keys import user_key_field
 
 
 @register()
@@ -115,11 +115,11 @@ def check_fallback_text(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_user_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E006: the user model's key is no integer, but an event names a user by one."""
-    key = get_user_model()._meta.pk
-    if isinstance(key, models.IntegerField):
+    """E006: the user model's key is of a kind that is not supported, such as a date or several columns."""
+    if isinstance(user_key_field(), models.IntegerField | models.UUIDField | models.CharField | models.TextField):
         return []
-    return [Error("The user model's primary key must be an integer.", id="notifications.E006")]
+    text = "The user model's primary key must be an integer, a UUID or a text."
+    return [Error(text, id="notifications.E006")]
 
 
 @register()

@@ -7,13 +7,14 @@ from typing import Any, Self, TypeVar
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import connection, models, router
+from django.db import models, router
 from django.db.models import Exists, ExpressionWrapper, OuterRef, Q
 from django.db.models.functions import Now
 
 from notifications.conf import service_options
 from notifications.conf.options import BLOCK
 from notifications.states import CLAIMABLE, ErrorCode, HoldReason, Status
+from notifications.user_keys import UserKey, to_user_key
 
 Record = TypeVar("Record", bound=models.Model, covariant=True)
 
@@ -39,7 +40,7 @@ def primary_users() -> models.QuerySet[AbstractBaseUser]:
     return model._default_manager.using(router.db_for_write(model))
 
 
-def inactive_users(user_ids: set[int]) -> set[int]:
+def inactive_users(user_ids: set[UserKey]) -> set[UserKey]:
     """Return which of the users have `is_active = False`. A user model without that column has no such user.
 
     The base manager is asked, because a project's own manager may hide inactive users.
@@ -48,7 +49,8 @@ def inactive_users(user_ids: set[int]) -> set[int]:
     if not user_ids or "is_active" not in {field.name for field in model._meta.get_fields()}:
         return set()
     users = model._base_manager.using(router.db_for_write(model))
-    return set(users.filter(pk__in=user_ids, is_active=False).values_list("pk", flat=True))
+    keys: Any = user_ids  # of whichever kind the user model has
+    return set(users.filter(pk__in=keys, is_active=False).values_list("pk", flat=True))
 
 
 EXPIRED = Q(expires_at__lte=Now())
@@ -112,8 +114,8 @@ class NotificationQuerySet(models.QuerySet[Record, Record]):
         condition = Q(dedupe_key=term) | Q(request_key=term) | Q(trace_id=term) | Q(user_id__in=owners)
         if term.isascii() and term.isdigit() and len(term) < BIGINT_OVERFLOW_DIGITS:
             condition |= Q(pk=int(term))
-            if int(term) <= max_user_id():
-                condition |= Q(user_id=int(term))
+        if (key := to_user_key(term)) is not None:
+            condition |= Q(user_id=key)
         return self.filter(condition)
 
     def of_endpoint(self, endpoint: Any) -> Self:
@@ -162,9 +164,3 @@ class NotificationQuerySet(models.QuerySet[Record, Record]):
         """Return the number of records per status."""
         rows: Any = self.order_by().values_list("status").annotate(models.Count("id"))
         return dict(rows)
-
-
-def max_user_id() -> int:
-    """Return the largest primary key that the user table can hold."""
-    key = get_user_model()._meta.pk
-    return connection.ops.integer_field_range(key.get_internal_type())[1] or models.BigIntegerField.MAX_BIGINT

@@ -24,6 +24,7 @@ from notifications.ordering.key_order import let_next_go, order_keys
 from notifications.querysets import NotificationQuerySet
 from notifications.states import HELD_BY_ENDPOINT, ErrorCode, HoldReason, Status
 from notifications.telemetry.audit import CHANGE, add_admin_log
+from notifications.user_keys import plain_user_key
 
 logger = logging.getLogger("notifications.service")
 
@@ -160,6 +161,7 @@ class RecordOperations:
         """
         ids = list(records.order_by("pk").values_list("pk", flat=True))
         message, changed = escape_invisible(message), 0
+        actor_id = plain_user_key(actor.pk) if actor else None
         for start in range(0, len(ids), OPERATION_BATCH_RECORDS):
             with transaction.atomic():
                 batch = NotificationRecord.objects.filter(pk__in=ids[start : start + OPERATION_BATCH_RECORDS])
@@ -178,7 +180,7 @@ class RecordOperations:
                     "record %d: %s",
                     record.pk,
                     message,
-                    extra={"event": "record.operated", "record_id": record.pk, "actor_id": actor.pk if actor else None},
+                    extra={"event": "record.operated", "record_id": record.pk, "actor_id": actor_id},
                 )
             if progress:
                 progress(min(start + OPERATION_BATCH_RECORDS, len(ids)), len(ids))

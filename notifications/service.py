@@ -28,10 +28,10 @@ from notifications.ingest.payload import NotificationRequest, parse_payload
 from notifications.ingest.validation import InvalidNotification, time_problem
 from notifications.models import NotificationRecord, RejectedRequest
 from notifications.providers.base import Provider
-from notifications.querysets import max_user_id
 from notifications.record_operations import Progress, RecordOperations
 from notifications.security.log_redaction import redact_text
 from notifications.states import Status
+from notifications.user_keys import max_user_id
 
 logger = logging.getLogger("notifications.service")
 MAX_REJECTED_CHARACTERS = 256 * 1024
@@ -128,16 +128,11 @@ class NotificationService(RecordOperations):
             return insert_requests(requests, options=self.options, clock=self.clock, window=DeliveryWindow(**times))
 
     def handle_feishu_requested(self, payload: object, *, channel: str = "feishu") -> HandleResult:
-        """Accept one event and deliver it in this thread if it is due. A duplicate sends nothing a second time.
-
-        For callers that need the outcome, such as a test message. The Celery task of this name only stores the event.
-
-        The lock of the event's key is held from the insert to the settled result, as in the Go service. If another
-        process holds the lock for longer than LOCK_WAIT, the record is stored and the sweep delivers it.
+        """Accept one event and deliver it as `deliver_now` does. The Celery task of this name only stores the event.
 
         Args:
             payload: A mapping with the fields of docs/events.md.
-            channel: The channel of the message. Only a test message uses another channel than feishu.
+            channel: The channel of the message.
 
         Returns:
             The record after the attempt, and what this event did.
@@ -146,19 +141,24 @@ class NotificationService(RecordOperations):
             InvalidNotification: The payload is not valid.
             DedupeConflict: The dedupe key belongs to a notification of another user.
         """
-        return self.deliver_request(parse_payload(payload, max_user_id=max_user_id(), channel=channel))
+        return self.deliver_now(parse_payload(payload, max_user_id=max_user_id(), channel=channel))
 
-    def deliver_request(self, request: NotificationRequest) -> HandleResult:
-        """Store one request and deliver it in this thread; see `handle_feishu_requested`.
+    def deliver_now(self, request: NotificationRequest) -> HandleResult:
+        """Store a request and deliver it in this thread if it is due. A duplicate sends nothing a second time.
+
+        For callers that need the outcome, such as a test message.
+
+        The lock of the request's key is held from the insert to the settled result, as in the Go service. If another
+        process holds the lock for longer than LOCK_WAIT, the record is stored and the sweep delivers it.
 
         Args:
-            request: The request.
+            request: A request that passed every check.
 
         Returns:
             The record after the attempt, and what this request did.
 
         Raises:
-            DedupeConflict: The dedupe key belongs to the notification of another recipient.
+            DedupeConflict: The dedupe key belongs to a notification of another user.
         """
         lock = None
         if self.locks:
@@ -173,7 +173,7 @@ class NotificationService(RecordOperations):
                 self.locks.release(lock)
         result = find_result(accepted, settlement)
         if result is None:  # a purge deleted the old record meanwhile, so its key is free again
-            return self.deliver_request(request)
+            return self.deliver_now(request)
         return result
 
     def reject(self, source: str, payload: object, error: InvalidNotification) -> RejectedRequest:

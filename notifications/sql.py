@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from importlib import resources
 
+from notifications.user_keys import user_key_type
+
 CURRENT_TIME = "COALESCE(%(now)s, statement_timestamp())"
 """The time of a statement: PostgreSQL's clock, unless a test passes the parameter `now`."""
 
@@ -34,7 +36,8 @@ def load_sql(package: str, name: str, **fragments: str) -> str:
         package: Import path of the package that has a folder `sql`, such as "notifications.delivery".
         name: File name without ".sql".
         fragments: SQL text by placeholder name. Each replaces `%(placeholder)s` in the file. `%(current_time)s` stands
-            for CURRENT_TIME and `%(turn)s` for TURN in every file.
+            for CURRENT_TIME and `%(turn)s` for TURN in every file, and `%(user_key)s` for the SQL type of a user's key:
+            a file that has it is loaded when all models are.
 
     Returns:
         The statement. Its remaining placeholders are parameters of the database driver.
@@ -44,6 +47,8 @@ def load_sql(package: str, name: str, **fragments: str) -> str:
     """
     text = resources.files(package).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
     statement = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--")).strip()
+    if "%(user_key)s" in statement:
+        fragments = {"user_key": user_key_type()} | fragments
     for placeholder, fragment in ({"current_time": CURRENT_TIME, "turn": TURN} | fragments).items():
         statement = statement.replace(f"%({placeholder})s", fragment)
     return statement

@@ -11,7 +11,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.decorators import method_decorator
@@ -30,6 +30,7 @@ from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.security.address_secrets import mask_url
 from notifications.security.secrets import Secret, SecretUnreadable
 from notifications.states import HELD_BY_ENDPOINT, SCHEDULED, Status
+from notifications.user_keys import to_user_key
 
 MAX_COUNTED_RECORDS = 10_000
 """Waiting records that are counted. A larger number is shown as "10,000+"."""
@@ -52,7 +53,7 @@ class UserNotificationChannelAdmin(BaseAdmin):
     show_facets = admin.ShowFacets.NEVER
     ordering = ("-id",)
     sortable_by = ()
-    search_fields = (f"user__{get_user_model().USERNAME_FIELD}__exact", "user__id__exact", "label__exact")
+    search_fields = ("user",)  # shows the search box; get_search_results does the search
     search_help_text = _("The whole user name, a user id, or a label.")
     raw_id_fields = ("user",)
     empty_value_display = EMPTY_VALUE
@@ -121,6 +122,20 @@ class UserNotificationChannelAdmin(BaseAdmin):
         text = ngettext("%(count)d channel was resumed.", "%(count)d channels were resumed.", len(resumed))
         self.message_user(request, text % {"count": len(resumed)})
         return _back_to_page(request)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[UserNotificationChannel], search_term: str
+    ) -> tuple[QuerySet[UserNotificationChannel], bool]:
+        """Return the endpoints with this label, or of the user with this name or key.
+
+        The key is not cast, so that its index is used.
+        """
+        if not (term := search_term.strip()):
+            return queryset, False
+        condition = Q(**{f"user__{get_user_model().USERNAME_FIELD}": term}) | Q(label=term)
+        if (key := to_user_key(term)) is not None:
+            condition |= Q(user_id=key)
+        return queryset.filter(condition), False
 
     # A test message is claimed, sent and settled in transactions of their own.
     @transaction.non_atomic_requests

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from django.contrib import admin
+from django.contrib.admin.utils import quote
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db.models import Field, Model
 from django.urls import reverse
@@ -51,7 +52,7 @@ def user_link(user: AbstractBaseUser) -> SafeString:
     name = isolated(user.get_username())
     if not admin.site.is_registered(type(user)):
         return name
-    url = reverse(f"admin:{user._meta.app_label}_{user._meta.model_name}_change", args=[user.pk])
+    url = reverse(f"admin:{user._meta.app_label}_{user._meta.model_name}_change", args=[quote(user.pk)])
     return format_html('<a href="{}">{}</a>', url, name)
 
 

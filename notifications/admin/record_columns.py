@@ -100,7 +100,7 @@ class RecordColumns:
             user = record.user
         except ObjectDoesNotExist:
             user = None
-        shown = user_link(user) if user else str(record.user_id)
+        shown = user_link(user) if user else isolated(record.user_id)
         return format_html("{} {}", shown, label) if label else shown
 
     @admin.display(description=_("error code"))

@@ -39,7 +39,7 @@ class ReplayColumns:
         """Return a link to the user, or the id of a user that does not exist."""
         if operation.created_by:  # prefetched, so that a missing user is None and raises nothing
             return user_link(operation.created_by)
-        return str(operation.created_by_id or EMPTY_VALUE)
+        return isolated(operation.created_by_id) if operation.created_by_id else EMPTY_VALUE
 
     @admin.display(description=_("created"))
     def created(self, operation: ReplayOperation) -> SafeString | str:

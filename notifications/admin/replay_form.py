@@ -18,6 +18,7 @@ from notifications.exceptions import NotificationError
 from notifications.replay.criteria import MAX_TEXT_CHARACTERS, Criteria, InvalidCriteria
 from notifications.replay.operations import MAX_RATE_PER_MINUTE, MAX_REASON_CHARACTERS
 from notifications.states import UNDELIVERED, ErrorCode, Status
+from notifications.user_keys import to_user_key
 
 DEFAULT_RATE_PER_MINUTE = 600
 """The proposed rate: ten per second do not overload an endpoint that has just recovered."""
@@ -58,7 +59,7 @@ class ReplayForm(forms.Form):
     changed_until = _time(_("Changed before"))
     created_from = _time(_("Requested from"))
     created_until = _time(_("Requested before"))
-    user = forms.IntegerField(label=_("User id"), required=False, min_value=1)
+    user = forms.CharField(label=_("User id"), required=False)  # as long as a key of the user model may be
     dedupe_key = _text(_("Dedupe key"))
     trace_id = _text(_("Trace id"))
     preview_id = _text(_("Preview id"))
@@ -97,6 +98,8 @@ class ReplayForm(forms.Form):
         """Build the criteria from the fields and report their errors at the fields."""
         cleaned = super().clean() or {}
         values = {name: cleaned.get(name) for name in CRITERIA_FIELDS}
+        if values["user"]:
+            values["user"] = to_user_key(values["user"]) or values["user"]
         lists = {name: tuple(values.pop(name) or ()) for name in ("statuses", "codes")}
         try:
             self.criteria = Criteria(**lists, **{name: value for name, value in values.items() if value})  # type: ignore[arg-type]

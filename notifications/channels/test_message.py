@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import time
 import uuid
-from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db.models.functions import Now
-from django.utils import timezone
 from django.utils.translation import gettext
 
 from notifications.clock import database_now
@@ -18,14 +17,16 @@ from notifications.conf import service_options
 from notifications.delivery import circuit_breaker
 from notifications.delivery.claim import TEST_KEY_PREFIX, TEST_TRIGGER
 from notifications.exceptions import NotificationError
-from notifications.ingest.payload import NotificationRequest
-from notifications.ingest.validation import EVENT_VERSION
+from notifications.ingest.payload import TEXT_LENGTHS, NotificationRequest
+from notifications.ingest.validation import Check
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.service import HandleResult, NotificationService
 from notifications.states import FINAL, Status, TestStatus
 
 POLL_INTERVAL_SECONDS = 0.1
 """How often the record of a test message is read while another process sends it."""
+MAX_USER_KEY_CHARACTERS = 100
+"""The dedupe key of a test message has the digest of a longer user key, because it has a length of its own."""
 
 
 class TestRateLimited(NotificationError):
@@ -56,9 +57,7 @@ def send_test_message(user: AbstractBaseUser, text: str = "", *, channel: str = 
     Raises:
         InvalidNotification: The text cannot be sent.
     """
-    return _store_test_result(
-        _service().handle_feishu_requested(_payload(user, f"{uuid.uuid4()}", text), channel=channel)
-    )
+    return _store_test_result(_service().deliver_now(_request(user, f"{uuid.uuid4()}", text, channel)))
 
 
 def send_test_to_endpoint(endpoint: UserNotificationChannel) -> NotificationRecord:
@@ -81,7 +80,7 @@ def send_test_to_endpoint(endpoint: UserNotificationChannel) -> NotificationReco
         target_url="/",
         fallback_text=_default_text(),
     )
-    return _store_test_result(_service().deliver_request(request))
+    return _store_test_result(_service().deliver_now(request))
 
 
 def send_own_test_message(user: AbstractBaseUser) -> NotificationRecord:
@@ -101,7 +100,7 @@ def send_own_test_message(user: AbstractBaseUser) -> NotificationRecord:
     """
     interval, now = service_options().test_interval, database_now()
     number = math.floor(now.timestamp() / interval)
-    result = _service().handle_feishu_requested(_payload(user, f"{interval:g}:{number}", ""))
+    result = _service().deliver_now(_request(user, f"{interval:g}:{number}"))
     if result.reused and not result.delivered:
         raise TestRateLimited(max(1, math.ceil((number + 1) * interval - now.timestamp())))
     return _store_test_result(result)
@@ -123,18 +122,24 @@ def _service() -> NotificationService:
     return NotificationService(options=dataclasses.replace(service_options(), max_attempts=1))
 
 
-def _payload(user: AbstractBaseUser, number: str, text: str) -> dict[str, Any]:
-    return {
-        "event_version": EVENT_VERSION,
-        "user_id": user.pk,
-        "trigger_type": TEST_TRIGGER,
-        "preview_id": "test",
-        "dedupe_key": f"{TEST_KEY_PREFIX}{user.pk}:{number}",
-        "target_url": "/",
-        "summary_text": text,
-        "fallback_text": _default_text(),
-        "requested_at": timezone.now().isoformat(),
-    }
+def _request(user: AbstractBaseUser, number: str, text: str = "", channel: str = "feishu") -> NotificationRequest:
+    # Not a payload of an event: that names a user by an integer, and a test message is for any user.
+    check = Check({"summary_text": text}, TEXT_LENGTHS)
+    text = check.text("summary_text", TEXT_LENGTHS["summary_text"])
+    check.raise_if_refused()
+    key = str(user.pk)
+    if len(key) > MAX_USER_KEY_CHARACTERS:
+        key = hashlib.sha256(key.encode()).hexdigest()
+    return NotificationRequest(
+        user_id=user.pk,
+        trigger_type=TEST_TRIGGER,
+        preview_id="test",
+        dedupe_key=f"{TEST_KEY_PREFIX}{key}:{number}",
+        target_url="/",
+        summary_text=text,
+        fallback_text=_default_text(),
+        channel=channel,
+    )
 
 
 def _default_text() -> str:

@@ -29,6 +29,7 @@ from notifications.querysets import inactive_users, primary_users
 from notifications.security.secrets import Secret
 from notifications.sql import FORBID_SORT, load_sql
 from notifications.states import AuthType, Cause, Priority, Status
+from notifications.user_keys import UserKey, plain_user_key
 
 TEST_TRIGGER = "test"
 """The trigger type of test messages."""
@@ -46,8 +47,8 @@ class Claimed:
     dedupe_key: str
     order_key: str = ""
     """Of the records of the channel with this key only one is in flight; empty: it is not ordered."""
-    user_id: Any
-    """Primary key of the user; None for an endpoint that belongs to nobody."""
+    user_id: int | str | None
+    """As in `SendRequest`."""
     trace_id: str
     priority: int
     attempt_count: int
@@ -305,7 +306,7 @@ def _may_need_email(row: dict[str, Any]) -> bool:
     return bool(row["enabled"]) or no_endpoint
 
 
-def _email_addresses(user_ids: set[int]) -> dict[int, str]:
+def _email_addresses(user_ids: set[UserKey]) -> dict[UserKey, str]:
     """Return the users' own email addresses, for channels without an address. Most claims have no such channel."""
     model = get_user_model()
     name = model.get_email_field_name()
@@ -315,6 +316,7 @@ def _email_addresses(user_ids: set[int]) -> dict[int, str]:
 
 
 def _build_claimed(row: dict[str, Any], token: str, lease_deadline: float, email: str) -> Claimed:
+    row["user_id"] = plain_user_key(row["user_id"])
     content = MessageContent.from_json(orjson.loads(row["content"])) if row["content"] else None
     text, fallback_used = row["summary_text"], False
     if content is None:

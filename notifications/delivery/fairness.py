@@ -19,6 +19,7 @@ from notifications.conf import ServiceOptions
 from notifications.delivery.claim import Claimed
 from notifications.sql import FORBID_SORT, PRIORITY_STEP_SECONDS, load_sql
 from notifications.states import Priority
+from notifications.user_keys import UserKey
 
 NEWEST_DIVISOR = 4
 """This part of a claim is for the newest records, so that a new message does not wait for a queue: a quarter."""
@@ -53,7 +54,7 @@ class Candidate(NamedTuple):
         return self.due + PRIORITY_STEP_SECONDS * self.priority
 
 
-def share_keys(user_id: object, channel: str, endpoint_id: int | None) -> tuple[ShareKey, ...]:
+def share_keys(user_id: UserKey | None, channel: str, endpoint_id: int | None) -> tuple[ShareKey, ...]:
     """Return whose shares a record counts for: its endpoint's and its recipient's.
 
     Args:

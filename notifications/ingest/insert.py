@@ -21,6 +21,7 @@ from notifications.models import NotificationRecord
 from notifications.sql import load_sql
 from notifications.states import Status, TextReplaced
 from notifications.telemetry.tracing import current_trace_id
+from notifications.user_keys import UserKey, user_key_field
 
 logger = logging.getLogger("notifications.service")
 
@@ -53,7 +54,7 @@ class _Row(NamedTuple):
     """A record of a request."""
 
     record_id: int
-    user_id: Any
+    user_id: UserKey | None
     request_key: str
     status: str = Status.PENDING.value
     replaced_texts: str | None = None
@@ -62,7 +63,6 @@ class _Row(NamedTuple):
 
 _Key = tuple[str, str]
 """Channel and dedupe key."""
-_INSERT = load_sql("notifications.ingest", "insert_requests")
 _COLUMNS = (
     *("channel", "user_id", "trigger_id", "preview_id", "trigger_type", "target_type", "target_id", "dedupe_key"),
     *("target_url", "trace_id", "priority", "endpoint_id", "request_key", "order_key", "kind", "title"),
@@ -83,7 +83,7 @@ def insert_requests(
     """Insert new requests and find the records of duplicates.
 
     Args:
-        requests: Requests that passed every check.
+        requests: Requests that passed every check. A user's key may also be its text; the user need not exist.
         options: For the number of attempts and the length of the summary.
         clock: The current time in tests; PostgreSQL's clock by default.
         window: When the messages may be sent.
@@ -93,7 +93,9 @@ def insert_requests(
 
     Raises:
         DedupeConflict: A key belongs to another user. The caller's transaction decides what is rolled back.
+        ValidationError: A user's key is none of the user model.
     """
+    requests = [_with_model_key(request) for request in requests]
     if trace_id := current_trace_id():
         requests = [request if request.trace_id else replace(request, trace_id=trace_id) for request in requests]
     # One order over the whole call, the same in every process, so that two bulk requests cannot deadlock.
@@ -104,6 +106,12 @@ def insert_requests(
         results = _insert_batch([requests[position] for position in batch], options, clock, window)
         accepted |= dict(zip(batch, results, strict=True))
     return [accepted[position] for position in range(len(requests))]
+
+
+def _with_model_key(request: NotificationRequest) -> NotificationRequest:
+    """Return the request with the user's key as the model has it, so that it equals that of a stored row."""
+    key = user_key_field().to_python(request.user_id)
+    return request if key == request.user_id else replace(request, user_id=key)
 
 
 def _insert_batch(
@@ -136,6 +144,8 @@ def _insert(
         for request in requests
     ]
     parameters: dict[str, Any] = {name: [getattr(request, name) for request in requests] for name in _COLUMNS}
+    user_key = user_key_field()
+    parameters["user_id"] = [user_key.get_db_prep_value(key, connection) for key in parameters["user_id"]]
     parameters |= {name: [getattr(text, name) for text in texts] for name in texts[0]._fields}
     replaced = [
         find_replaced_texts(request.summary_text, request.fallback_text, text) if request.content is None else {}
@@ -152,7 +162,7 @@ def _insert(
         "max_attempts": options.max_attempts,
     }
     with connection.cursor() as cursor:
-        cursor.execute(_INSERT, parameters)
+        cursor.execute(load_sql("notifications.ingest", "insert_requests"), parameters)
         rows = {
             (channel, key): _Row(record, owner, request_key, replaced_texts=texts)
             for record, channel, key, owner, request_key, texts in cursor.fetchall()

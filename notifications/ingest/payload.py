@@ -8,6 +8,7 @@ from typing import Any, NotRequired, TypedDict
 
 from notifications.ingest.validation import MAX_INT64, Check
 from notifications.states import Priority
+from notifications.user_keys import UserKey
 
 
 class NotificationPayload(TypedDict):
@@ -34,8 +35,8 @@ class NotificationPayload(TypedDict):
 class NotificationRequest:
     """A request whose payload passed every check: an event of docs/events.md, or a message of `notify`."""
 
-    user_id: Any
-    """Primary key of the user; None for an endpoint that belongs to nobody."""
+    user_id: UserKey | None
+    """None for an endpoint that belongs to nobody."""
     preview_id: str
     dedupe_key: str
     target_url: str
@@ -86,7 +87,9 @@ FIELDS = {
 }
 
 
-def parse_payload(payload: object, *, max_user_id: int = MAX_INT64, channel: str = "feishu") -> NotificationRequest:
+def parse_payload(
+    payload: object, *, max_user_id: int | None = MAX_INT64, channel: str = "feishu"
+) -> NotificationRequest:
     """Check a payload and return its request.
 
     Which fields are required and the order of the errors come from the Go service; lengths, types and characters are
@@ -94,7 +97,8 @@ def parse_payload(payload: object, *, max_user_id: int = MAX_INT64, channel: str
 
     Args:
         payload: A mapping with the fields of a request; docs/events.md lists them.
-        max_user_id: The largest key that the user table can hold.
+        max_user_id: The largest key that the user table can hold; None if its keys are no integers, which refuses every
+            payload.
         channel: The channel whose provider sends the message.
 
     Returns:
@@ -104,7 +108,7 @@ def parse_payload(payload: object, *, max_user_id: int = MAX_INT64, channel: str
         InvalidNotification: At least one field is wrong; `errors` lists each with its reason.
     """
     check = Check(payload, FIELDS)
-    user_id = check.positive_integer("user_id", max_user_id)
+    user_id = check.user_id(max_user_id)
     strings: dict[str, Any] = {
         name: check.identifier(name, limit, required=name in REQUIRED_IDENTIFIERS)
         for name, limit in IDENTIFIER_LENGTHS.items()

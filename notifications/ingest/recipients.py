@@ -24,6 +24,7 @@ from notifications.providers import get_provider
 from notifications.providers.base import ChannelRules
 from notifications.querysets import primary_users
 from notifications.security.secrets import Secret
+from notifications.user_keys import to_user_key
 
 EMAIL = "email"
 
@@ -234,10 +235,10 @@ def _find_users(recipients: Sequence[Recipient], errors: list[tuple[str, Reason]
     for index, key in given.items():
         if index in users:
             continue
-        try:
-            keys[index] = model._meta.pk.to_python(key)
-        except (ValidationError, TypeError, ValueError):
+        if (read := to_user_key(key)) is None:
             errors.append((f"recipients[{index}]", _("is no key of a user")))
+        else:
+            keys[index] = read
     if keys:
         found = primary_users().in_bulk(list(set(keys.values())))
         for index, key in keys.items():

@@ -67,12 +67,13 @@ Composer = Callable[[Trigger], Iterable[dict[str, Any]]]
 """Takes a trigger and returns the payloads of its notifications, as docs/events.md describes them."""
 
 
-def parse_trigger(payload: object, *, max_user_id: int = MAX_INT64) -> Trigger:
+def parse_trigger(payload: object, *, max_user_id: int | None = MAX_INT64) -> Trigger:
     """Check a payload and return its trigger.
 
     Args:
         payload: A mapping with the fields of a trigger; docs/events.md lists them.
-        max_user_id: The largest key that the user table can hold.
+        max_user_id: The largest key that the user table can hold; None if its keys are no integers, which refuses every
+            payload.
 
     Returns:
         The trigger. Its words are in the project's vocabulary.
@@ -82,7 +83,7 @@ def parse_trigger(payload: object, *, max_user_id: int = MAX_INT64) -> Trigger:
     """
     options = service_options()
     check = Check(payload, TRIGGER_FIELDS)
-    user_id = check.positive_integer("user_id", max_user_id)
+    user_id = check.user_id(max_user_id)
     identifiers = {
         name: check.line(name, length, required=name == "trigger_id") for name, length in IDENTIFIER_LENGTHS.items()
     }

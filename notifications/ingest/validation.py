@@ -136,6 +136,17 @@ class Check:
             self.refuse(name, _("must be positive") if value < 1 else _("is too large"))
         return value or 0
 
+    def user_id(self, maximum: int | None) -> int:
+        """Check the user of an event, which is an integer by the event's contract; return 0 for a wrong one.
+
+        Args:
+            maximum: The largest key that the user table can hold; None if its keys are no integers.
+        """
+        if maximum is None:
+            self.refuse("user_id", _("this project's users have no integer keys; use notify()"))
+            return 0
+        return self.positive_integer("user_id", maximum)
+
     def integer_between(self, name: str, minimum: int, maximum: int) -> int | None:
         """Check a whole number within these bounds; return None for a wrong or missing one."""
         value = self.integer(name)

@@ -21,6 +21,7 @@ from notifications.conf.redis_address import normalize_redis_address
 from notifications.models import NotificationEvent, NotificationRecord, RejectedRequest, UserNotificationChannel
 from notifications.sql import load_sql
 from notifications.telemetry.heartbeats import LastHeartbeats, last_heartbeats
+from notifications.user_keys import UserKey
 
 MAX_COUNTED_ROWS = 100_000
 """Rows that are read to count something. A larger backlog is shown as this many."""
@@ -47,7 +48,7 @@ class EndpointCount(NamedTuple):
     """How many records of one endpoint are in flight and waiting."""
 
     channel: str
-    user_id: int
+    user_id: UserKey
     in_flight: int
     waiting: int
 

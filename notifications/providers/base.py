@@ -32,8 +32,9 @@ class SendRequest:
 
     notification_id: int
     """Primary key of the record."""
-    user_id: Any
-    """The user's key, a number or a text; None for an endpoint that belongs to nobody."""
+    user_id: int | str | None
+    """Key of the user: a number if the project's users have integer keys, else a text, such as that of a UUID. None if
+    the endpoint belongs to nobody."""
     trigger_id: str
     preview_id: str
     trigger_type: str

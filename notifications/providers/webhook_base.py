@@ -171,7 +171,7 @@ class WebhookProvider(ABC):
         """
         fields: dict[str, Any] = {
             "notification_id": request.notification_id,
-            "user_id": request.user_id if isinstance(request.user_id, int | None) else str(request.user_id),
+            "user_id": request.user_id,
             "preview_id": request.preview_id,
             "trigger_id": request.trigger_id,
             "trigger_type": request.trigger_type,

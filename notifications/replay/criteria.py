@@ -16,6 +16,7 @@ from notifications.exceptions import NotificationError
 from notifications.models import NotificationRecord
 from notifications.querysets import NotificationQuerySet
 from notifications.states import UNDELIVERED, Status
+from notifications.user_keys import UserKey, plain_user_key, to_user_key
 
 MAX_TEXT_CHARACTERS = 191
 """Longest text, as in the columns."""
@@ -46,7 +47,8 @@ class Criteria:
     codes: tuple[str, ...] = ()
     """Codes of the record's last error."""
     channel: str = ""
-    user: int | None = None
+    user: UserKey | None = None
+    """A user's key as the user model has it. A UUID is stored as its text, and may be given so."""
     ids: tuple[int, ...] = ()
     dedupe_key: str = ""
     trace_id: str = ""
@@ -64,6 +66,7 @@ class Criteria:
     def __post_init__(self) -> None:
         if errors := list(self._problems()) or list(self._contradictions()):
             raise InvalidCriteria(errors)
+        object.__setattr__(self, "user", plain_user_key(to_user_key(self.user)))
 
     @classmethod
     def from_json(cls, value: object) -> Criteria:
@@ -135,7 +138,7 @@ class Criteria:
         for name in ("channel", "dedupe_key", "trace_id", "preview_id", "search"):
             if getattr(self, name) and not _is_text(getattr(self, name)):
                 yield name, _("must be a text of at most 191 characters, without NUL")
-        if self.user is not None and not _is_id(self.user):
+        if self.user is not None and not _is_user_key(self.user):
             yield "user", _("must be a user id")
         ids: Any = self.ids
         if not isinstance(ids, tuple) or len(ids) > MAX_LIST_VALUES or not all(map(_is_id, ids)):
@@ -213,6 +216,11 @@ def _is_text(value: object) -> bool:
 
 def _is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= BigIntegerField.MAX_BIGINT
+
+
+def _is_user_key(value: object) -> bool:
+    key = to_user_key(value)
+    return key is not None and isinstance(key, int) <= isinstance(value, int)
 
 
 def _time(name: str, text: object) -> datetime:

@@ -20,6 +20,7 @@ from notifications.models import ReplayOperation
 from notifications.replay.criteria import Criteria, InvalidCriteria, Problem
 from notifications.states import UNFINISHED, OperationStatus
 from notifications.telemetry.audit import ADDITION, CHANGE, add_admin_log
+from notifications.user_keys import plain_user_key
 
 logger = logging.getLogger("notifications.replays")
 
@@ -143,7 +144,7 @@ def log_operation(operation: ReplayOperation, status: OperationStatus, actor: Ab
         extra={
             "event": f"replay.{status.value}",
             "operation_id": operation.pk,
-            "actor_id": actor.pk if actor else operation.created_by_id,
+            "actor_id": plain_user_key(actor.pk if actor else operation.created_by_id),
             "matched": operation.matched,
             "done": operation.done,
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
 
     from notifications.models import NotificationRecord
+    from notifications.user_keys import UserKey
 
 MAX_RECORDS_SHOWN = 10
 """Records that a failure message lists."""
@@ -16,11 +18,11 @@ FIELDS_SHOWN = ("dedupe_key", "summary_text", "target_url", "status")
 """Fields that are listed for each record, besides the fields of the assertion."""
 
 
-def assert_notified(user: AbstractBaseUser | int, **fields: Any) -> NotificationRecord:
+def assert_notified(user: AbstractBaseUser | UserKey, **fields: Any) -> NotificationRecord:
     """Assert that a notification was requested for a user.
 
     Args:
-        user: A user or a user id.
+        user: A user or a user's key; a UUID may be its text.
         **fields: Fields of the record and the values they must have, such as dedupe_key="42:moved:7" or status="sent".
 
     Returns:
@@ -39,11 +41,11 @@ def assert_notified(user: AbstractBaseUser | int, **fields: Any) -> Notification
     raise AssertionError("\n".join([title, *_describe_requested(records, user, fields)]))
 
 
-def assert_not_notified(user: AbstractBaseUser | int, **fields: Any) -> None:
+def assert_not_notified(user: AbstractBaseUser | UserKey, **fields: Any) -> None:
     """Assert that no notification with these fields was requested for a user.
 
     Args:
-        user: A user or a user id.
+        user: A user or a user's key; a UUID may be its text.
         **fields: As for `assert_notified`. Without fields, no notification at all.
 
     Raises:
@@ -70,23 +72,27 @@ def _records(fields: dict[str, Any]) -> list[NotificationRecord]:
     return list(NotificationRecord.objects.order_by("-id"))
 
 
-def _user_id(user: AbstractBaseUser | int) -> int:
-    user_id: int = user if isinstance(user, int) else user.pk
-    return user_id
+def _user_id(user: AbstractBaseUser | UserKey) -> UserKey:
+    """Return the user's key as the user model has it, also if it was given as a text."""
+    from notifications.user_keys import to_user_key
+
+    given: UserKey = user if isinstance(user, int | str | uuid.UUID) else user.pk
+    key = to_user_key(given)
+    return given if key is None else key
 
 
 def _differences(record: NotificationRecord, fields: dict[str, Any]) -> list[str]:
     return [name for name, value in fields.items() if getattr(record, name) != value]
 
 
-def _describe(user: AbstractBaseUser | int, fields: dict[str, Any]) -> str:
-    name = f"user {user}" if isinstance(user, int) else f"user {user.pk} ({user.get_username()})"
+def _describe(user: AbstractBaseUser | UserKey, fields: dict[str, Any]) -> str:
+    name = f"user {user}" if isinstance(user, int | str | uuid.UUID) else f"user {user.pk} ({user.get_username()})"
     conditions = ", ".join(f"{field}={value!r}" for field, value in fields.items())
     return f"{name} with {conditions}" if conditions else name
 
 
 def _describe_requested(
-    records: list[NotificationRecord], user: AbstractBaseUser | int, fields: dict[str, Any]
+    records: list[NotificationRecord], user: AbstractBaseUser | UserKey, fields: dict[str, Any]
 ) -> list[str]:
     """Return lines with what was requested: this user's records first, the most similar before the others."""
     lines: list[str] = []

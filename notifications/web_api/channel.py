@@ -21,6 +21,7 @@ from notifications.channels.rules import (
 from notifications.channels.test_message import send_own_test_message
 from notifications.models import UserNotificationChannel
 from notifications.security.secrets import Secret
+from notifications.user_keys import plain_user_key
 from notifications.web_api.errors import Conflict, FieldProblem
 from notifications.web_api.schemas import ChannelIn, ChannelOut, Errors, TestOut
 from notifications.web_api.session_auth import user_of
@@ -117,5 +118,5 @@ def _encrypt_secrets(data: ChannelIn) -> list[Secret | None]:
 
 
 def _log(action: str, user: AbstractBaseUser, **fields: object) -> None:
-    extra = {"event": f"channel.{action}", "user_id": user.pk, **fields}
+    extra = {"event": f"channel.{action}", "user_id": plain_user_key(user.pk), **fields}
     logger.info("channel of user %s %s", user.pk, action, extra=extra)

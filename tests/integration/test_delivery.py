@@ -422,7 +422,7 @@ class GatedProvider(MemoryProvider):
 
     def __init__(self, *users: int) -> None:
         super().__init__()
-        self.gates = {user: threading.Event() for user in users}
+        self.gates: dict[int | str | None, threading.Event] = {user: threading.Event() for user in users}
 
     def send(self, request: SendRequest, endpoint: Endpoint | None) -> SendResult:
         assert self.gates[request.user_id].wait(20)

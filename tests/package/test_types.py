@@ -12,6 +12,7 @@ from tests.support.installation import pip, virtual_environment
 
 CONSUMER = """
 from datetime import UTC, datetime
+from uuid import UUID
 
 from notifications.api import Accepted, InvalidNotification, NotificationPayload
 from notifications.api import request_notification, request_notifications
@@ -35,6 +36,7 @@ with using_memory() as provider:
     sent: int = deliver_notifications().sent
     texts: list[str] = [request.message_text for request in provider.requests]
 assert_notified(42, status="sent")
+assert_notified(UUID("0190163d-8694-739b-aea5-966c26f8ad91"), status="sent")
 
 request_notification({"user_id": 42})  # refused: typeddict-item
 request_notification({**payload, "user_id": "42"})  # refused: typeddict-item
@@ -45,7 +47,7 @@ request_notification(payload, delay=3)  # refused: call-arg
 request_notifications(payload)  # refused: arg-type
 accepted.reused = True  # refused: misc
 accepted.sent  # refused: attr-defined
-assert_notified("alice")  # refused: arg-type
+assert_notified(4.2)  # refused: arg-type
 """
 
 

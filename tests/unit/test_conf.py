@@ -226,16 +226,19 @@ class TestChecks:
 
             assert list(reported()) == ["E005"], (path, options)
 
-    def test_e006_user_key_must_be_an_integer(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class Meta:
-            pk = models.UUIDField()
+    def test_e006_user_key_must_be_an_integer_a_uuid_or_a_text(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        keys: tuple[tuple[Any, list[str]], ...] = (
+            (models.BigAutoField(primary_key=True), []),
+            (models.UUIDField(primary_key=True), []),
+            (models.CharField(primary_key=True, max_length=40), []),
+            (models.DateField(primary_key=True), ["E006"]),
+        )
+        for key, codes in keys:
+            meta = type("Meta", (), {"pk": key})
+            model = type("Model", (), {"_meta": meta})
+            monkeypatch.setattr("notifications.user_keys.get_user_model", lambda model=model: model)
 
-        class Odd:
-            _meta = Meta
-
-        monkeypatch.setattr("notifications.checks.get_user_model", lambda: Odd)
-
-        assert list(reported()) == ["E006"]
+            assert list(reported()) == codes, key
 
     def test_e007_sandbox_origins_are_refused_in_production(self, change: Change) -> None:
         change(SANDBOX_ORIGINS=["http://127.0.0.1:9000"])

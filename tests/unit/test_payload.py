@@ -40,7 +40,7 @@ NEAR = st.dictionaries(st.sampled_from([*payload(), "event_version", "notificati
 """Objects whose fields have known names and anything for a value."""
 
 
-def refusals(value: object, *, max_user_id: int = MAX_INT64) -> list[tuple[str, str]]:
+def refusals(value: object, *, max_user_id: int | None = MAX_INT64) -> list[tuple[str, str]]:
     """Return what is refused, or nothing."""
     try:
         parse_payload(value, max_user_id=max_user_id)
@@ -195,6 +195,11 @@ class TestRefuses:
     def test_a_user_id_beyond_the_tables_key_is_refused(self) -> None:
         assert refusals(payload(user_id=43), max_user_id=42) == [("user_id", "is too large")]
         assert not refusals(payload(user_id=42), max_user_id=42)
+
+    def test_every_user_id_is_refused_where_users_have_no_integer_keys(self) -> None:
+        reason = "this project's users have no integer keys; use notify()"
+        for key in (42, "42", "0190163d-8694-739b-aea5-966c26f8ad91", None):
+            assert refusals(payload(user_id=key), max_user_id=None) == [("user_id", reason)], key
 
     def test_a_payload_that_is_too_large_is_refused_as_a_whole(self) -> None:
         too_large = (

@@ -28,3 +28,12 @@ def test_a_number_that_javascript_rounds_has_its_digits_beside_it(provider_class
             texts = {name: text for name, text in sent.items() if name.endswith("_str")}
             assert sent[field] == value, (field, value)
             assert texts == ({f"{field}_str": str(value)} if value in rounded else {}), (field, value)
+
+
+@pytest.mark.parametrize("provider_class", [FeishuFlowProvider, FeishuBaseProvider, StandardWebhookProvider])
+def test_a_user_key_that_is_a_text_is_sent_as_it_is(provider_class: type[WebhookProvider]) -> None:
+    provider = provider_class(service_options())
+
+    for key in ("0190163d-8694-739b-aea5-966c26f8ad91", "9007199254740993", None):
+        sent = provider.fields(dataclasses.replace(REQUEST, user_id=key))
+        assert (sent["user_id"], "user_id_str" in sent) == (key, False)

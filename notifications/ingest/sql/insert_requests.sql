@@ -47,7 +47,7 @@ SELECT
     content::jsonb
 FROM
     UNNEST(
-        %(channel)s::text[], %(user_id)s::bigint[], %(trigger_id)s::text[], %(preview_id)s::text[],
+        %(channel)s::text[], CAST(%(user_id)s AS %(user_key)s[]), %(trigger_id)s::text[], %(preview_id)s::text[],
         %(trigger_type)s::text[], %(target_type)s::text[], %(target_id)s::bigint[], %(dedupe_key)s::text[],
         %(target_url)s::text[], %(summary_text)s::text[], %(fallback_text)s::text[], %(fallback_used)s::bool[],
         %(replaced_texts)s::text[], %(trace_id)s::text[], %(priority)s::smallint[], %(endpoint_id)s::bigint[],

@@ -21,6 +21,7 @@ from notifications.replay.criteria import Criteria, InvalidCriteria, breakdown
 from notifications.replay.operations import OperationExists, create_operation
 from notifications.replay.runner import run_due_batches
 from notifications.states import UNDELIVERED, OperationStatus, Status
+from notifications.user_keys import UserKey, to_user_key
 
 OPTIONS = {
     "id": "ids",
@@ -68,7 +69,9 @@ class Command(Base):
             "--code", action="append", help=gettext("Notifications whose last error has this code; repeatable.")
         )
         select.add_argument("--channel", help=gettext("Notifications of this channel."))
-        select.add_argument("--user", type=int, metavar="N", help=gettext("Notifications of the user with this id."))
+        select.add_argument(
+            "--user", type=_user_key, metavar="ID", help=gettext("Notifications of the user with this id.")
+        )
         select.add_argument("--key", help=gettext("The notification with this dedupe key."))
         select.add_argument("--trace", help=gettext("Notifications with this trace id."))
         select.add_argument("--preview", help=gettext("Notifications with this preview id."))
@@ -226,6 +229,13 @@ def _actor(name: str | None) -> AbstractBaseUser | None:
     if actor is None:
         raise CommandError(gettext("There is no user %(name)s.") % {"name": name})
     return actor
+
+
+def _user_key(text: str) -> UserKey:
+    """Return the user's key in an argument. Raises ArgumentTypeError if no user can have it."""
+    if (key := to_user_key(text)) is None:
+        raise ArgumentTypeError(gettext("must be a user id"))
+    return key
 
 
 def _time(text: str) -> datetime:

@@ -15,6 +15,7 @@ from notifications.ingest.validation import InvalidNotification
 from notifications.management.commands._base import Command as Base
 from notifications.querysets import primary_users
 from notifications.states import Status
+from notifications.user_keys import to_user_key
 
 
 class Command(Base):
@@ -58,8 +59,8 @@ def _user(name: str) -> AbstractBaseUser:
     """Return the user with this name, else with this id. A name that is a number is tried as a name first."""
     model = get_user_model()
     user = primary_users().filter(**{model.USERNAME_FIELD: name}).first()
-    if user is None and name.isascii() and name.isdigit():
-        user = primary_users().filter(pk=int(name)).first()
+    if user is None and (key := to_user_key(name)) is not None:
+        user = primary_users().filter(pk=key).first()
     if user is None:
         raise CommandError(gettext("There is no user %(name)s.") % {"name": name})
     return user
