@@ -21,6 +21,7 @@ from notifications.ingest.payload import NotificationRequest
 from notifications.models import UserNotificationChannel
 from notifications.signals import RECORD_SIGNALS, RecordSignal
 from notifications.states import Priority
+from notifications.user_keys import plain_user_key
 
 KIND_PREFIX = "notification."
 """Beginning of the kind of these records, and of the `type` that is sent. No kind of a caller has a dot."""
@@ -65,13 +66,12 @@ def send_event(
     endpoint_id = endpoints.values_list("pk", flat=True).first()
     if endpoint_id is None:
         raise EventsEndpointMissing
-    user_id = fields.pop("user_id")
     data = {
         "event_id": event_id,
         "record_id": record_id,
         "occurred_at": occurred_at.isoformat(),
-        "user_id": user_id if isinstance(user_id, int | None) else str(user_id),
         **fields,
+        "user_id": plain_user_key(fields["user_id"]),
     }
     request = NotificationRequest(
         user_id=None,

@@ -25,6 +25,7 @@ from notifications.lifecycle.events import heard_signals, stored
 from notifications.models import NotificationEvent, NotificationRecord
 from notifications.signals import RECORD_SIGNALS
 from notifications.sql import FORBID_SORT, load_sql
+from notifications.user_keys import user_key_field
 
 logger = logging.getLogger("notifications.signals")
 
@@ -229,7 +230,7 @@ def _receivers(name: str) -> Iterator[tuple[str, Receiver, bool]]:
 
 def _call(receiver: Receiver, is_async: bool, event: NotificationEvent) -> None:
     arguments = event.payload | {
-        "user_id": NotificationRecord._meta.get_field("user").target_field.to_python(event.payload["user_id"]),
+        "user_id": user_key_field().to_python(event.payload["user_id"]),
         "record_id": event.record_id,
         "occurred_at": event.occurred_at,
     }
