@@ -59,6 +59,7 @@ CURRENT_STATES = {
     "scheduled": CurrentState(_("scheduled"), DUE_ORDER),
     "held": CurrentState(_("held, channel paused or failing"), DUE_ORDER),
     "limited": CurrentState(_("held by a rate limit"), DUE_ORDER),
+    "ordered": CurrentState(_("waiting for an earlier message of their order key"), DUE_ORDER),
     "dead": CurrentState(_("dead in the last 24 hours"), DEAD_ORDER),
 }
 """By the value of the URL parameter `now`. The keys are part of saved links and must not change."""
@@ -77,6 +78,7 @@ def _condition(name: str) -> Q:
         "scheduled": future & Q(status=Status.PENDING, hold_reason=""),
         "held": future & Q(hold_reason__in=HELD_BY_ENDPOINT, status__in=SCHEDULED),
         "limited": future & Q(hold_reason=HoldReason.RATE_LIMITED, status__in=SCHEDULED),
+        "ordered": future & Q(hold_reason=HoldReason.ORDER, status__in=SCHEDULED),
         "dead": Q(status=Status.DEAD, updated_at__gt=Now() - DAY),
     }
     return conditions[name]

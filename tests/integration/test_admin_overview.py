@@ -134,7 +134,7 @@ class TestNumbers:
         later = ago(seconds=-300)
         for name, status, reason in (
             *(("paused", "pending", "channel_paused"), ("probed", "failed", "endpoint_failing")),
-            ("limited", "pending", "rate_limited"),
+            *(("limited", "pending", "rate_limited"), ("ordered", "pending", "order")),
         ):
             made[name] = make_record(status, next_attempt_at=later, hold_reason=reason).pk
         several = {"due": ("due pending", "due failed", "vanished"), "held": ("paused", "probed")}

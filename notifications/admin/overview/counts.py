@@ -32,6 +32,7 @@ _STATES: dict[str, tuple[str, Collection[Status], Collection[HoldReason]]] = {
     "scheduled": ("count_later", (Status.PENDING,), (HoldReason.NONE,)),
     "held": ("count_later", SCHEDULED, HELD_BY_ENDPOINT),
     "limited": ("count_later", SCHEDULED, (HoldReason.RATE_LIMITED,)),
+    "ordered": ("count_later", SCHEDULED, (HoldReason.ORDER,)),
 }
 """The statement that reads each current state, and the statuses and hold reasons that belong to it.
 

@@ -45,6 +45,7 @@ def build_record_cards(data: OverviewData) -> list[StatCard]:
         _count_card("scheduled", counts["scheduled"]),
         _count_card("held", counts["held"]),
         _count_card("limited", counts["limited"]),
+        _count_card("ordered", counts["ordered"]),
         _count_card("dead", counts["dead"], level=_level(data, ConditionName.DEAD)),
     ]
     if data.rejected:
