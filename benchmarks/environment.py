@@ -118,7 +118,8 @@ class BenchmarkEnvironment(Environment):
 
     def clear(self) -> None:
         """Empty tables and Redis."""
-        self.query("TRUNCATE notification_records, notification_delivery_attempts, post_office_email CASCADE")
+        tables = "notification_records, notification_delivery_attempts, notification_events, post_office_email"
+        self.query(f"TRUNCATE {tables} CASCADE")
         self.redis.flushall()
 
     def preload(self, count: int, users: Sequence[int], channel: str = "feishu") -> None:

@@ -18,8 +18,9 @@ from notifications.content.text import trim
 from notifications.ingest.insert import DeliveryWindow, insert_requests
 from notifications.ingest.message import AddressedRequest, address_message, parse_message
 from notifications.ingest.validation import InvalidNotification, time_problem
+from notifications.lifecycle.events import write_events
 from notifications.models import NotificationRecord
-from notifications.states import CLAIMABLE, ErrorCode, Status
+from notifications.states import CLAIMABLE, HELD_BY_ENDPOINT, ErrorCode, Status
 
 logger = logging.getLogger("notifications.service")
 
@@ -115,6 +116,7 @@ def _replace(
 ) -> dict[int, str]:
     """Give records what was asked for now, unless they are being sent or were sent. Return their new status by id."""
     changed: dict[int, str] = {}
+    signals: list[tuple[int, str]] = []
     for record in _lock(known):
         request = known[record.pk].request
         begins_anew = record.status == Status.DEAD or (
@@ -130,12 +132,17 @@ def _replace(
         if begins_anew:
             record.status, record.attempt_count, record.max_attempts = Status.PENDING, 0, options.max_attempts
             record.round += 1
+        if begins_anew:
+            signals.append((record.pk, "replayed"))
+        elif window.deliver_at and record.hold_reason in HELD_BY_ENDPOINT:
+            signals.append((record.pk, "released"))
         if begins_anew or window.deliver_at:
             record.next_attempt_at, record.hold_reason = window.deliver_at or _now(clock), ""
         record.updated_at = _now(clock)
         record.save(update_fields=[*_REPLACED, "updated_at"])
         changed[record.pk] = str(record.status)
         _log_change(record.pk, "replaced")
+    write_events(signals)
     return changed
 
 
@@ -163,18 +170,22 @@ def reschedule_message(
     if errors := [(name, problem) for name, time in times.items() if time and (problem := time_problem(time))]:
         raise InvalidNotification(errors)
     changed = 0
+    released: list[tuple[int, str]] = []
     with transaction.atomic():
         for record in _lock_by_key(key):
             ends = expires_at or record.expires_at
             if ends and ends <= deliver_at:
                 raise InvalidNotification([("expires_at", _("must be later than deliver_at"))])
             was = {"deliver_at": record.next_attempt_at.isoformat() if record.next_attempt_at else None}
+            if record.hold_reason in HELD_BY_ENDPOINT:
+                released.append((record.pk, "released"))
             _note_change(record, "rescheduled", was, content=record.content or {})
             record.next_attempt_at, record.expires_at, record.hold_reason = deliver_at, ends, ""
             record.updated_at = _now(clock)
             record.save(update_fields=["next_attempt_at", "expires_at", "hold_reason", "content", "updated_at"])
             _log_change(record.pk, "rescheduled")
             changed += 1
+        write_events(released)
     return changed
 
 

@@ -18,10 +18,11 @@ from django.db.models.functions import Now
 from notifications.clock import Clock
 from notifications.conf import ServiceOptions
 from notifications.content.text import escape_invisible
+from notifications.lifecycle.events import write_events
 from notifications.models import NotificationRecord, ReplayOperation
 from notifications.ordering.key_order import let_next_go, order_keys
 from notifications.querysets import NotificationQuerySet
-from notifications.states import ErrorCode, HoldReason, Status
+from notifications.states import HELD_BY_ENDPOINT, ErrorCode, HoldReason, Status
 from notifications.telemetry.audit import CHANGE, add_admin_log
 from notifications.user_keys import plain_user_key
 
@@ -31,7 +32,7 @@ OPERATION_BATCH_RECORDS = 500
 """Records that an operation changes in one transaction, so that no row is locked for long."""
 _PLANNED_OR_NOT_HELD = Case(When(hold_reason=HoldReason.RATE_LIMITED, then=F("hold_reason")), default=Value(""))
 """A record with a place in the plan of its endpoint keeps it. Otherwise it would be planned anew, as the last one."""
-_KEYS = ("channel", "dedupe_key", "order_key")
+_COLUMNS = ("channel", "dedupe_key", "order_key", "hold_reason")
 Progress = Callable[[int, int], object]
 """Called after each batch with the number of processed records and the number of all records."""
 
@@ -80,6 +81,7 @@ class RecordOperations:
             }
             | ({"replay_operation": operation} if operation else {}),
             actor=actor,
+            signal=lambda record: "replayed",
             message=f"Replayed{' (forced)' if force else ''}: {reason}",
             progress=progress,
         )
@@ -111,6 +113,7 @@ class RecordOperations:
                 "hold_reason": "",
             },
             actor=actor,
+            signal=lambda record: "skipped",
             message=f"Cancelled: {reason}",
             lets_next_go=True,
         )
@@ -135,6 +138,7 @@ class RecordOperations:
             select=lambda batch: batch.deferred(),
             changes={"next_attempt_at": self._now(), "hold_reason": _PLANNED_OR_NOT_HELD},
             actor=actor,
+            signal=lambda record: "released" if record.hold_reason in HELD_BY_ENDPOINT else "",
             message=f"Sent now: {reason}",
         )
 
@@ -144,6 +148,7 @@ class RecordOperations:
         *,
         select: Callable[[NotificationQuerySet[NotificationRecord]], NotificationQuerySet[NotificationRecord]],
         changes: dict[str, Any],
+        signal: Callable[[NotificationRecord], str],
         actor: AbstractBaseUser | None,
         message: str,
         progress: Progress | None = None,
@@ -152,6 +157,7 @@ class RecordOperations:
         """Change records in batches.
 
         `select` filters each batch again under its row locks, because a record may have changed since its id was read.
+        `signal` names the signal of a record, from what it held before the change; empty for none.
         """
         ids = list(records.order_by("pk").values_list("pk", flat=True))
         message, changed = escape_invisible(message), 0
@@ -159,9 +165,10 @@ class RecordOperations:
         for start in range(0, len(ids), OPERATION_BATCH_RECORDS):
             with transaction.atomic():
                 batch = NotificationRecord.objects.filter(pk__in=ids[start : start + OPERATION_BATCH_RECORDS])
-                locked = list(select(batch).select_for_update().order_by("pk").only("pk", *_KEYS))
+                locked = list(select(batch).select_for_update().order_by("pk").only("pk", *_COLUMNS))
                 locked_rows = NotificationRecord.objects.filter(pk__in=[record.pk for record in locked])
                 changed += locked_rows.update(updated_at=self._now(), **changes)
+                write_events((record.pk, signal(record)) for record in locked)
                 if actor is not None:
                     add_admin_log(actor, locked, CHANGE, message)
                 if lets_next_go and (keys := order_keys(locked)):

@@ -147,6 +147,7 @@ def _stop_resident_drain(**kwargs: object) -> None:
     _stopping.set()
     for resident in _resident_drains:
         resident.stop(service_options().lease)
+    _process_drain.relay.stop()
 
 
 @signals.worker_shutdown.connect

@@ -10,12 +10,14 @@ from benchmarks.measures import (
     ordering,
     redis_down,
     requesting,
+    signalling,
     slow,
     sweeping,
     throughput,
 )
 
 ALL = (
-    *(throughput, slow, isolation, fairness, latency, committing, requesting, sweeping, ordering, claiming, backlog),
+    *(throughput, slow, isolation, fairness, latency, committing, requesting, sweeping, signalling, ordering, claiming),
+    backlog,
     redis_down,
 )

@@ -1,9 +1,10 @@
 """Failpoints: `FAULTS="after_claim=kill"` kills the process when it reaches that point.
 
-Points are named by the steps of a delivery or of a replay operation. Actions: `kill` (SIGKILL), `stop` (SIGSTOP),
-`hold` (wait until the mark has content), `raise` (a database error). An action happens once for all processes: the
-first process creates a mark, a file in the folder FAULT_MARKS, and a test can wait for that file. `raise/4` happens at
-every fourth call instead. `kill@TRACE` happens for each record with that trace id. Commas separate several failpoints.
+Points are named by the steps of a delivery, of a replay operation or of the relay of signals. Actions: `kill`
+(SIGKILL), `stop` (SIGSTOP), `hold` (wait until the mark has content), `raise` (a database error). An action happens
+once for all processes: the first process creates a mark, a file in the folder FAULT_MARKS, and a test can wait for that
+file. `raise/4` happens at every fourth call instead. `kill@TRACE` happens for each record with that trace id. Commas
+separate several failpoints.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ POINTS = {
     "after_settle": ("notifications.delivery.settle", "settle_batch", "after"),
     "within_batch": ("notifications.replay.runner", "replay_notifications", "after"),
     "after_batch": ("notifications.replay.runner", "run_next_batch", "after"),
+    "events_taken": ("notifications.lifecycle.relay", "_take", "after"),
+    "before_receiver": ("notifications.lifecycle.relay", "_call", "before"),
+    "after_receiver": ("notifications.lifecycle.relay", "_call", "after"),
 }
 """Module and functions of each point, and whether the point is before or after the functions."""
 

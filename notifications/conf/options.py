@@ -24,6 +24,8 @@ PROVIDERS = {
 ANY_SITE, OWN_SITE = "any", "own"
 """Values of LINKS beside origins."""
 
+EVENTS_CHANNEL = "webhook"
+"""Channel of the endpoint that EVENTS_ENDPOINT names."""
 SEND, SKIP = "send", "skip"
 """Values of INACTIVE_USERS. The second one is also a value of ORDER_AFTER_DEAD."""
 BLOCK = "block"
@@ -83,6 +85,9 @@ class ServiceOptions:
     """How often beat runs `deliver_due`."""
     due_age_limit: float = 300.0
     """Age of a due record at which it is overdue: /readyz fails and an alert is sent."""
+    events_endpoint: str = ""
+    """Label of an endpoint without a user, on the channel "webhook", that is told what becomes of each notification;
+    empty: none."""
     metrics_token: str = field(default="", repr=False)
     """Bearer token that /metrics requires; empty: none."""
     alert_emails: tuple[str, ...] = ()
@@ -234,6 +239,8 @@ class ServiceOptions:
                 yield "E027", f"LINKS: {link!r} must be any, own, or an origin such as https://carrier.example."
         if self.default_channel not in self.providers:
             yield "E028", f"DEFAULT_CHANNEL: {self.default_channel!r} has no provider."
+        if self.events_endpoint and EVENTS_CHANNEL not in self.providers:
+            yield "E029", f"EVENTS_ENDPOINT needs a provider of the channel {EVENTS_CHANNEL} in PROVIDERS."
         if self.inactive_users not in (SEND, SKIP):
             yield "E020", f"INACTIVE_USERS must be {SEND} or {SKIP}."
         if self.order_after_dead not in (SKIP, BLOCK):

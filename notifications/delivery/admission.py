@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from django.db import transaction
+
 from notifications.clock import Clock
 from notifications.conf import ServiceOptions
 from notifications.delivery import circuit_breaker
@@ -15,7 +17,8 @@ from notifications.delivery.locks import KeyLock, Locks, lock_margin
 from notifications.delivery.rate_limits import RateLimits
 from notifications.delivery.settle import record_lost_attempts
 from notifications.delivery.settlement import HOLD_RECHECK_SECONDS
-from notifications.states import Cause, HoldReason, Status
+from notifications.lifecycle.events import heard_signals, write_events
+from notifications.states import HELD_BY_ENDPOINT, Cause, HoldReason, Status
 
 
 def admit_one_recovered(rows: list[Claimed], clock: Clock | None) -> list[Claimed]:
@@ -136,4 +139,9 @@ def hold(rows: list[Claimed], reason: HoldReason, *, delay: float | Sequence[flo
         replace(row, previous_status=Status.FAILED, previous_lease=None) if row.cause == Cause.RECOVERY else row
         for row in rows
     ]
-    release_claims(waiting, delay=delay, clock=clock, hold_reason=reason)
+    if reason not in HELD_BY_ENDPOINT or not heard_signals():
+        release_claims(waiting, delay=delay, clock=clock, hold_reason=reason)
+        return
+    with transaction.atomic():
+        held = release_claims(waiting, delay=delay, clock=clock, hold_reason=reason)
+        write_events((row.record_id, "held") for row in waiting if row.record_id in held and not row.was_held)

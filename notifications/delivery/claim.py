@@ -78,6 +78,8 @@ class Claimed:
     """Unix time at which it became due."""
     planned: bool = False
     """True if a rate limit gave the record the time at which it became due."""
+    was_held: bool = False
+    """True if the record was held for its endpoint until this claim."""
     previous_status: str
     previous_lease: str | None
     lease_deadline: float
@@ -265,7 +267,7 @@ def seconds_until_due(channels: Sequence[str], *, within: float) -> float | None
 
 def release_claims(
     rows: Sequence[Claimed], *, delay: float | Sequence[float], clock: Clock | None, hold_reason: str = ""
-) -> None:
+) -> set[int]:
     """Undo claims: restore status, attempt count and lease. A record that is no longer under our lease is not changed.
 
     The previous lease token is restored too, so that a slow worker that still holds it can settle its result.
@@ -275,9 +277,12 @@ def release_claims(
         delay: Seconds until they are due again: one value for all, or one per record.
         clock: Clock of a test; None for PostgreSQL's clock.
         hold_reason: A `HoldReason` that tells operators why the records wait.
+
+    Returns:
+        Ids of the records that were changed.
     """
     if not rows:
-        return
+        return set()
     parameters = {
         "now": clock() if clock else None,
         "delays": list(delay) if isinstance(delay, Sequence) else [delay] * len(rows),
@@ -290,6 +295,7 @@ def release_claims(
     }
     with letting_next_go(order_keys(rows), clock), connection.cursor() as cursor:
         cursor.execute(_RELEASE_CLAIMS, parameters)
+        return {row[0] for row in cursor.fetchall()}
 
 
 def _may_need_email(row: dict[str, Any]) -> bool:
@@ -375,5 +381,5 @@ _CLAIMED_COLUMNS = (
         "round",
     ),
     *("previous_status", "exhausted", "message_expired", "user_inactive", "channel_id", "paused", "probe_in"),
-    *("planned", "due_since"),
+    *("planned", "was_held", "due_since"),
 )

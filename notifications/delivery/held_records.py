@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import nullcontext
 from datetime import timedelta
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Case, CharField, Exists, ExpressionWrapper, OuterRef, Q, QuerySet, When
 
 from notifications.clock import Clock, current_time
 from notifications.conf import ServiceOptions
+from notifications.lifecycle.events import heard_signals, write_events
 from notifications.models import NotificationRecord, UserNotificationChannel
 from notifications.sql import load_sql
 from notifications.states import HELD_BY_ENDPOINT, SCHEDULED
@@ -50,14 +52,15 @@ def release_held_records(channel_id: int, options: ServiceOptions, clock: Clock 
         "batch": batch,
         "rate": options.resume_rate,
     }
-    with connection.cursor() as cursor:
+    with transaction.atomic() if heard_signals() else nullcontext(), connection.cursor() as cursor:
         cursor.execute(_RELEASE_HELD_RECORDS, parameters)
-        released: int = cursor.rowcount
-    if released < batch:
+        changed = cursor.fetchall()
+        write_events((record_id, "released") for record_id, is_released in changed if is_released)
+    if len(changed) < batch:
         # Not if a drain has held a record since: it would wait for HOLD_RECHECK_SECONDS.
         finished = UserNotificationChannel.objects.filter(pk=channel_id, release_at__isnull=False)
         finished.exclude(Exists(_held_records())).update(release_at=None)
-    return released
+    return len(changed)
 
 
 def release_if_recovered(channel_ids: set[int], clock: Clock | None = None) -> None:

@@ -12,6 +12,7 @@ from notifications.broker.wakeups import ResidentDrain
 from notifications.delivery.engine import engine_with_redis
 from notifications.delivery.queue_start import QueueStart
 from notifications.delivery.wakeup import Wakeup
+from notifications.lifecycle.relay import RelayThread
 
 LINGER_SECONDS = 1.0
 """How long a drain waits for a record that becomes due. For a later one a nudge is planned."""
@@ -31,6 +32,7 @@ class ProcessDrain:
         self._wakeup = Wakeup()
         self._lock = threading.Lock()
         self._resident: ResidentDrain | None = None
+        self.relay = RelayThread(delivering=self._lock.locked)
 
     def resident(self, after: Callable[[], object] = lambda: None) -> ResidentDrain:
         """Return threads that listen for nudges and run this drain.
@@ -52,7 +54,8 @@ class ProcessDrain:
             mark_nudge_received()
 
     def run(self) -> None:
-        """Drain, unless a drain runs: then make it claim again."""
+        """Drain, unless a drain runs: then make it claim again. A thread beside it calls the receivers of signals."""
+        self.relay.start()
         self._wakeup.set()
         # A call that comes while the drain ends finds the lock free, or the drain sees its wakeup in the next loop.
         while self._wakeup.is_set() and self._lock.acquire(blocking=False):

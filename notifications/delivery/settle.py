@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
 from notifications.clock import Clock
 from notifications.content.json_encoding import encode_json
 from notifications.content.sanitize import clean_json, clean_text
 from notifications.delivery.claim import Claimed
 from notifications.delivery.settlement import MAX_ERROR_LENGTH, Settlement
+from notifications.lifecycle.events import heard_signals, write_events
 from notifications.ordering.key_order import letting_next_go, order_keys
 from notifications.providers.base import MAY_HAVE_ARRIVED
 from notifications.sql import load_sql
-from notifications.states import Cause, ErrorCode
+from notifications.states import Cause, ErrorCode, Status
 from notifications.telemetry import counters
 from notifications.telemetry.process import worker_name
 
@@ -38,7 +40,8 @@ LATE_SUCCESS = f"{LATE_FAILURE}, so {MAY_HAVE_ARRIVED} more than once"
 def settle_batch(group: Sequence[Settlement], clock: Clock | None) -> set[int]:
     """Store a group of results in one statement: attempt rows, records and counters.
 
-    If records of the group have an order key, the next records of these keys become due in the same transaction.
+    If records of the group have an order key, the next records of these keys become due in the same transaction. Where
+    somebody listens, the events of the results are stored in it, too.
 
     A failure is stored in its record only under its own lease. A success is stored even if its lease is lost, because a
     proven send must stop further sends. The attempt row is stored in both cases. If the attempt was recorded as lost
@@ -62,11 +65,27 @@ def settle_batch(group: Sequence[Settlement], clock: Clock | None) -> set[int]:
         "results": encode_json([_result_row(item) for item in group]).decode(),
         **counters.count_parameters(),
     }
-    keys = order_keys(item.row for item in group)
-    with letting_next_go(keys, clock), connection.cursor() as cursor:
+    keys, heard = order_keys(item.row for item in group), heard_signals()
+    with (
+        letting_next_go(keys, clock),
+        transaction.atomic() if heard else nullcontext(),
+        connection.cursor() as cursor,
+    ):
         cursor.execute(SETTLE, parameters)
         settled = {row[0] for row in cursor.fetchall()}
+        if heard:
+            write_events((item.row.record_id, name) for item, name in _signals(group) if item.row.record_id in settled)
     return settled
+
+
+def _signals(group: Sequence[Settlement]) -> Iterator[tuple[Settlement, str]]:
+    """Yield the settlements that say what became of their record, and the signal that says it."""
+    names = {Status.SENT: "delivered", Status.DEAD: "died", Status.SKIPPED: "skipped"}
+    for item in group:
+        if item.status in names:
+            yield item, names[item.status]
+        elif item.hold_reason and not item.row.was_held:
+            yield item, "held"
 
 
 def settle_with_retries(group: Sequence[Settlement], clock: Clock | None, *, patience: float) -> set[int] | None:

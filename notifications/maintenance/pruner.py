@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.db.models import Count, Q
 
 from notifications.clock import database_now
-from notifications.models import DeliveryAttempt, DueJob, NotificationRecord, RejectedRequest
+from notifications.models import DeliveryAttempt, DueJob, NotificationEvent, NotificationRecord, RejectedRequest
 from notifications.sql import load_sql
 from notifications.states import FINAL, Status
 
@@ -25,7 +25,7 @@ MAX_PAUSE_SECONDS = 1.0
 """Longest pause after a batch. A purge pauses for as long as the batch took, so that deliveries have priority."""
 MAX_RETENTION_DAYS = 36_500
 """A hundred years. A longer time could be before the first date that Python supports."""
-STATEMENTS = ("purge_records", "purge_rejected_requests", "purge_due_jobs")
+STATEMENTS = ("purge_records", "purge_rejected_requests", "purge_due_jobs", "purge_events")
 
 
 @dataclass(slots=True)
@@ -39,6 +39,8 @@ class PurgeCounts:
     rejected: int = 0
     jobs: int = 0
     """Due jobs that had been published."""
+    signals: int = 0
+    """Signals that were given up."""
     has_more: bool = False
     """Whether the purge ended early, so that old rows may remain."""
 
@@ -61,7 +63,7 @@ def purge(
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[PurgeCounts], object] = lambda counts: None,
 ) -> PurgeCounts:
-    """Delete old rows: final records with their attempts, rejected requests, and jobs that are done.
+    """Delete old rows: final records with their attempts, rejected requests, done jobs, and signals that were given up.
 
     Any number of purges may run at once, beside any number of drains. Batches that are committed stay deleted, whatever
     happens to later ones.
@@ -110,6 +112,7 @@ def count_old(before: datetime) -> PurgeCounts:
         ).count(),
         rejected=RejectedRequest.objects.filter(created_at__lt=before).count(),
         jobs=DueJob.objects.filter(done_at__lt=before).count(),
+        signals=NotificationEvent.objects.filter(occurred_at__lt=before, next_attempt_at=None).count(),
     )
 
 
@@ -120,17 +123,18 @@ def _delete_batch(
     parameters = {"before": before, "since": since, "batch": BATCH_ROWS, "final": list(map(str, FINAL))}
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         cursor.execute(load_sql("notifications.maintenance", statement), parameters)
-        records, dead, attempts, rejected, jobs, last_time = cursor.fetchone()
+        records, dead, attempts, rejected, jobs, signals, last_time = cursor.fetchone()
     counts.records += records
     counts.dead += dead
     counts.attempts += attempts
     counts.rejected += rejected
     counts.jobs += jobs
-    return records + rejected + jobs, last_time
+    counts.signals += signals
+    return records + rejected + jobs + signals, last_time
 
 
 def _log(counts: PurgeCounts, before: datetime) -> None:
-    if not (counts.records or counts.rejected or counts.jobs):
+    if not (counts.records or counts.rejected or counts.jobs or counts.signals):
         return
     logger.info(
         "purged %d records, %d rejected requests",
@@ -143,6 +147,7 @@ def _log(counts: PurgeCounts, before: datetime) -> None:
             "attempts": counts.attempts,
             "rejected": counts.rejected,
             "jobs": counts.jobs,
+            "signals": counts.signals,
             "before": before.isoformat(),
             "more": counts.has_more,
         },

@@ -14,7 +14,7 @@ ORDERED = models.Q(("order_key", ""), _negated=True)
 
 class Migration(migrations.Migration):
     atomic = False
-    dependencies = [("notifications", "0013_general_message")]
+    dependencies = [("notifications", "0014_events")]
 
     operations = [
         migrations.AlterField(

@@ -6,6 +6,7 @@ security, and nothing above them.
 
 from notifications._moved import forward
 from notifications.models.channels import UserNotificationChannel
+from notifications.models.events import NotificationEvent
 from notifications.models.monitoring import Alert, Counter, Heartbeat
 from notifications.models.operations import DueJob, RejectedRequest, ReplayOperation
 from notifications.models.records import DeliveryAttempt, NotificationRecord
@@ -16,6 +17,7 @@ __all__ = [
     "DeliveryAttempt",
     "DueJob",
     "Heartbeat",
+    "NotificationEvent",
     "NotificationRecord",
     "RejectedRequest",
     "ReplayOperation",

@@ -18,7 +18,7 @@ from django.db.models.functions import Now
 from notifications.broker.redis_client import RedisUnavailable, gateway
 from notifications.conf import service_options
 from notifications.conf.redis_address import normalize_redis_address
-from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
+from notifications.models import NotificationEvent, NotificationRecord, RejectedRequest, UserNotificationChannel
 from notifications.sql import load_sql
 from notifications.telemetry.heartbeats import LastHeartbeats, last_heartbeats
 from notifications.user_keys import UserKey
@@ -70,6 +70,14 @@ class RecentCount(NamedTuple):
     total: int
     recent: int
     """Those of the last ALERT_WINDOW seconds."""
+
+
+class SignalCounts(NamedTuple):
+    """How many signals have not reached all of their receivers."""
+
+    waiting: int
+    given_up: int
+    """Each attempt failed. They stay until an operator, or the purge, deletes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +177,13 @@ class Indicators:
     def rejected(self) -> RecentCount:
         """Count of requests that were rejected within PROBLEM_PERIOD_SECONDS."""
         return count_rejected(PROBLEM_PERIOD_SECONDS, service_options().alert_window)
+
+    @cached_property
+    def signals(self) -> SignalCounts:
+        """Counts of the signals that have not reached all of their receivers, of MAX_COUNTED_ROWS at most."""
+        rows = NotificationEvent.objects.order_by("pk")[:MAX_COUNTED_ROWS]
+        counts = rows.aggregate(waiting=Count("next_attempt_at"), all=Count("pk"))
+        return SignalCounts(waiting=counts["waiting"], given_up=counts["all"] - counts["waiting"])
 
     @cached_property
     def redis(self) -> RedisStatus:

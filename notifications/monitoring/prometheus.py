@@ -40,6 +40,7 @@ NAMES = (
     "notifications_oldest_due_age_seconds",
     "notifications_paused_channels",
     "notifications_rejected_last_hour",
+    "notifications_signals",
     "notifications_heartbeat_age_seconds",
     "notifications_workers",
     "notifications_loop_lag_seconds",
@@ -122,6 +123,8 @@ def _collect_problems(indicators: Indicators) -> Iterator[Metric]:
     yield _gauge("paused_channels", "Users' channels that are paused", paused, "channel")
     rejected = count_rejected(3600.0, 3600.0).total
     yield _gauge("rejected_last_hour", "Requests rejected within the last hour", {(): rejected})
+    signals = {("waiting",): float(indicators.signals.waiting), ("given_up",): float(indicators.signals.given_up)}
+    yield _gauge("signals", "Signals that wait for their receivers, and signals that were given up", signals, "state")
 
 
 def _collect_heartbeats(indicators: Indicators) -> Iterator[Metric]:

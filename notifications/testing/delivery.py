@@ -17,7 +17,8 @@ def deliver_notifications(*, at: datetime | None = None) -> RetryResult:
     """Deliver the due notifications as a worker does.
 
     It works in a test with `django_db` and in one with `django_db(transaction=True)`: the engine uses the database
-    connection of this thread, and its sender threads use none. It takes no Redis locks.
+    connection of this thread, and its sender threads use none. It takes no Redis locks. Receivers of the signals are
+    called before it returns.
 
     Args:
         at: The time that counts as now, with a time zone. A later time makes retries and scheduled notifications due.
@@ -34,6 +35,7 @@ def deliver_notifications(*, at: datetime | None = None) -> RetryResult:
 
     from notifications.conf import service_options
     from notifications.delivery.engine import Engine
+    from notifications.lifecycle.relay import relay_events
 
     if at is not None and at.utcoffset() is None:
         raise ValueError("at must have a time zone")
@@ -46,4 +48,6 @@ def deliver_notifications(*, at: datetime | None = None) -> RetryResult:
             " transaction commits. Call it after the block."
         ) from None
     options = dataclasses.replace(service_options(), drain_budget=DRAIN_BUDGET_SECONDS)
-    return Engine(options=options, clock=(lambda: at) if at else None).deliver_due()
+    result = Engine(options=options, clock=(lambda: at) if at else None).deliver_due()
+    relay_events()
+    return result

@@ -477,7 +477,9 @@ class TestRaceOfHoldAndRelease:
 
         monkeypatch.setattr(held_records, "_take_turn", hold_meanwhile)
         monkeypatch.setattr(
-            held_records, "_RELEASE_HELD_RECORDS", "UPDATE notification_records SET id = id WHERE FALSE"
+            held_records,
+            "_RELEASE_HELD_RECORDS",
+            "UPDATE notification_records SET id = id WHERE FALSE RETURNING id, TRUE",
         )
         circuit_breaker.resume_channel(channel.pk, self.OPTIONS, clock)
 

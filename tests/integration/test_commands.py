@@ -629,6 +629,7 @@ class TestPurge:
         assert output == (
             "2 notifications were deleted.\n  of these, dead: 1\n  their attempts: 2\n  rejected requests: 1\n"
             "  finished jobs: 0\n"
+            "  signals that were not sent: 0\n"
         )
 
     def test_days_option_overrides_the_setting(self, old_rows: datetime, change: Callable[..., None]) -> None:
@@ -647,6 +648,7 @@ class TestPurge:
             "  their attempts: 2\n"
             "  rejected requests: 1\n"
             "  finished jobs: 0\n"
+            "  signals that were not sent: 0\n"
         )
 
     def test_missing_days_are_rejected(self, old_rows: datetime, subtests: pytest.Subtests) -> None:

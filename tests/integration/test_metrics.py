@@ -12,7 +12,7 @@ from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
 from notifications.conf import service_options
-from notifications.models import RejectedRequest, UserNotificationChannel
+from notifications.models import NotificationEvent, RejectedRequest, UserNotificationChannel
 from notifications.monitoring.indicators import MAX_ENDPOINTS, Indicators
 from notifications.monitoring.prometheus import NAMES, exposition
 from notifications.states import HeartbeatKind, Measure, Status
@@ -112,6 +112,18 @@ def test_the_endpoints_with_the_most_records_are_named_and_no_others() -> None:
     assert len(endpoints) == MAX_ENDPOINTS
     assert samples["notifications_endpoint_waiting,channel=feishu,user=5001"] == 2
     assert samples["notifications_endpoint_in_flight,channel=feishu,user=5001"] == 1
+
+
+def test_signals_that_wait_and_those_that_were_given_up_are_counted() -> None:
+    for next_attempt_at in (timezone.now(), timezone.now(), None):
+        NotificationEvent.objects.create(
+            record=make_record(), name="died", payload={}, occurred_at=timezone.now(), next_attempt_at=next_attempt_at
+        )
+
+    samples = scrape()
+
+    assert samples["notifications_signals,state=waiting"] == 2
+    assert samples["notifications_signals,state=given_up"] == 1
 
 
 def test_the_lag_of_the_loop_is_the_largest_of_the_workers_since_their_last_heartbeat() -> None:

@@ -20,7 +20,7 @@ from notifications.delivery.engine import Engine
 from notifications.ingest import insert
 from notifications.maintenance import pruner
 from notifications.maintenance.pruner import PurgeCounts, count_old, purge, retention_cutoff
-from notifications.models import DeliveryAttempt, NotificationRecord, RejectedRequest
+from notifications.models import DeliveryAttempt, NotificationEvent, NotificationRecord, RejectedRequest
 from notifications.providers.memory import MemoryProvider
 from notifications.service import NotificationService
 from notifications.sql import load_sql
@@ -150,6 +150,18 @@ class TestDeletedRows:
         purge(now + timedelta(days=30))
         assert record_ids() == set()
 
+    def test_signals_that_were_given_up_have_the_same_cutoff(self) -> None:
+        record = make_old(Status.PENDING)
+        _old, recent, waiting = (
+            NotificationEvent.objects.create(
+                record=record, name="died", payload={}, occurred_at=time, next_attempt_at=next_attempt_at
+            )
+            for time, next_attempt_at in ((OLD, None), (BEFORE, None), (OLD, OLD))
+        )
+
+        assert count_old(BEFORE) == PurgeCounts(signals=1) == purge(BEFORE)
+        assert list(NotificationEvent.objects.order_by("pk")) == [recent, waiting]
+
     def test_rejected_requests_have_the_same_cutoff(self) -> None:
         make_rejected(OLD)
         recent = make_rejected(BEFORE)
@@ -209,7 +221,7 @@ class TestBatches:
 
         counts = purge(BEFORE, progress=lambda counts: progress.append((counts.records, counts.rejected)))
 
-        assert progress == [(2, 0), (4, 0), (5, 0), (5, 2), (5, 4), (5, 5), (5, 5)]
+        assert progress == [(2, 0), (4, 0), (5, 0), (5, 2), (5, 4), (5, 5), (5, 5), (5, 5)]
         assert (counts.has_more, record_ids()) == (False, set())
 
     def test_each_batch_starts_where_the_previous_batch_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,8 +237,8 @@ class TestBatches:
 
         purge(BEFORE)
 
-        # The last two calls are for rejected requests and ended jobs.
-        assert start_times == [None, ages[1], ages[3], None, None]
+        # The last three calls are for rejected requests, ended jobs and signals.
+        assert start_times == [None, ages[1], ages[3], None, None, None]
 
     def test_oldest_records_are_deleted_first(self) -> None:
         youngest, *_older = (make_old(created_at=OLD - timedelta(days=days)) for days in (1, 3, 2))
@@ -267,7 +279,7 @@ class TestBatches:
     ) -> None:
         for _ in range(5):
             make_old()
-        seconds = iter([0.25, 60, 0, 0, 0])
+        seconds = iter([0.25, 60, 0, 0, 0, 0])
         monkeypatch.setattr(pruner, "_delete_batch", with_duration(pruner._delete_batch, fake_time, seconds))
 
         purge(BEFORE)

@@ -11,14 +11,21 @@ from django.apps import apps
 from django.contrib.auth.models import User
 from django.test import Client
 
-from notifications.models import DueJob, NotificationRecord, RejectedRequest, ReplayOperation, UserNotificationChannel
+from notifications.models import (
+    DueJob,
+    NotificationEvent,
+    NotificationRecord,
+    RejectedRequest,
+    ReplayOperation,
+    UserNotificationChannel,
+)
 from notifications.replay.criteria import Criteria
 from notifications.replay.operations import create_operation
 from tests.support.factories import make_record
 
 pytestmark = pytest.mark.django_db
 
-MODELS = (NotificationRecord, UserNotificationChannel, RejectedRequest, ReplayOperation, DueJob)
+MODELS = (NotificationRecord, UserNotificationChannel, RejectedRequest, ReplayOperation, DueJob, NotificationEvent)
 ODD_VALUES = (
     *("", "a\0b", "\x85\u2028\u202e", "-1", "1.5", "nan", "٣", "9223372036854775808", "9" * 5000, "[]"),
     *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59", "2026-02-30", "dead,\0", "("),

@@ -18,6 +18,7 @@ from notifications import api
 from notifications.models import (
     DeliveryAttempt,
     DueJob,
+    NotificationEvent,
     NotificationRecord,
     RejectedRequest,
     ReplayOperation,
@@ -34,7 +35,10 @@ pytestmark = pytest.mark.django_db
 ADDRESS = "https://www.feishu.cn/flow/api/trigger-webhook/canary0123456789"
 LOGIN, OK, BACK, NO, WRONG_METHOD = "login", 200, 302, 403, 405
 AS_OF = "2026-05-01T08:00:00+00:00"
-VIEWS = ("view_notificationrecord", "view_usernotificationchannel", "view_rejectedrequest", "view_duejob")
+VIEWS = (
+    *("view_notificationrecord", "view_usernotificationchannel", "view_rejectedrequest", "view_duejob"),
+    "view_notificationevent",
+)
 PEOPLE: dict[str, dict[str, Any] | None] = {
     "anonymous": None,
     "user": {"permissions": VIEWS, "is_staff": False},
@@ -89,6 +93,11 @@ PAGES = {
     "notifications_duejob_history": Page((OK, OK), (OK, OK)),
     "notifications_duejob_delete": LOOK_ONLY,
     "notifications_duejob_change": Page((OK, NO), (OK, NO)),
+    "notifications_notificationevent_changelist": Page((OK, OK), (OK, OK)),
+    "notifications_notificationevent_add": LOOK_ONLY,
+    "notifications_notificationevent_history": Page((OK, OK), (OK, OK)),
+    "notifications_notificationevent_delete": Page((NO, NO), (OK, BACK), changes=True),
+    "notifications_notificationevent_change": Page((OK, NO), (OK, NO)),
     "notifications_rejectedrequest_changelist": Page((OK, OK), (OK, OK)),
     "notifications_rejectedrequest_add": LOOK_ONLY,
     "notifications_rejectedrequest_history": Page((OK, OK), (OK, OK)),
@@ -103,6 +112,7 @@ ACTIONS = {
     ("usernotificationchannel", "resume"): "change_usernotificationchannel",
     ("usernotificationchannel", "delete_selected"): "delete_usernotificationchannel",
     ("rejectedrequest", "delete_selected"): "delete_rejectedrequest",
+    ("notificationevent", "delete_selected"): "delete_notificationevent",
 }
 """The permission that each action requires in addition to the view permission."""
 UNSEEN = {"counter", "heartbeat", "alert"}
@@ -119,13 +129,15 @@ class Rows:
     rejected: RejectedRequest
     operation: ReplayOperation
     job: DueJob
+    event: NotificationEvent
     stranger: User
 
     def of(self, model: str, action: str = "") -> Any:
         """Return the row of a model, by its name in an address, that the action would change."""
         record = self.dead if action in ("", "replay") else self.waiting
         rows = {"notificationrecord": record, "usernotificationchannel": self.channel}
-        return (rows | {"replayoperation": self.operation, "duejob": self.job}).get(model, self.rejected)
+        rows |= {"replayoperation": self.operation, "duejob": self.job, "notificationevent": self.event}
+        return rows.get(model, self.rejected)
 
 
 @pytest.fixture
@@ -148,6 +160,7 @@ def rows(db: None, monkeypatch: pytest.MonkeyPatch) -> Rows:
         job=DueJob.objects.create(
             key="job", event="active_schedule.triggered", payload={}, run_at=timezone.now(), next_run_at=timezone.now()
         ),
+        event=NotificationEvent.objects.create(record=dead, name="died", payload={}, occurred_at=timezone.now()),
         stranger=User.objects.create(username="stranger"),
     )
 
@@ -175,7 +188,7 @@ def browser(db: None) -> Callable[..., Client]:
 def stored() -> list[list[dict[str, Any]]]:
     """Return everything that is in the app's tables."""
     models: Any = (NotificationRecord, DeliveryAttempt, UserNotificationChannel, RejectedRequest, ReplayOperation)
-    models = (*models, DueJob)
+    models = (*models, DueJob, NotificationEvent)
     return [list(model._default_manager.order_by("pk").values()) for model in models]
 
 

@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from pytest_django import Settings
 
-from notifications.conf import RENAMED, ProviderConfig, ServiceOptions, known_names, service_options
+from notifications.conf import PROVIDERS, RENAMED, ProviderConfig, ServiceOptions, known_names, service_options
 from notifications.delivery.locks import lock_ttl
 from notifications.providers import get_provider
 
@@ -277,6 +277,13 @@ class TestChecks:
         change(NUDGE="listen")
 
         assert reported() == {"E026": "NUDGE must be auto, notify, redis, celery or none."}
+
+    def test_e029_events_endpoint_needs_the_channel_webhook(self, change: Change) -> None:
+        change(EVENTS_ENDPOINT="crm")
+        assert reported() == {}
+
+        change(PROVIDERS={"feishu": PROVIDERS["feishu"]})
+        assert reported() == {"E029": "EVENTS_ENDPOINT needs a provider of the channel webhook in PROVIDERS."}
 
     def test_e025_share_and_reserve_are_parts_of_the_slots(self, change: Change) -> None:
         change(RECIPIENT_SHARE=1.5)

@@ -98,6 +98,7 @@ claimed AS (
         due.attempt_count >= due.allowed OR due.message_expired AS exhausted,
         due.message_expired,
         due.wait_reason = 'rate_limited' AS planned,
+        due.wait_reason IN ('channel_paused', 'endpoint_failing') AS was_held,
         due.due_since
 )
 

@@ -1,6 +1,6 @@
 -- Undo claims: status, attempt count and lease become what they were before the claim.
 --
--- A record that is no longer under our lease is not changed.
+-- A record that is no longer under our lease is not changed. Returns the ids of those that were.
 --
 -- Index: the primary key.
 UPDATE notification_records AS record
@@ -20,3 +20,4 @@ WHERE
     record.id = previous.id
     AND record.status = 'sending'
     AND record.lease_token = previous.our_token
+RETURNING record.id

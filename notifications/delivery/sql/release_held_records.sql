@@ -2,7 +2,8 @@
 --
 -- A healthy endpoint gets up to `batch` records, spread over time by `rate` (records per second). A failing endpoint
 -- gets one record, which becomes due at the time of the next probe and stays held. The status `sending` is included:
--- the worker of such a record was lost before the record was held.
+-- the worker of such a record was lost before the record was held. Returns the id of each, and whether it is not held
+-- any more.
 --
 -- Indexes: notification_held_at_endpoint (endpoint, id) for records that name the endpoint, notification_held_up (user,
 -- channel, id) for the others, and the primary keys.
@@ -79,3 +80,4 @@ SET
     updated_at = %(current_time)s
 FROM placed
 WHERE record.id = placed.id
+RETURNING record.id, placed.probe_at IS NULL AS released

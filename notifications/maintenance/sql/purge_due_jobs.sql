@@ -24,5 +24,6 @@ SELECT
     0 AS attempts,
     0 AS rejected,
     COUNT(*) AS jobs,
+    0 AS signals,
     MAX(done_at) AS last_time
 FROM deleted

@@ -37,5 +37,6 @@ SELECT
     (SELECT COUNT(*) FROM attempts) AS attempts,
     0 AS rejected,
     0 AS jobs,
+    0 AS signals,
     MAX(created_at) AS last_time
 FROM deleted

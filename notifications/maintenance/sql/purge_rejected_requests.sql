@@ -24,5 +24,6 @@ SELECT
     0 AS attempts,
     COUNT(*) AS rejected,
     0 AS jobs,
+    0 AS signals,
     MAX(created_at) AS last_time
 FROM deleted

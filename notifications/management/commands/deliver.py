@@ -84,6 +84,7 @@ def _deliver(_number: int) -> int:
         stopping.set()
         process_drain.delayed_nudge.cancel()
         resident.stop(service_options().lease)
+        process_drain.relay.stop()
         heartbeats.delete_worker_heartbeat()
         connection.close()
         logger.info("stopped", extra={"event": "deliver.stopped"})

@@ -19,6 +19,7 @@ from django.utils.translation import gettext, gettext_lazy as _, ngettext
 from notifications.api import request_triggered
 from notifications.delivery.engine import Engine, RetryResult
 from notifications.ingest.validation import InvalidNotification
+from notifications.lifecycle.relay import RelayThread, relay_events
 from notifications.maintenance.job_scheduler import run_due_jobs
 from notifications.management.commands._base import Command as Base, StopSignal, positive_int, stop_on_signals
 from notifications.models import NotificationRecord, ReplayOperation
@@ -33,6 +34,8 @@ logger = logging.getLogger("notifications.deliver_due")
 RUN_BUDGET_SECONDS = 50.0
 """How long one run waits for rate limits and replays: less than a minute, so that runs of a cron job do not overlap.
 Sends in flight are finished afterwards."""
+RELAY_BUDGET_SECONDS = 5.0
+"""How long one run calls receivers of signals at least, if deliveries have taken its time."""
 IDLE_INTERVAL_SECONDS = 2.0
 """Pause between two claims while nothing is due. Such a claim reads only a few index pages."""
 DATABASE_RETRY_SECONDS = 5.0
@@ -101,13 +104,17 @@ class Command(Base):
             ):
                 break
             stop.wait(wait)
+        # Last, because a receiver may be slow. It is not interrupted.
+        relay_events(budget=max(deadline - time.monotonic(), RELAY_BUDGET_SECONDS), should_stop=stop.requested)
         evaluate_if_due()
 
     def _forever(self, stop: StopSignal, interval: float, total: RetryResult) -> None:
         engine = Engine(should_stop=stop.requested)
+        relay = RelayThread()
         logger.info("delivering until a stop signal", extra={"event": "deliver_due.started"})
         while not stop.requested():
             close_old_connections()
+            relay.start()
             before = total.scanned
             try:
                 run_due_batches(0)  # one batch per iteration: there may be no worker
@@ -122,6 +129,7 @@ class Command(Base):
             evaluate_if_due()
             if pause:
                 stop.wait(pause)
+        relay.stop()
         logger.info("stopped", extra={"event": "deliver_due.stopped"})
 
     def _report(self, total: RetryResult) -> None:

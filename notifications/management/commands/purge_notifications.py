@@ -64,7 +64,7 @@ class Command(Base):
             self._report(counts, dry_run=options["dry_run"])
 
     def _progress(self, counts: PurgeCounts) -> None:
-        deleted = counts.records + counts.rejected + counts.jobs
+        deleted = counts.records + counts.rejected + counts.jobs + counts.signals
         if deleted - self.reported >= PROGRESS_ROWS and not self.quiet:
             self.reported = deleted
             self.stdout.write(gettext("%(count)d deleted so far") % {"count": deleted})
@@ -85,6 +85,7 @@ class Command(Base):
             (gettext("their attempts"), counts.attempts),
             (gettext("rejected requests"), counts.rejected),
             (gettext("finished jobs"), counts.jobs),
+            (gettext("signals that were not sent"), counts.signals),
         ):
             self.stdout.write(f"  {label}: {count}")
         if counts.has_more:
