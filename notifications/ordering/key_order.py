@@ -105,11 +105,11 @@ def letting_next_go(keys: Sequence[OrderKey], clock: Clock | None) -> Iterator[N
         cursor.execute(_FIND_HELD_HEADS, _columns(keys))
         # Most keys have no other record. Planning the statement that lets records go takes longer than finding that.
         if held := cursor.fetchall():
-            parameters = {"now": clock() if clock else None, "dead_blocks": dead_blocks()}
+            parameters: dict[str, Any] = {"now": clock() if clock else None, "dead_blocks": dead_blocks()}
             cursor.execute(_LET_NEXT_GO, _columns(held) | parameters)
 
 
-def _columns(keys: Sequence[OrderKey]) -> dict[str, list[str]]:
+def _columns(keys: Sequence[OrderKey]) -> dict[str, Any]:
     return {"channels": [channel for channel, _ in keys], "keys": [key for _, key in keys]}
 
 
