@@ -97,7 +97,32 @@ def _drain(environment: SoakEnvironment) -> None:
     while time.monotonic() < deadline and environment.query(count_open, list(OPEN_STATUSES))[0][0]:
         environment.supervise()
         time.sleep(0.5)
+    _show_open(environment)
     environment.processes.stop_all(40)
+
+
+OPEN_RECORDS = """
+SELECT id, user_id, status, attempt_count, wait_reason, next_attempt_at - now(), now() - updated_at
+FROM notification_records WHERE status = ANY(%s) ORDER BY id LIMIT 20
+"""
+ENDPOINTS = """
+SELECT id, user_id, paused_at, pause_reason, failures, probe_at - now(), release_at - now()
+FROM user_notification_channels WHERE paused_at IS NOT NULL OR failures > 0 OR release_at IS NOT NULL
+"""
+SESSIONS = """
+SELECT pid, state, wait_event, now() - state_change, left(query, 200)
+FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle'
+"""
+
+
+def _show_open(environment: SoakEnvironment) -> None:
+    """Print what is known of records that are not final, while the processes still run."""
+    if not (records := environment.query(OPEN_RECORDS, list(OPEN_STATUSES))):
+        return
+    rows = {"open": records, "endpoint": environment.query(ENDPOINTS), "session": environment.query(SESSIONS)}
+    for kind, found in rows.items():
+        for row in found:
+            print(f"  {kind}: {', '.join(map(str, row))}")
 
 
 def _observe(environment: SoakEnvironment, load: Load, schedule: Schedule, users: dict[int, str]) -> Observations:

@@ -16,13 +16,14 @@ from datetime import timedelta
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from dev.demo.environment import DemoEnvironment
 from dev.environment import ROOT
 from dev.other_app import other_app
 from dev.waiting import wait_until
-from notifications.api import request_notification, request_notifications, resume_channel, schedule_job
+from notifications.api import Mention, notify, request_notification, request_notifications, resume_channel, schedule_job
 from notifications.ingest.payload import NotificationPayload
 from notifications.ingest.validation import InvalidNotification
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
@@ -51,6 +52,8 @@ class Part:
     copies: int = 1
     """How many messages it has. Its record is that of the last one."""
     channel: str = "feishu"
+    label: str = ""
+    """Label of an endpoint that belongs to nobody, which takes the place of the user."""
     user_id: int = 0
     webhook_key: str = field(default="", repr=False)
 
@@ -67,7 +70,10 @@ class Part:
     @property
     def record(self) -> NotificationRecord | None:
         """The record, read now; None if there is none."""
-        return NotificationRecord.objects.filter(dedupe_key=self.dedupe_key, user_id=self.user_id).first()
+        if self.label:
+            return NotificationRecord.objects.filter(request_key=self.dedupe_key, endpoint__label=self.label).first()
+        records = NotificationRecord.objects.filter(user_id=self.user_id)
+        return records.filter(Q(dedupe_key=self.dedupe_key) | Q(request_key=self.dedupe_key)).first()
 
 
 class Scenario:
@@ -99,6 +105,11 @@ class Scenario:
         self.neighbour = Part("200 messages to a slow endpoint", "sent", 200, ("slow:1",), copies=200)
         self.beside = Part("message beside the slow endpoint", "sent", 1)
         self.limited = Part("12 messages to a bot, 5 a second", "sent", 12, copies=12, channel="feishu_bot")
+        self.shipped = Part("order shipped, with a link and data", "sent", 1)
+        self.alert = Part(
+            "alert to the on-call group, with a mention", "sent", 1, channel="feishu_bot", label=f"on-call-{RUN}"
+        )
+        self.report = Part("weekly report, moved before it was sent", "sent", 1)
         self.parts = [part for part in vars(self).values() if isinstance(part, Part)]
         self.other_app = other_app(os.environ["REDIS_URL"])
         self.password = secrets.token_urlsafe(9)
@@ -112,7 +123,9 @@ class Scenario:
                 part.webhook_key = secrets.token_hex(16)
                 self.environment.sandbox.script(part.webhook_key, *part.answers)
                 address = f"{self.environment.sandbox.origin}{PATHS[part.channel]}{part.webhook_key}"
-                UserNotificationChannel.objects.create(user=user, channel=part.channel, webhook_url=address)
+                UserNotificationChannel.objects.create(
+                    user=None if part.label else user, label=part.label, channel=part.channel, webhook_url=address
+                )
         User.objects.create_superuser(self.operator, password=self.password)
 
     @property
@@ -138,7 +151,34 @@ class Scenario:
         self._request_invalid_payload()
         self._replay()
         self._resume()
+        self._send_everyday_messages()
         self._fill_queues()
+
+    def _send_everyday_messages(self) -> None:
+        """Tell a customer, an on-call group and a reader what a new user would tell them."""
+        customer, reader = (User.objects.get(pk=part.user_id) for part in (self.shipped, self.report))
+        notify(
+            customer,
+            "Your order was shipped.",
+            title="Order 1042",
+            url="https://carrier.example/track/1042",
+            action="Track",
+            data={"order": 1042},
+            key=self.shipped.dedupe_key,
+        )
+        notify(
+            self.alert.label,
+            "db-1: disk 91 % full",
+            title="Disk full",
+            url="https://dashboard.example/db-1",
+            mentions=[Mention.open_id("ou_0123456789")],
+            data={"feishu": {"colour": "red", "fields": {"Host": "db-1"}}},
+            priority=3,
+            key=self.alert.dedupe_key,
+        )
+        later = timezone.now() + timedelta(hours=1)
+        notify(reader, "The report of last week.", key=self.report.dedupe_key, deliver_at=later)
+        notify(reader, "The report of this week.", key=self.report.dedupe_key, deliver_at=timezone.now(), replace=True)
 
     def _kill_a_worker(self) -> None:
         request_notification(self._payload(self.killed))

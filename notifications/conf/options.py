@@ -146,8 +146,8 @@ class ServiceOptions:
     links: tuple[str, ...] = (ANY_SITE,)
     """Where the links of `notify` may lead: "any" site, only the "own" one, or the own one and origins such as
     https://carrier.example. An event of docs/events.md always leads to the own site."""
-    default_channel: str = "feishu"
-    """Channel of `notify` for a user without an endpoint."""
+    default_channel: str = ""
+    """Channel of `notify` for a user without an endpoint; empty: the first one of PROVIDERS."""
     language_attribute: str = ""
     """Attribute of the user model that has the user's language, such as "language" or "profile.language"."""
     unsubscribe_url: str = ""
@@ -236,8 +236,8 @@ class ServiceOptions:
             yield "E021", "UNSUBSCRIBE_URL must begin with https:// or mailto: and have no blanks or angle brackets."
         for link in self.links:
             if link not in (ANY_SITE, OWN_SITE) and not re.fullmatch(r"https?://[a-z0-9.-]+(:[1-9]\d{0,4})?", link):
-                yield "E027", f"LINKS: {link!r} must be any, own, or an origin such as https://carrier.example."
-        if self.default_channel not in self.providers:
+                yield "E030", f"LINKS: {link!r} must be any, own, or an origin such as https://carrier.example."
+        if self.default_channel and self.default_channel not in self.providers:
             yield "E028", f"DEFAULT_CHANNEL: {self.default_channel!r} has no provider."
         if self.events_endpoint and EVENTS_CHANNEL not in self.providers:
             yield "E029", f"EVENTS_ENDPOINT needs a provider of the channel {EVENTS_CHANNEL} in PROVIDERS."

@@ -202,7 +202,9 @@ def find_targets(
             if not rows and recipient.label:
                 errors.append((f"recipients[{index}]", _no_endpoint(recipient.label, channels)))
             elif not rows:
-                targets.append(Target(channel=options.default_channel, user_id=user.pk, **common))
+                targets.append(
+                    Target(channel=options.default_channel or next(iter(options.providers)), user_id=user.pk, **common)
+                )
     if errors:
         raise InvalidNotification(errors)
     return targets
