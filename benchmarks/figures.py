@@ -67,6 +67,10 @@ KEYS = (
     ),
     Key(name="request_cost", what="request_notification / bare ORM create", reach=1.5, higher_is_better=False),
     Key(name="bulk_vs_bulk_create", what="request_notifications / bulk_create, 10,000 rows", reach=0.6),
+    Key(
+        name="notify_cost", what="notify, one user, channel named / bare ORM create", reach=1.5, higher_is_better=False
+    ),
+    Key(name="notify_bulk_vs_bulk_create", what="notify to 10,000 users / bulk_create", reach=0.6),
     *(
         Key(
             name=f"first_send_{percent}_{way}",

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
 
-    from notifications.models import NotificationRecord
+    from notifications.models import NotificationRecord, UserNotificationChannel
     from notifications.user_keys import UserKey
+
+    Owner = AbstractBaseUser | UserKey | UserNotificationChannel
 
 MAX_RECORDS_SHOWN = 10
 """Records that a failure message lists."""
@@ -18,11 +20,11 @@ FIELDS_SHOWN = ("dedupe_key", "summary_text", "target_url", "status")
 """Fields that are listed for each record, besides the fields of the assertion."""
 
 
-def assert_notified(user: AbstractBaseUser | UserKey, **fields: Any) -> NotificationRecord:
-    """Assert that a notification was requested for a user.
+def assert_notified(user: Owner, **fields: Any) -> NotificationRecord:
+    """Assert that a notification was requested for a user or an endpoint.
 
     Args:
-        user: A user or a user's key; a UUID may be its text.
+        user: A user or a user's key; a UUID may be its text. Or an endpoint (UserNotificationChannel).
         **fields: Fields of the record and the values they must have, such as dedupe_key="42:moved:7" or status="sent".
 
     Returns:
@@ -35,17 +37,17 @@ def assert_notified(user: AbstractBaseUser | UserKey, **fields: Any) -> Notifica
     __tracebackhide__ = True  # pytest shows the caller's line instead
     records = _records(fields)
     for record in records:
-        if record.user_id == _user_id(user) and not _differences(record, fields):
+        if _is_for(record, user) and not _differences(record, fields):
             return record
     title = f"no notification was requested for {_describe(user, fields)}"
     raise AssertionError("\n".join([title, *_describe_requested(records, user, fields)]))
 
 
-def assert_not_notified(user: AbstractBaseUser | UserKey, **fields: Any) -> None:
-    """Assert that no notification with these fields was requested for a user.
+def assert_not_notified(user: Owner, **fields: Any) -> None:
+    """Assert that no notification with these fields was requested for a user or an endpoint.
 
     Args:
-        user: A user or a user's key; a UUID may be its text.
+        user: As for `assert_notified`.
         **fields: As for `assert_notified`. Without fields, no notification at all.
 
     Raises:
@@ -53,9 +55,7 @@ def assert_not_notified(user: AbstractBaseUser | UserKey, **fields: Any) -> None
         TypeError: Records have no such field.
     """
     __tracebackhide__ = True
-    matching = [
-        record for record in _records(fields) if record.user_id == _user_id(user) and not _differences(record, fields)
-    ]
+    matching = [record for record in _records(fields) if _is_for(record, user) and not _differences(record, fields)]
     if matching:
         title = f"{len(matching)} requested for {_describe(user, fields)}:"
         lines = [_line(record, FIELDS_SHOWN) for record in matching[:MAX_RECORDS_SHOWN]]
@@ -72,6 +72,14 @@ def _records(fields: dict[str, Any]) -> list[NotificationRecord]:
     return list(NotificationRecord.objects.order_by("-id"))
 
 
+def _is_for(record: NotificationRecord, owner: Owner) -> bool:
+    from notifications.models import UserNotificationChannel
+
+    if isinstance(owner, UserNotificationChannel):
+        return UserNotificationChannel.objects.of_record(record).filter(pk=owner.pk).exists()
+    return bool(record.user_id == _user_id(owner))
+
+
 def _user_id(user: AbstractBaseUser | UserKey) -> UserKey:
     """Return the user's key as the user model has it, also if it was given as a text."""
     from notifications.user_keys import to_user_key
@@ -85,19 +93,22 @@ def _differences(record: NotificationRecord, fields: dict[str, Any]) -> list[str
     return [name for name, value in fields.items() if getattr(record, name) != value]
 
 
-def _describe(user: AbstractBaseUser | UserKey, fields: dict[str, Any]) -> str:
-    name = f"user {user}" if isinstance(user, int | str | uuid.UUID) else f"user {user.pk} ({user.get_username()})"
+def _describe(user: Owner, fields: dict[str, Any]) -> str:
+    from notifications.models import UserNotificationChannel
+
+    if isinstance(user, UserNotificationChannel):
+        name = f"endpoint {user}"
+    else:
+        name = f"user {user}" if isinstance(user, int | str | uuid.UUID) else f"user {user.pk} ({user.get_username()})"
     conditions = ", ".join(f"{field}={value!r}" for field, value in fields.items())
     return f"{name} with {conditions}" if conditions else name
 
 
-def _describe_requested(
-    records: list[NotificationRecord], user: AbstractBaseUser | UserKey, fields: dict[str, Any]
-) -> list[str]:
+def _describe_requested(records: list[NotificationRecord], user: Owner, fields: dict[str, Any]) -> list[str]:
     """Return lines with what was requested: this user's records first, the most similar before the others."""
     lines: list[str] = []
     for title, same_user in (("for this user:", True), ("for other users:", False)):
-        group = [record for record in records if (record.user_id == _user_id(user)) == same_user]
+        group = [record for record in records if _is_for(record, user) == same_user]
         group.sort(key=lambda record: len(_differences(record, fields)))
         if group:
             lines.append(title)

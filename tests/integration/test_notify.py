@@ -41,6 +41,7 @@ from notifications.providers.feishu.bot import FeishuBotProvider
 from notifications.providers.memory import MemoryProvider
 from notifications.providers.standard_webhooks import StandardWebhookProvider
 from notifications.states import Status
+from notifications.testing.assertions import assert_not_notified, assert_notified
 from tests.support.broker_queues import purge_queue
 from tests.support.delivery import Clock, make_engine
 from tests.support.factories import LIST
@@ -612,3 +613,14 @@ def test_no_log_line_has_the_address_of_a_recipient(caplog: pytest.LogCaptureFix
 
     assert "very-secret-address" not in caplog.text
     assert get_user_model().objects.count() == 0
+
+
+def test_a_test_can_assert_what_was_asked_for(user: User) -> None:
+    bot, other = endpoint("on-call", "feishu_bot"), endpoint("other", "feishu_bot")
+    notify([user, bot], "Hello", title="T", key="k", channels=["feishu_bot"])
+
+    assert_notified(user, request_key="k", title="T")
+    assert_notified(bot, summary_text="Hello")
+    assert_not_notified(other)
+    with pytest.raises(AssertionError, match="on-call"):
+        assert_notified(bot, title="Other")
