@@ -13,7 +13,7 @@ from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.urls import path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -23,6 +23,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from notifications.admin.base import BaseAdmin
 from notifications.admin.channel_form import SECRETS, ChannelForm
 from notifications.admin.display import EMPTY_VALUE, STYLE, age_html, badge, column, isolated, user_link
+from notifications.admin.kind_preview import show_kinds
 from notifications.admin.overview.charts import format_number
 from notifications.api import resume_channel
 from notifications.channels.test_message import describe_error, send_test_to_endpoint
@@ -44,6 +45,7 @@ class UserNotificationChannelAdmin(BaseAdmin):
 
     form = ChannelForm
     change_form_template = "admin/notifications/usernotificationchannel/change_form.html"
+    change_list_template = "admin/notifications/usernotificationchannel/change_list.html"
     list_display = ("name", "channel", "enabled", "address", "health", "why_paused", "waiting", "last_test")
     list_display_links = ("name", "channel")
     list_filter = ("enabled", ("paused_at", admin.EmptyFieldListFilter), "last_test_status")
@@ -136,6 +138,15 @@ class UserNotificationChannelAdmin(BaseAdmin):
         if (key := to_user_key(term)) is not None:
             condition |= Q(user_id=key)
         return queryset.filter(condition), False
+
+    def get_urls(self) -> list[Any]:
+        """Return the URLs of the admin, with the preview of templates."""
+        kinds = path(
+            "kinds/",
+            self.admin_site.admin_view(lambda request: show_kinds(self, request)),
+            name="notifications_usernotificationchannel_kinds",
+        )
+        return [kinds, *super().get_urls()]
 
     # A test message is claimed, sent and settled in transactions of their own.
     @transaction.non_atomic_requests

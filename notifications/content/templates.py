@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from django.conf import settings
-from django.template import Context, TemplateDoesNotExist, TemplateSyntaxError
+from django.template import Context, TemplateDoesNotExist, TemplateSyntaxError, engines
 from django.template.base import Node
 from django.template.loader import get_template
 from django.utils import translation
@@ -63,6 +64,27 @@ def has_templates(kind: str) -> bool:
     except TemplateSyntaxError:  # rendering it names the line
         pass
     return True
+
+
+def list_kinds() -> list[str]:
+    """Return the kinds that have a template for their text, in the folders of the project and of its apps."""
+    return sorted({path.parent.name for folder in _folders() for path in folder.glob("*/text.txt")})
+
+
+def sample_context(kind: str) -> str:
+    """Return the content of `sample.json` beside the templates of a kind: values to try them with. Blank without one.
+
+    Args:
+        kind: One of `list_kinds()`.
+    """
+    samples = (folder / kind / "sample.json" for folder in _folders())
+    return next((path.read_text(encoding="utf-8") for path in samples if path.is_file()), "")
+
+
+def _folders() -> Iterator[Path]:
+    for engine in engines.all():
+        for folder in engine.template_dirs:
+            yield Path(folder) / FOLDER
 
 
 def _render(kind: str, name: str, context: Mapping[str, Any], *, escape: bool) -> str:

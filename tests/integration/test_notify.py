@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.core import mail
 from django.db import connection, transaction
 from django.test import Client
@@ -604,6 +604,62 @@ class TestAdmin:
         assert refused.status_code == 200
         assert refused.context["adminform"].form.errors
         assert UserNotificationChannel.objects.filter(user=user).count() == 2
+
+
+class TestKindsPage:
+    PAGE = "/admin/notifications/usernotificationchannel/kinds/"
+
+    def test_the_page_renders_sample_values_and_sends_a_test(
+        self, admin_client: Client, templates: Callable[..., None], tmp_path: Path
+    ) -> None:
+        templates("shipped", title="Order {{ n }}", text="Sent {{ n }} <b>", html="<i>{{ n }}</i>")
+        (tmp_path / "notifications" / "shipped" / "sample.json").write_text('{"n": 1042}')
+        bot = endpoint("warehouse", "feishu_bot")
+        fields = {"kind": "shipped", "language": "en", "context": '{"n": 7}', "endpoint": bot.pk}
+
+        sample = admin_client.get(self.PAGE, {"kind": "shipped"})
+        preview = admin_client.post(self.PAGE, fields)
+        assert not NotificationRecord.objects.exists()
+        sent = admin_client.post(self.PAGE, fields | {"_send": "1"}, follow=True)
+
+        assert "1042" in sample.text
+        assert preview.context["texts"] == ("Order 7", "Sent 7 <b>", "<i>7</i>")
+        assert "Sent 7 &lt;b&gt;" in preview.text
+        record = NotificationRecord.objects.get()
+        assert (record.endpoint_id, record.summary_text) == (bot.pk, "Sent 7 <b>")
+        assert f"/notificationrecord/{record.pk}/change/" in sent.redirect_chain[0][0]
+
+    def test_what_cannot_be_rendered_or_sent_is_told(
+        self, admin_client: Client, templates: Callable[..., None]
+    ) -> None:
+        templates("broken", text="{% nonsense %}")
+        templates("good", text="x")
+        good = {"kind": "good", "language": "en", "context": "{}"}
+
+        assert "line 1" in admin_client.post(self.PAGE, good | {"kind": "broken"}).text
+        for wrong in (
+            {"context": "{"},
+            {"context": "[]"},
+            {"_send": "1"},
+            {"endpoint": "99", "_send": "1"},
+            {"kind": "x"},
+        ):
+            assert admin_client.post(self.PAGE, good | wrong).context["form"].errors, wrong
+        assert admin_client.get(self.PAGE, {"kind": "../x"}).status_code == 200
+        assert not NotificationRecord.objects.exists()
+
+    def test_who_may_only_view_endpoints_sends_nothing(self, client: Client, templates: Callable[..., None]) -> None:
+        templates("good", text="x")
+        viewer = User.objects.create_user("viewer", is_staff=True)
+        client.force_login(viewer)
+        assert client.get(self.PAGE).status_code == 403
+        viewer.user_permissions.set(Permission.objects.filter(codename="view_usernotificationchannel"))
+
+        page = client.get(self.PAGE)
+        refused = client.post(self.PAGE, {"kind": "good", "language": "en", "_send": "1"})
+
+        assert "_send" not in page.text
+        assert refused.status_code == 403
 
 
 def test_no_log_line_has_the_address_of_a_recipient(caplog: pytest.LogCaptureFixture) -> None:
