@@ -88,7 +88,7 @@ def record_results(group: Iterable[Settlement], options: ServiceOptions, clock: 
         failed = [item for item in items if _failures_allowed(item)]
         if refused:
             _pause(channel_id, refused, options, clock)
-        elif any(item.result.outcome == Outcome.SUCCESS for item in items):
+        elif any(map(_proves_health, items)):
             if failed or any(item.row.failures for item in items):
                 _reset_failures(channel_id, clock)
                 release_held_records(channel_id, options, clock)
@@ -149,6 +149,14 @@ def _pause(channel_id: int, item: Settlement, options: ServiceOptions, clock: Cl
 def _failures_allowed(item: Settlement) -> int:
     """Return how many such failures in a row make the endpoint a failing one; 0 if it is not the endpoint's failure."""
     return 1 if item.result.holds_endpoint else ENDPOINT_FAILURES.get(item.result.error_code, 0)
+
+
+def _proves_health(item: Settlement) -> bool:
+    """Return whether the endpoint takes messages: it took this one, or refused only its content.
+
+    Otherwise an endpoint that refuses a row of messages would stay a failing one, which gets one message per probe.
+    """
+    return item.result.outcome == Outcome.SUCCESS or item.result.error_code == ErrorCode.PAYLOAD_INVALID
 
 
 def _takes_nothing(item: Settlement) -> bool:

@@ -281,14 +281,15 @@ class TestProbe:
 
         assert deliver(memory, clock, send_slots=8) == 1
 
-    def test_successful_probe_releases_the_held_records(
-        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel
+    @pytest.mark.parametrize("answer", [OK, SendResult(outcome="permanent_fail", error_code="payload_invalid")])
+    def test_a_probe_that_is_answered_releases_the_held_records(
+        self, memory: MemoryProvider, clock: Clock, channel: UserNotificationChannel, answer: SendResult
     ) -> None:
         self.failing(memory, clock, channel)
         deliver(memory, clock)
         clock.forward(seconds=30)
         held_records.release_and_probe_channels(options_with(), clock)
-        memory.script(OK)
+        memory.script(answer)
 
         assert deliver(memory, clock) == 1 + 1, "the probe and the first released record"
         clock.forward(seconds=2)
