@@ -163,14 +163,18 @@ def address_message(
     targets = list(distinct.values())
     _check_channels(message, targets)
     requests = []
+    open_by_language: dict[str, str] = {}  # looking a text up takes longer than the rest
     for target in targets:
         context = _context_of(message, target)
         language = message.language or _language_of(target.user, options)
         texts = _render(message, context, language, target)
+        if language not in open_by_language:
+            open_by_language[language] = _open_in(language)
+        action = message.action or (open_by_language[language] if message.url else "")
         if problem := text_problem(texts.text, options) or text_problem(texts.title, options):
             raise InvalidNotification([("kind", problem)])
         content = MessageContent(
-            action=message.action or (_open_in(language) if message.url else ""),
+            action=action,
             html=texts.html,
             data=message.data,
             mentions=message.mentions,

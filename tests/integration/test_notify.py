@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import random
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,7 +39,7 @@ from notifications.delivery.engine import Engine
 from notifications.delivery.held_records import release_and_probe_channels
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
 from notifications.providers.base import Endpoint, SendRequest, SendResult
-from notifications.providers.feishu.bot import FeishuBotProvider
+from notifications.providers.feishu.bot import FeishuBotProvider, MessageParts, build_text
 from notifications.providers.memory import MemoryProvider
 from notifications.providers.standard_webhooks import StandardWebhookProvider
 from notifications.states import Status
@@ -395,6 +397,18 @@ class TestFeishuBot:
                 assert "<at" not in body["content"]["text"]
             else:
                 assert not [part for part in parts_of(body) if part.get("tag") in ("at", "markdown", "lark_md")]
+
+
+def test_no_generated_text_mentions_anybody() -> None:
+    pieces = ("<", "＜", "/", "at", "AT", " ", "\n", "\t", "user_id=", '"all"', ">", "a", "t", "&lt;", "\u200b", "词")
+    choice = random.Random(15)
+    for _number in range(100_000):
+        text = "".join(choice.choices(pieces, k=choice.randrange(1, 12)))
+        parts = MessageParts(title=text, summary=text, action_text=text, action_url="https://a.example")
+
+        posted = build_text(parts)["content"]["text"]
+
+        assert not re.search(r"<\s*/?\s*at(?![a-z0-9_])", posted.lower()), text
 
 
 def parts_of(value: Any) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ CARD_COLOURS = ("blue", "wathet", "turquoise", "green", "yellow", "orange", "red
 MAX_CARD_FIELDS = 40
 POST_LOCALES = {"zh": "zh_cn", "en": "en_us", "ja": "ja_jp"}
 """Locale of a post by the language of its reader. A client without the locale of a post shows the one that is there."""
-_MENTION_TAG = re.compile(r"<(?=\s*/?\s*at\b)", re.IGNORECASE)
+_MENTION_TAG = re.compile(r"<(?=\s*/?\s*at(?![a-z0-9_]))", re.IGNORECASE)
 
 
 class FeishuBotProvider(WebhookProvider):
@@ -182,21 +182,17 @@ def _shorten(
     return message
 
 
-def _disarm(text: str) -> str:
-    """Return a text in which no tag mentions members of the group."""
-    return _MENTION_TAG.sub("＜", text)
-
-
 def build_text(parts: MessageParts) -> dict[str, Any]:
     """Return a text message. Tags in its texts are disabled, so that they cannot mention members of the group.
 
     Args:
         parts: What the message shows.
     """
-    link = f"{_disarm(parts.action_text)}: {parts.action_url}" if parts.action_url else ""
+    link = f"{parts.action_text}: {parts.action_url}" if parts.action_url else ""
+    # Together, because a tag may begin at the end of one line and go on in the next.
+    text = _MENTION_TAG.sub("＜", "\n".join(filter(None, (parts.title, parts.summary, link))))
     mentions = " ".join(f'<at user_id="{item.value}"></at>' for item in parts.content.mentions)
-    lines = (_disarm(parts.title), _disarm(parts.summary), link, mentions)
-    return {"msg_type": "text", "content": {"text": "\n".join(filter(None, lines))}}
+    return {"msg_type": "text", "content": {"text": "\n".join(filter(None, (text, mentions)))}}
 
 
 def build_post(parts: MessageParts) -> dict[str, Any]:
