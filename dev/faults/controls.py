@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from notifications.delivery import claim, settle
 from notifications.delivery.locks import KeyLock, Locks
+from notifications.ordering.key_order import BLOCKED
 from notifications.sql import load_sql
 from notifications.telemetry import counters
 
@@ -28,7 +29,7 @@ def install(control: str) -> None:
         case "":
             pass
         case "claim":
-            claim.CLAIM = load_sql("dev.faults", "claim_without_guard")
+            claim.CLAIM = load_sql("dev.faults", "claim_without_guard", blocked=BLOCKED)
         case "fence":
             settle.SETTLE = load_sql(
                 "dev.faults", "settle_without_fence", count_measurements=counters.COUNT_MEASUREMENTS

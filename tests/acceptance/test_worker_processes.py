@@ -196,9 +196,13 @@ def test_the_worker_runs_one_of_each_task(environment: ProjectEnvironment) -> No
         send("active_schedule.triggered", trigger(user_id=user, idempotency_key="by a trigger"))
         wait_until(lambda: environment.statuses().get("pending") == 1, "the trigger is stored")
 
+    def requested() -> None:
+        send("notification.requested", {"key": "k", "recipients": user, "text": "by a message"})
+        wait_until(lambda: environment.statuses().get("pending") == 2, "the message is stored")
+
     def deliver_due() -> None:
         send("notifications.deliver_due")
-        environment.wait_for_status("sent", 2)
+        environment.wait_for_status("sent", 3)
 
     def watch() -> None:
         environment.rows("UPDATE notification_records SET status = 'dead', last_error_code = 'payload_invalid'")
@@ -221,7 +225,7 @@ def test_the_worker_runs_one_of_each_task(environment: ProjectEnvironment) -> No
             "result = bool(schedule_job('active_schedule.triggered', job, timezone.now(), 'job'))"
         )
         send("notifications.run_due_jobs")
-        wait_until(lambda: environment.statuses().get("pending") == 3, "the trigger of the job is stored")
+        wait_until(lambda: environment.statuses().get("pending") == 4, "the trigger of the job is stored")
 
     def purge() -> None:
         environment.rows(
@@ -234,6 +238,7 @@ def test_the_worker_runs_one_of_each_task(environment: ProjectEnvironment) -> No
     cases = {
         "notification.feishu.requested": event,
         "active_schedule.triggered": triggered,
+        "notification.requested": requested,
         "notifications.deliver_due": deliver_due,
         "notifications.watch": watch,
         "notifications.run_replays": run_replays,

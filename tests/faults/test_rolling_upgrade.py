@@ -15,7 +15,7 @@ from dev.waiting import wait_until
 from tests.support.fault_environment import LOCKED_DRAIN, FaultEnvironment
 from tests.support.paths import ROOT
 
-LAST_VERSION = "1369bccf7763870426675d2441d83c5b2e2904f2"
+LAST_VERSION = "54388a9c0a6c9935f80453b356d57ac442b2a7c9"
 """The last commit whose drains lock each key instead of each claim."""
 
 

@@ -79,6 +79,7 @@ PAGES = {
     "notifications_notificationrecord_change": Page((OK, NO), (OK, NO)),
     "notifications_usernotificationchannel_changelist": Page((OK, OK), (OK, OK)),
     "notifications_usernotificationchannel_add": Page((NO, NO), (OK, BACK), changes=True),
+    "notifications_usernotificationchannel_kinds": Page((OK, OK), (OK, OK)),
     "notifications_usernotificationchannel_history": Page((OK, OK), (OK, OK)),
     "notifications_usernotificationchannel_delete": Page((NO, NO), (OK, BACK), changes=True),
     "notifications_usernotificationchannel_change": Page((OK, NO), (OK, BACK), changes=True),
