@@ -14,10 +14,10 @@ from typing import Any, cast
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import InterfaceError, OperationalError
 from django.utils.translation import gettext_lazy as _
 
-from notifications.broker.nudge import nudge
+from notifications.broker.nudge import nudge_on_commit
 from notifications.conf import service_options
 from notifications.content.message import Mention
 from notifications.content.text import trim
@@ -129,7 +129,7 @@ def notify(
     }
     results = request_message(recipients, arguments, channels=channels, replace=replace, options=service_options())
     if not all(result.reused and not result.changed for result in results):
-        _nudge_on_commit()
+        nudge_on_commit()
     return results
 
 
@@ -172,7 +172,7 @@ def reschedule(key: str, deliver_at: datetime, *, expires_at: datetime | None = 
     """
     changed = reschedule_message(key, deliver_at, expires_at=expires_at)
     if changed:
-        _nudge_on_commit()
+        nudge_on_commit()
     return changed
 
 
@@ -249,7 +249,7 @@ def request_notifications(
     """
     accepted = NotificationService().accept(payloads, channel=channel, deliver_at=deliver_at, expires_at=expires_at)
     if not all(result.reused for result in accepted):
-        _nudge_on_commit()
+        nudge_on_commit()
     return accepted
 
 
@@ -343,7 +343,7 @@ def replay_notifications(
     """
     replayed = NotificationService().replay(records, actor, reason, force=force, progress=progress, operation=operation)
     if replayed:
-        _nudge_on_commit()
+        nudge_on_commit()
     return replayed
 
 
@@ -362,7 +362,7 @@ def send_notifications_now(
     """
     changed = NotificationService().send_now(records, actor, reason)
     if changed:
-        _nudge_on_commit()
+        nudge_on_commit()
     return changed
 
 
@@ -392,17 +392,5 @@ def resume_channel(channel_id: int) -> bool:
     """
     resumed = circuit_breaker.resume_channel(channel_id, service_options())
     if resumed:
-        _nudge_on_commit()
+        nudge_on_commit()
     return resumed
-
-
-def _nudge_on_commit() -> None:
-    """Nudge once after the commit, however many requests the transaction makes."""
-    # A savepoint that is rolled back takes the planned nudge along only if it takes this request along, too.
-    if not any(planned[1] is _nudge for planned in connection.run_on_commit[-1:]):
-        transaction.on_commit(_nudge, robust=True)
-
-
-def _nudge() -> None:
-    # Not a lambda: Django reads the __qualname__ of a robust hook that fails.
-    nudge()

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from django.db.models import F
 from django.utils.translation import gettext_lazy as _
 
 from notifications.clock import Clock, current_time, database_now
@@ -127,12 +128,12 @@ def _replace(
         was = {"title": record.title, "text": record.summary_text, "link": record.target_url}
         _note_change(record, "replaced", was, content=request.content or {})
         record.title, record.summary_text, record.target_url = request.title, request.summary_text, request.target_url
-        record.kind, record.priority, record.order_key = request.kind, request.priority, request.order_key
+        # Not its order key: another record may wait for this one.
+        record.kind, record.priority = request.kind, request.priority
         record.expires_at = window.expires_at
         if begins_anew:
             record.status, record.attempt_count, record.max_attempts = Status.PENDING, 0, options.max_attempts
             record.round += 1
-        if begins_anew:
             signals.append((record.pk, "replayed"))
         elif window.deliver_at and record.hold_reason in HELD_BY_ENDPOINT:
             signals.append((record.pk, "released"))
@@ -147,7 +148,7 @@ def _replace(
 
 
 _REPLACED = (
-    *("title", "summary_text", "target_url", "kind", "priority", "order_key", "content", "expires_at", "status"),
+    *("title", "summary_text", "target_url", "kind", "priority", "content", "expires_at", "status"),
     *("attempt_count", "max_attempts", "round", "next_attempt_at", "hold_reason"),
 )
 
@@ -195,24 +196,9 @@ def statuses_of(key: str) -> list[MessageStatus]:
     Args:
         key: The caller's key.
     """
-    columns = ("channel", "user_id", "endpoint_id", "status", "last_error_code", "attempt_count", "next_attempt_at")
+    columns = ("channel", "user_id", "endpoint_id", "status", "attempt_count", "next_attempt_at", "sent_at")
     rows = NotificationRecord.objects.filter(request_key=trim(key)).exclude(request_key="").order_by("pk")
-    return [
-        MessageStatus(
-            record_id=pk,
-            channel=channel,
-            user_id=user_id,
-            endpoint_id=endpoint_id,
-            status=status,
-            error_code=code,
-            attempt_count=count,
-            next_attempt_at=due,
-            sent_at=sent_at,
-        )
-        for pk, sent_at, channel, user_id, endpoint_id, status, code, count, due in rows.values_list(
-            "pk", "sent_at", *columns
-        )
-    ]
+    return [MessageStatus(**row) for row in rows.values(*columns, record_id=F("pk"), error_code=F("last_error_code"))]
 
 
 def _lock(ids: Iterable[int]) -> Sequence[NotificationRecord]:

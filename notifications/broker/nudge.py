@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from celery import current_app
-from django.db import Error
+from django.db import Error, connection, transaction
 from kombu import Connection
 from kombu.pools import producers
 
@@ -44,6 +44,18 @@ def nudge() -> bool:
     options = service_options()
     woken = _nudge_by_notify(options)
     return _nudge_by_redis_or_message(options) if woken is None else woken
+
+
+def nudge_on_commit() -> None:
+    """Nudge once after the commit, however many requests the transaction makes."""
+    # A savepoint that is rolled back takes the planned nudge along only if it takes this request along, too.
+    if not any(planned[1] is _nudge_after_commit for planned in connection.run_on_commit[-1:]):
+        transaction.on_commit(_nudge_after_commit, robust=True)
+
+
+def _nudge_after_commit() -> None:
+    # Not a lambda: Django reads the __qualname__ of a robust hook that fails.
+    nudge()
 
 
 def nudge_all() -> None:

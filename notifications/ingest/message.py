@@ -95,7 +95,7 @@ def parse_message(arguments: Mapping[str, Any], options: ServiceOptions) -> Mess
         )
     if url and (problem := link_problem(url, options)):
         check.refuse("url", problem)
-    for name, value in (("text", text), ("title", title)):
+    for name, value in (("text", text), ("title", title), ("action", action)):
         if problem := text_problem(value, options):
             check.refuse(name, problem)
     if language:

@@ -9,9 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
-
-from notifications.broker.nudge import nudge
+from notifications.broker.nudge import nudge_on_commit
 from notifications.conf import service_options
 from notifications.conf.options import EVENTS_CHANNEL
 from notifications.content.message import MessageContent
@@ -87,9 +85,4 @@ def send_event(
         priority=Priority.LOW,  # messages to people come first
     )
     insert_requests([request], options=options)
-    transaction.on_commit(_nudge, robust=True)
-
-
-def _nudge() -> None:
-    # Not a lambda: Django reads the __qualname__ of a robust hook that fails.
-    nudge()
+    nudge_on_commit()

@@ -14,7 +14,6 @@ from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
 
-from notifications import api
 from notifications.admin import record_actions
 from notifications.admin.record_operations import OPERATIONS
 from notifications.models import NotificationRecord, UserNotificationChannel
@@ -28,7 +27,7 @@ pytestmark = pytest.mark.django_db
 def nudges(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Collects nudges instead of sending them to a broker."""
     given: list[None] = []
-    monkeypatch.setattr(api, "nudge", lambda: given.append(None))
+    monkeypatch.setattr("notifications.broker.nudge.nudge", lambda: given.append(None))
     return given
 
 
@@ -238,7 +237,7 @@ class TestReplaying:
         def away() -> None:
             raise ConnectionError
 
-        monkeypatch.setattr(api, "nudge", away)
+        monkeypatch.setattr("notifications.broker.nudge.nudge", away)
         record = make_record()
 
         with django_capture_on_commit_callbacks(execute=True):

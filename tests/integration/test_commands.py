@@ -21,7 +21,6 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.utils import timezone, translation
 
-from notifications import api
 from notifications.delivery import queue_start
 from notifications.delivery.engine import Engine, RetryResult
 from notifications.maintenance import pruner
@@ -58,7 +57,7 @@ def provider(change: Callable[..., None]) -> MemoryProvider:
 @pytest.fixture(autouse=True)
 def nudges(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     calls: list[None] = []
-    monkeypatch.setattr(api, "nudge", lambda: calls.append(None))
+    monkeypatch.setattr("notifications.broker.nudge.nudge", lambda: calls.append(None))
     monkeypatch.setattr(replays, "nudge_replays", lambda: True)
     return calls
 

@@ -14,7 +14,6 @@ from django.test import Client, RequestFactory
 from django.urls import get_resolver, reverse
 from django.utils import timezone
 
-from notifications import api
 from notifications.models import (
     DeliveryAttempt,
     DueJob,
@@ -143,7 +142,7 @@ class Rows:
 
 @pytest.fixture
 def rows(db: None, monkeypatch: pytest.MonkeyPatch) -> Rows:
-    monkeypatch.setattr(api, "nudge", lambda: None)
+    monkeypatch.setattr("notifications.broker.nudge.nudge", lambda: None)
     monkeypatch.setattr(replays, "nudge_replays", lambda: True)
     dead = make_record("dead")
     make_attempt(dead)
