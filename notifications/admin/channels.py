@@ -226,7 +226,8 @@ class UserNotificationChannelAdmin(BaseAdmin):
         held = held.filter(hold_reason__in=HELD_BY_ENDPOINT, status__in=SCHEDULED)
         count = held[: MAX_COUNTED_RECORDS + 1].count()
         shown = format_number(count) if count <= MAX_COUNTED_RECORDS else f"{format_number(MAX_COUNTED_RECORDS)}+"
-        owner = {"user_id": channel.user_id} if channel.user_id is not None else {}
+        of_user = channel.user_id is not None and not channel.label
+        owner = {"user_id": channel.user_id} if of_user else {"endpoint_id": channel.pk}
         query = urlencode({"now": "held", **owner, "channel": channel.channel})
         url = f"{reverse('admin:notifications_notificationrecord_changelist')}?{query}"
         return format_html('<a href="{}">{}</a>', url, shown)

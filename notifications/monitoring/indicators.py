@@ -48,7 +48,10 @@ class EndpointCount(NamedTuple):
     """How many records of one endpoint are in flight and waiting."""
 
     channel: str
-    user_id: UserKey
+    user_id: UserKey | None
+    """None for an endpoint that belongs to nobody."""
+    endpoint_id: int | None
+    """None for the user's endpoint without a label."""
     in_flight: int
     waiting: int
 

@@ -107,12 +107,16 @@ def _collect_unfinished(indicators: Indicators) -> Iterator[Metric]:
     yield _gauge("due", text + "due and not claimed", {(key,): n for key, n in due.items()}, "channel")
     yield _gauge("in_flight", text + "claimed by a worker", {(key,): n for key, n in in_flight.items()}, "channel")
     yield _gauge("waiting_for_retry", text + "failed, by the last error code", failing, "channel", "error_code")
-    busiest = {(item.channel, str(item.user_id)): item for item in indicators.endpoints}
+    busiest = {
+        (item.channel, *("" if key is None else str(key) for key in (item.user_id, item.endpoint_id))): item
+        for item in indicators.endpoints
+    }
     in_flight_by_endpoint = {key: float(item.in_flight) for key, item in busiest.items()}
     waiting_by_endpoint = {key: float(item.waiting) for key, item in busiest.items()}
     text = f"Of the {MAX_ENDPOINT_ROWS} that are due first, the {MAX_ENDPOINTS} endpoints with the most: "
-    yield _gauge("endpoint_in_flight", text + "claimed by a worker", in_flight_by_endpoint, "channel", "user")
-    yield _gauge("endpoint_waiting", text + "waiting or held", waiting_by_endpoint, "channel", "user")
+    labels = ("channel", "user", "endpoint")
+    yield _gauge("endpoint_in_flight", text + "claimed by a worker", in_flight_by_endpoint, *labels)
+    yield _gauge("endpoint_waiting", text + "waiting or held", waiting_by_endpoint, *labels)
     age = indicators.oldest_due_age
     yield _gauge("oldest_due_age_seconds", "Age of the record that is due longest", {(): age})
 

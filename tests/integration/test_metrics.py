@@ -110,8 +110,8 @@ def test_the_endpoints_with_the_most_records_are_named_and_no_others() -> None:
 
     endpoints = {name for name in samples if name.startswith("notifications_endpoint_waiting,")}
     assert len(endpoints) == MAX_ENDPOINTS
-    assert samples["notifications_endpoint_waiting,channel=feishu,user=5001"] == 2
-    assert samples["notifications_endpoint_in_flight,channel=feishu,user=5001"] == 1
+    assert samples["notifications_endpoint_waiting,channel=feishu,endpoint=,user=5001"] == 2
+    assert samples["notifications_endpoint_in_flight,channel=feishu,endpoint=,user=5001"] == 1
 
 
 def test_signals_that_wait_and_those_that_were_given_up_are_counted() -> None:

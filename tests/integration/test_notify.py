@@ -38,6 +38,7 @@ from notifications.conf import service_options
 from notifications.delivery.engine import Engine
 from notifications.delivery.held_records import release_and_probe_channels
 from notifications.models import NotificationRecord, RejectedRequest, UserNotificationChannel
+from notifications.monitoring.indicators import Indicators
 from notifications.providers.base import Endpoint, SendRequest, SendResult
 from notifications.providers.feishu.bot import FeishuBotProvider, MessageParts, build_text
 from notifications.providers.memory import MemoryProvider
@@ -51,6 +52,7 @@ from tests.support.payloads import payload
 
 Change = Callable[..., None]
 LATER = datetime(2099, 1, 1, tzinfo=UTC)
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 pytestmark = pytest.mark.django_db
 
@@ -447,6 +449,21 @@ class TestEndpoints:
         make_engine(memory, clock).deliver_due()
 
         assert NotificationRecord.objects.by_status() == {"sent": 2}
+
+    def test_each_held_endpoint_has_its_own_link_and_its_own_count(
+        self, admin_client: Client, memory: MemoryProvider
+    ) -> None:
+        first, second = (endpoint(label, paused_at=LONG_AGO) for label in ("first", "second"))
+        notify(["first", "second"], "Hello", key="a")
+        notify("second", "Hello", key="b")
+        Engine(providers={"feishu": memory}).deliver_due()
+
+        lists = [admin_client.get(f"{LIST}?now=held&endpoint_id={row.pk}&channel=feishu") for row in (first, second)]
+        page = admin_client.get("/admin/notifications/usernotificationchannel/").text
+
+        assert [len(shown.context["cl"].result_list) for shown in lists] == [1, 2]
+        assert f"endpoint_id={second.pk}" in page
+        assert {(item.endpoint_id, item.waiting) for item in Indicators().endpoints} == {(first.pk, 1), (second.pk, 2)}
 
     def test_an_endpoint_that_was_deleted_makes_its_record_skipped(self, memory: MemoryProvider, clock: Clock) -> None:
         bot = endpoint("on-call")
