@@ -23,7 +23,7 @@ from typing import Any
 from django.db import OperationalError
 
 POINTS = {
-    "before_nudge": ("notifications.api", "nudge", "before"),
+    "before_nudge": ("notifications.broker.nudge", "nudge", "before"),
     "received": ("notifications.delivery.process_drain", "engine_with_redis", "before"),
     "before_claim": ("notifications.delivery.engine", "claim", "before"),
     "after_claim": ("notifications.delivery.engine", "claim", "after"),
